@@ -1,0 +1,5 @@
+//! The database of the fleet.
+
+mod error;
+
+pub use error::StoreError;
