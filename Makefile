@@ -1,0 +1,52 @@
+# The commands of the project: each installs what is missing, builds, and does its job.
+#
+#   make demo    a box with four live inputs, a programme, and its fleet server on this machine
+#   make test    every test, against real parts
+#   make bench   ratios against what a user would run instead
+#   make pages   only the pages, into src/web/dist
+#   make check   lints
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench check pages release setup setup-test
+
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+export CARGO_TERM_COLOR ?= auto
+
+MEDIA := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
+         gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x fonts-dejavu-core
+BUILD := pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
+TESTS := mosquitto mosquitto-clients coturn chromium chromium-driver iproute2 iptables nftables procps openssl
+BENCH := voctomix-core libnice10 gstreamer1.0-nice
+
+help:
+	@sed -n '3,7s/^# *//p' Makefile
+
+setup:
+	@tests/support/install $(BUILD) $(MEDIA) $$(command -v npm >/dev/null || echo nodejs npm)
+
+setup-test: setup
+	@tests/support/install $(TESTS)
+
+WEB := $(shell find src/web -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
+
+pages: setup src/web/dist/.built
+
+src/web/dist/.built: $(WEB) | setup
+	@echo "building the pages"
+	@cd src/web && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
+	@touch $@
+
+release: pages
+	@echo "building r58 (release; the first time takes some ten minutes on two cores)"
+	@cargo build --release --locked --bin r58
+
+demo: release
+	@exec $${CARGO_TARGET_DIR:-target}/release/r58 demo
+
+test: setup-test pages
+	@tests/support/run-tests
+
+check: pages
+	@cargo clippy --workspace --all-targets --locked -- -D warnings
+	@cargo fmt --all --check

@@ -1,0 +1,84 @@
+//! The command line: which side to run, with which configuration.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{config, ctl, run};
+
+/// A live-production box and its fleet: cameras and remote guests into one programme that never stops.
+#[derive(Debug, Parser)]
+#[command(name = "r58", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the box: cameras, mixer, guests, pages.
+    Device {
+        /// Configuration file (TOML); environment variables R58__SECTION__KEY win over it.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Run the fleet server: broker, database, API, dashboard.
+    Fleet {
+        /// Configuration file (TOML); environment variables R58__SECTION__KEY win over it.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Run both on this machine, with an embedded broker and four live test cameras.
+    Demo {
+        /// Configuration file (TOML) to start from; the demo needs none.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Look at a configuration without running it.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// An operator's command line against a fleet server.
+    Ctl(ctl::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say what is wrong in a file, with its line; exit code 1 if anything is.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// Parses the command line, does what it says, and answers with the process's exit code.
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Config { command: ConfigCommand::Check { file } } => return check(&file),
+        Command::Ctl(args) => return run::blocking(ctl::run(args)),
+        Command::Device { config } => run::device(config.as_deref()),
+        Command::Fleet { config } => run::fleet(config.as_deref()),
+        Command::Demo { config } => run::demo(config.as_deref()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("r58: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(file: &std::path::Path) -> ExitCode {
+    let problems = config::check_file(file);
+    if problems.is_empty() {
+        println!("{}: right", file.display());
+        return ExitCode::SUCCESS;
+    }
+    for problem in &problems {
+        eprintln!("{}: {problem}", file.display());
+    }
+    ExitCode::FAILURE
+}

@@ -1,0 +1,303 @@
+//! What is wrong in a configuration, and where.
+//!
+//! Three passes: TOML syntax, shape (types and unknown keys), then meaning (ranges, duplicates, files that are
+//! missing). The first two stop at their first problem, the last one reports all it finds.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::settings::{DeviceSettings, FleetSettings, Settings};
+
+/// Most camera inputs and most seats of one box; the programme prepares a slot for each.
+pub const MAX_INPUTS: usize = 8;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// 1-based line in the file; `None` where the problem is something that is absent.
+    pub line: Option<usize>,
+    /// Dotted path of the key, empty for a syntax error.
+    pub key: String,
+    /// What is wrong, lower case, no full stop.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Checks a file; an unreadable one is a problem without a line.
+pub fn check_file(path: &Path) -> Vec<Problem> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => check_text(&text),
+        Err(error) => {
+            vec![Problem { line: None, key: String::new(), message: format!("cannot read {}: {error}", path.display()) }]
+        }
+    }
+}
+
+/// Checks the text of a file.
+pub fn check_text(text: &str) -> Vec<Problem> {
+    let settings: Settings = match toml::from_str(text) {
+        Ok(settings) => settings,
+        Err(error) => {
+            let line = error.span().map(|span| line_at(text, span.start));
+            return vec![Problem { line, key: String::new(), message: error.message().trim().replace('\n', ", ") }];
+        }
+    };
+    let document = DeTable::parse(text).ok();
+    let mut problems: Vec<Problem> = judge(&settings)
+        .into_iter()
+        .map(|(key, message)| Problem {
+            line: document.as_ref().and_then(|document| line_of(text, document, &key)),
+            key,
+            message,
+        })
+        .collect();
+    problems.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
+    problems
+}
+
+/// What settings mean, judged without a file: dotted key and message.
+pub(super) fn judge(settings: &Settings) -> Vec<(String, String)> {
+    let mut found = Found::default();
+    judge_device(&settings.device, &mut found);
+    judge_fleet(&settings.fleet, &mut found);
+    found.0
+}
+
+#[derive(Default)]
+struct Found(Vec<(String, String)>);
+
+impl Found {
+    fn unless(&mut self, right: bool, key: impl Into<String>, message: impl Into<String>) {
+        if !right {
+            self.0.push((key.into(), message.into()));
+        }
+    }
+
+    fn range<T: PartialOrd + fmt::Display>(&mut self, key: &str, value: T, low: T, high: T) {
+        let right = value >= low && value <= high;
+        self.unless(right, key, format!("{value} is outside {low} to {high}"));
+    }
+
+    fn file(&mut self, key: &str, path: Option<&Path>) {
+        if let Some(path) = path {
+            self.unless(path.is_file(), key, format!("no such file: {}", path.display()));
+        }
+    }
+
+    fn url(&mut self, key: &str, url: Option<&str>, schemes: &[&str]) {
+        let Some(url) = url else { return };
+        let right = schemes.iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
+        self.unless(right, key, format!("wants an address that starts with {}", schemes.join(" or ")));
+    }
+
+    fn both(&mut self, one: (&str, bool), other: (&str, bool)) {
+        self.unless(!one.1 || other.1, one.0, format!("needs {} beside it", other.0));
+        self.unless(!other.1 || one.1, other.0, format!("needs {} beside it", one.0));
+    }
+
+    fn ice_urls(&mut self, key: &str, urls: &[String], schemes: &[&str]) {
+        for (index, url) in urls.iter().enumerate() {
+            self.url(&format!("{key}.{index}"), Some(url), schemes);
+        }
+    }
+}
+
+fn judge_device(device: &DeviceSettings, found: &mut Found) {
+    found.unless(
+        is_name(&device.id, 64, true),
+        "device.id",
+        "wants 1 to 64 of letters, digits, hyphen and underscore",
+    );
+    found.unless(
+        !device.name.trim().is_empty() && device.name.chars().count() <= 64,
+        "device.name",
+        "wants 1 to 64 characters",
+    );
+    found.unless(
+        device.listen.ip().is_loopback() || device.crew_password.as_ref().is_some_and(|word| word.len() >= 8),
+        "device.listen",
+        "is not loopback, so device.crew_password must be set (8 characters or more)",
+    );
+    found.url("device.public_url", device.public_url.as_deref(), &["http://", "https://"]);
+    if device.profile != "auto" {
+        found.file("device.profile", Some(Path::new(&device.profile)));
+    }
+    let programme = &device.programme;
+    found.range("device.programme.width", programme.width, 160, 3840);
+    found.range("device.programme.height", programme.height, 90, 2160);
+    found.unless(programme.width.is_multiple_of(2), "device.programme.width", "must be even");
+    found.unless(programme.height.is_multiple_of(2), "device.programme.height", "must be even");
+    found.range("device.programme.fps", programme.fps, 5, 60);
+    found.range("device.programme.bitrate_kbps", programme.bitrate_kbps, 100, 50_000);
+
+    let mut seen = HashSet::new();
+    found.unless(device.inputs.len() <= MAX_INPUTS, "device.inputs", format!("at most {MAX_INPUTS} inputs"));
+    found.unless(device.seats.len() <= MAX_INPUTS, "device.seats", format!("at most {MAX_INPUTS} seats"));
+    let names = device.inputs.iter().enumerate().map(|(n, input)| (format!("device.inputs.{n}"), &input.id, &input.label));
+    let seats = device.seats.iter().enumerate().map(|(n, seat)| (format!("device.seats.{n}"), &seat.id, &seat.label));
+    for (key, id, label) in names.chain(seats) {
+        found.unless(
+            is_name(id, 32, false) && id != "programme",
+            format!("{key}.id"),
+            "wants 1 to 32 of small letters, digits, hyphen and underscore, and not programme",
+        );
+        found.unless(seen.insert(id.clone()), format!("{key}.id"), format!("{id} is used twice"));
+        found.unless(label.chars().count() <= 32, format!("{key}.label"), "is longer than 32 characters");
+    }
+    for (n, seat) in device.seats.iter().enumerate() {
+        let right = seat.token.as_ref().is_none_or(|token| token.len() >= 16 && token.chars().all(|c| c.is_ascii_graphic()));
+        found.unless(right, format!("device.seats.{n}.token"), "wants 16 or more printable characters without a space");
+    }
+
+    let turn = &device.turn;
+    found.ice_urls("device.turn.stun", &turn.stun, &["stun:"]);
+    found.ice_urls("device.turn.shared_urls", &turn.shared_urls, &["turn:", "turns:"]);
+    found.range("device.turn.ttl_seconds", turn.ttl_seconds, 600, 172_800);
+    found.both(
+        ("device.turn.cloudflare_key_id", turn.cloudflare_key_id.is_some()),
+        ("device.turn.cloudflare_token_file", turn.cloudflare_token_file.is_some()),
+    );
+    found.both(
+        ("device.turn.shared_secret_file", turn.shared_secret_file.is_some()),
+        ("device.turn.shared_urls", !turn.shared_urls.is_empty()),
+    );
+    found.file("device.turn.cloudflare_token_file", turn.cloudflare_token_file.as_deref());
+    found.file("device.turn.shared_secret_file", turn.shared_secret_file.as_deref());
+    if let Some((low, high)) = device.webrtc.udp_ports {
+        found.unless(low >= 1024 && low <= high, "device.webrtc.udp_ports", "wants [first, last], 1024 or above");
+    }
+    let link = &device.link;
+    found.url("device.link.fleet_url", link.fleet_url.as_deref(), &["http://", "https://"]);
+    found.range("device.link.heartbeat_seconds", link.heartbeat_seconds, 1, 3600);
+    found.range("device.link.outbox_max_mb", link.outbox_max_mb, 1, 4096);
+    found.file("device.link.ca_file", link.ca_file.as_deref());
+}
+
+fn judge_fleet(fleet: &FleetSettings, found: &mut Found) {
+    found.url("fleet.public_url", fleet.public_url.as_deref(), &["http://", "https://"]);
+    found.url("fleet.database_url", fleet.database_url.as_deref(), &["sqlite:"]);
+    let broker = &fleet.broker;
+    found.url("fleet.broker.url", broker.url.as_deref(), &["mqtt://", "mqtts://"]);
+    found.url("fleet.broker.public_url", broker.public_url.as_deref(), &["mqtt://", "mqtts://"]);
+    found.file("fleet.broker.tls_cert", broker.tls_cert.as_deref());
+    found.file("fleet.broker.tls_key", broker.tls_key.as_deref());
+    found.file("fleet.broker.password_file", broker.password_file.as_deref());
+    found.both(
+        ("fleet.broker.tls_cert", broker.tls_cert.is_some()),
+        ("fleet.broker.tls_key", broker.tls_key.is_some()),
+    );
+    let turn = &fleet.turn;
+    found.ice_urls("fleet.turn.stun", &turn.stun, &["stun:"]);
+    found.ice_urls("fleet.turn.urls", &turn.urls, &["turn:", "turns:"]);
+    found.range("fleet.turn.ttl_seconds", turn.ttl_seconds, 600, 172_800);
+    found.both(
+        ("fleet.turn.shared_secret_file", turn.shared_secret_file.is_some()),
+        ("fleet.turn.urls", !turn.urls.is_empty()),
+    );
+    found.both(
+        ("fleet.turn.cloudflare_key_id", turn.cloudflare_key_id.is_some()),
+        ("fleet.turn.cloudflare_token_file", turn.cloudflare_token_file.is_some()),
+    );
+    found.file("fleet.turn.shared_secret_file", turn.shared_secret_file.as_deref());
+    found.file("fleet.turn.cloudflare_token_file", turn.cloudflare_token_file.as_deref());
+}
+
+fn is_name(text: &str, longest: usize, capitals: bool) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_' || (capitals && c.is_ascii_uppercase());
+    (1..=longest).contains(&text.len()) && text.chars().all(allowed)
+}
+
+/// 1-based line of a byte offset.
+fn line_at(text: &str, offset: usize) -> usize {
+    text.as_bytes().iter().take(offset).filter(|&&byte| byte == b'\n').count() + 1
+}
+
+/// Line of a dotted key; where the last part is absent, the line of the nearest table that is there.
+fn line_of(text: &str, document: &Spanned<DeTable<'_>>, key: &str) -> Option<usize> {
+    let mut parts = key.split('.');
+    let first = document.get_ref().get_key_value(parts.next()?)?;
+    let mut line = line_at(text, first.0.span().start);
+    let mut value = first.1;
+    for part in parts {
+        let next = match value.get_ref() {
+            DeValue::Table(table) => table.get_key_value(part).map(|(key, value)| (key.span().start, value)),
+            DeValue::Array(items) => part.parse().ok().and_then(|n: usize| items.get(n)).map(|item| (item.span().start, item)),
+            _ => None,
+        };
+        let Some((start, next)) = next else { break };
+        line = line_at(text, start);
+        value = next;
+    }
+    Some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn only(text: &str) -> Problem {
+        let mut problems = check_text(text);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems.remove(0)
+    }
+
+    #[test]
+    fn an_empty_file_is_a_right_file() {
+        assert_eq!(check_text(""), vec![]);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_with_its_line() {
+        let problem = only("[device]\nid = \"a\"\n\n[device.programme]\nwidht = 1280\n");
+        assert_eq!(problem.line, Some(5));
+        assert!(problem.message.contains("widht"), "{problem}");
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_with_its_line() {
+        let problem = only("[device]\nrehearsal = 3\n");
+        assert_eq!(problem.line, Some(2));
+    }
+
+    #[test]
+    fn broken_syntax_is_named_with_its_line() {
+        assert_eq!(only("[device]\nid = \"a\n").line, Some(2));
+    }
+
+    #[test]
+    fn the_second_of_two_equal_names_is_the_wrong_one() {
+        let text = "[[device.seats]]\nid = \"guest1\"\n[[device.seats]]\nid = \"guest1\"\n";
+        let problem = only(text);
+        assert_eq!((problem.line, problem.key.as_str()), (Some(4), "device.seats.1.id"));
+    }
+
+    #[test]
+    fn every_value_out_of_range_is_reported_at_once() {
+        let problems = check_text("[device.programme]\nfps = 500\nwidth = 7\n[device.link]\nheartbeat_seconds = 0\n");
+        let lines: Vec<_> = problems.iter().filter_map(|problem| problem.line).collect();
+        assert_eq!(lines, vec![2, 3, 3, 5]);
+    }
+
+    #[test]
+    fn listening_beyond_loopback_needs_a_password() {
+        let problem = only("[device]\nlisten = \"0.0.0.0:8000\"\n");
+        assert_eq!(problem.line, Some(2));
+        assert!(problem.message.contains("crew_password"));
+        assert_eq!(check_text("[device]\nlisten = \"0.0.0.0:8000\"\ncrew_password = \"long enough\"\n"), vec![]);
+    }
+}

@@ -1,0 +1,15 @@
+//! Configuration: one TOML file, then the environment (`R58__SECTION__KEY`), unknown keys refused.
+//!
+//! `settings` is the shape with its defaults, `load` lays the layers over each other, `check` says what is
+//! wrong in a file and on which line. Nothing here starts anything.
+
+mod check;
+mod load;
+mod settings;
+
+pub use check::{Problem, check_file, check_text};
+pub use load::{ConfigError, load};
+pub use settings::{
+    BrokerSettings, DeviceSettings, FleetSettings, FleetTurnSettings, HostKind, InputSettings, LinkSettings, LogFormat,
+    LogSettings, ProgrammeSettings, SeatSettings, Settings, TurnSettings, WebrtcSettings,
+};

@@ -1,0 +1,352 @@
+//! The shape of the configuration and its defaults.
+//!
+//! Every struct refuses unknown keys: a misspelt key is an error with a line, never a silent default.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use r58_pipelines::input::SourceSpec;
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration of one process; each side reads its own section.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where everything durable lives. `R58_STATE_DIR` wins over it. Default `./r58-state`.
+    pub state_dir: PathBuf,
+    /// What is logged, and how.
+    pub log: LogSettings,
+    /// The box.
+    pub device: DeviceSettings,
+    /// The fleet server.
+    pub fleet: FleetSettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            state_dir: PathBuf::from("./r58-state"),
+            log: LogSettings::default(),
+            device: DeviceSettings::default(),
+            fleet: FleetSettings::default(),
+        }
+    }
+}
+
+/// How log lines leave the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Journald when the process is a systemd service, text otherwise.
+    #[default]
+    Auto,
+    /// Lines for people, on standard error.
+    Text,
+    /// One JSON object a line, on standard error.
+    Json,
+    /// The systemd journal, fields kept.
+    Journald,
+}
+
+/// Logging.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    /// Where lines go.
+    pub format: LogFormat,
+    /// A `tracing` filter such as `info,r58_actors=debug`. `RUST_LOG` wins over it.
+    pub filter: String,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, filter: "info,webrtc=error,webrtc_ice=error,rmqtt=warn".into() }
+    }
+}
+
+/// The box.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeviceSettings {
+    /// Identity in the fleet: 1 to 64 of `a-z A-Z 0-9 - _`.
+    pub id: String,
+    /// Name that people see.
+    pub name: String,
+    /// Where the pages and the API listen. Loopback unless said otherwise; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Base address that others reach the pages by, for links to guests. Default: made from `listen`.
+    pub public_url: Option<String>,
+    /// Password of the user `crew`; needed as soon as `listen` is not loopback.
+    pub crew_password: Option<String>,
+    /// Allows `POST /api/cameras/{id}/rehearse`: pulls, stalls and panics on request.
+    pub rehearsal: bool,
+    /// Hardware profile: `auto`, or the path of a profile file.
+    pub profile: String,
+    /// Picture and sound of the programme.
+    pub programme: ProgrammeSettings,
+    /// Camera inputs in the order of their keys; up to 8.
+    pub inputs: Vec<InputSettings>,
+    /// Seats for remote guests; up to 8.
+    pub seats: Vec<SeatSettings>,
+    /// Where ICE servers come from.
+    pub turn: TurnSettings,
+    /// How WebRTC peers reach out.
+    pub webrtc: WebrtcSettings,
+    /// The way to the fleet.
+    pub link: LinkSettings,
+}
+
+impl Default for DeviceSettings {
+    fn default() -> Self {
+        Self {
+            id: "r58".into(),
+            name: "R58".into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            public_url: None,
+            crew_password: None,
+            rehearsal: false,
+            profile: "auto".into(),
+            programme: ProgrammeSettings::default(),
+            inputs: Vec::new(),
+            seats: Vec::new(),
+            turn: TurnSettings::default(),
+            webrtc: WebrtcSettings::default(),
+            link: LinkSettings::default(),
+        }
+    }
+}
+
+/// Picture and sound of the programme.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProgrammeSettings {
+    /// Width in pixels, even, 160 to 3840.
+    pub width: u32,
+    /// Height in pixels, even, 90 to 2160.
+    pub height: u32,
+    /// Frames a second, 5 to 60.
+    pub fps: u32,
+    /// Video bit rate in kbit/s, 100 to 50,000.
+    pub bitrate_kbps: u32,
+    /// `auto`, or the name of a GStreamer H.264 encoder element.
+    pub encoder: String,
+}
+
+impl Default for ProgrammeSettings {
+    fn default() -> Self {
+        Self { width: 1280, height: 720, fps: 30, bitrate_kbps: 2500, encoder: "auto".into() }
+    }
+}
+
+/// One camera input.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputSettings {
+    /// Name in addresses and topics: 1 to 32 of `a-z 0-9 - _`.
+    pub id: String,
+    /// Name that people see; default: the id in capitals.
+    #[serde(default)]
+    pub label: String,
+    /// Where the picture comes from.
+    pub source: SourceSpec,
+}
+
+/// One seat for a remote guest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeatSettings {
+    /// Name in addresses and topics: 1 to 32 of `a-z 0-9 - _`.
+    pub id: String,
+    /// Name that people see; default: the id in capitals.
+    #[serde(default)]
+    pub label: String,
+    /// The secret in the guest's link; generated and kept in the state directory when absent.
+    #[serde(default)]
+    pub token: Option<String>,
+}
+
+/// Where ICE servers come from, in this order: fleet, Cloudflare, shared secret, STUN only.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TurnSettings {
+    /// STUN addresses that are always offered, such as `stun:stun.example.org:3478`.
+    pub stun: Vec<String>,
+    /// Ask the fleet server's TURN API once enrolled.
+    pub fleet: bool,
+    /// Key id of Cloudflare's TURN service.
+    pub cloudflare_key_id: Option<String>,
+    /// File that holds the API token of that key.
+    pub cloudflare_token_file: Option<PathBuf>,
+    /// File that holds coturn's `static-auth-secret`.
+    pub shared_secret_file: Option<PathBuf>,
+    /// TURN addresses that the shared secret opens, such as `turn:turn.example.org:3478?transport=udp`.
+    pub shared_urls: Vec<String>,
+    /// How long generated or requested credentials live, in seconds, 600 to 172,800 (Cloudflare's limit).
+    pub ttl_seconds: u64,
+}
+
+impl Default for TurnSettings {
+    fn default() -> Self {
+        Self {
+            stun: Vec::new(),
+            fleet: true,
+            cloudflare_key_id: None,
+            cloudflare_token_file: None,
+            shared_secret_file: None,
+            shared_urls: Vec::new(),
+            ttl_seconds: 86_400,
+        }
+    }
+}
+
+/// How WebRTC peers reach out.
+#[derive(Debug, Clone, Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebrtcSettings {
+    /// First and last UDP port for media; the system's choice when absent.
+    pub udp_ports: Option<(u16, u16)>,
+    /// Only these network interfaces offer candidates; all when empty.
+    pub interfaces: Vec<String>,
+    /// Media by TURN only, whatever else would connect.
+    pub relay_only: bool,
+    /// Also offer the loopback address, for a guest on the same machine.
+    pub loopback: bool,
+}
+
+/// The way to the fleet.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LinkSettings {
+    /// Base address of the fleet server; the box works alone when absent.
+    pub fleet_url: Option<String>,
+    /// One-time code for the first start.
+    pub enrolment_code: Option<String>,
+    /// File of certificates to trust for the broker, in PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Seconds between heartbeats, 1 to 3,600; each is moved by up to 10 % either way.
+    pub heartbeat_seconds: u64,
+    /// Bound of the durable outbox in MiB, 1 to 4,096; the oldest telemetry goes first.
+    pub outbox_max_mb: u64,
+    /// Actors and systemd units that `restart_service` may name.
+    pub services: Vec<String>,
+    /// `real` asks logind and systemd; `record` only notes what was asked (the demo).
+    pub host: HostKind,
+}
+
+impl Default for LinkSettings {
+    fn default() -> Self {
+        Self {
+            fleet_url: None,
+            enrolment_code: None,
+            ca_file: None,
+            heartbeat_seconds: 60,
+            outbox_max_mb: 64,
+            services: Vec::new(),
+            host: HostKind::Real,
+        }
+    }
+}
+
+/// Who carries out reboots and unit restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostKind {
+    /// logind and systemd.
+    #[default]
+    Real,
+    /// A note in the state directory and nothing else.
+    Record,
+}
+
+/// The fleet server.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FleetSettings {
+    /// Where the API and the dashboard listen. Loopback unless said otherwise; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Base address that devices and people reach the server by. Default: made from `listen`.
+    pub public_url: Option<String>,
+    /// `sqlite://PATH`; default: `fleet.db` under the state directory.
+    pub database_url: Option<String>,
+    /// The MQTT broker.
+    pub broker: BrokerSettings,
+    /// TURN credentials handed to signed-in devices.
+    pub turn: FleetTurnSettings,
+}
+
+impl Default for FleetSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8180)),
+            public_url: None,
+            database_url: None,
+            broker: BrokerSettings::default(),
+            turn: FleetTurnSettings::default(),
+        }
+    }
+}
+
+/// The MQTT broker: embedded, or somebody else's by `url`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BrokerSettings {
+    /// Where the embedded broker listens. Loopback unless said otherwise; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Certificate chain of the embedded broker in PEM; with `tls_key` it speaks TLS only.
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of that certificate in PEM.
+    pub tls_key: Option<PathBuf>,
+    /// `mqtt://` or `mqtts://` address of an external broker; the embedded one then stays off.
+    pub url: Option<String>,
+    /// User of the server on the external broker.
+    pub username: Option<String>,
+    /// File with that user's password.
+    pub password_file: Option<PathBuf>,
+    /// Address that devices are told; default: made from `listen` or `url`.
+    pub public_url: Option<String>,
+}
+
+impl Default for BrokerSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            tls_cert: None,
+            tls_key: None,
+            url: None,
+            username: None,
+            password_file: None,
+            public_url: None,
+        }
+    }
+}
+
+/// TURN credentials that the fleet server hands out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FleetTurnSettings {
+    /// STUN addresses that are always offered.
+    pub stun: Vec<String>,
+    /// File that holds coturn's `static-auth-secret`.
+    pub shared_secret_file: Option<PathBuf>,
+    /// TURN addresses that the secret opens.
+    pub urls: Vec<String>,
+    /// Key id of Cloudflare's TURN service.
+    pub cloudflare_key_id: Option<String>,
+    /// File that holds the API token of that key.
+    pub cloudflare_token_file: Option<PathBuf>,
+    /// How long credentials live, in seconds, 600 to 172,800.
+    pub ttl_seconds: u64,
+}
+
+impl Default for FleetTurnSettings {
+    fn default() -> Self {
+        Self {
+            stun: Vec::new(),
+            shared_secret_file: None,
+            urls: Vec::new(),
+            cloudflare_key_id: None,
+            cloudflare_token_file: None,
+            ttl_seconds: 86_400,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Errors as people and programs get them over HTTP: RFC 9457 `application/problem+json`, on both sides.
+
+use std::fmt;
+
+use actix_web::body::BoxBody;
+use actix_web::error::{JsonPayloadError, PathError, QueryPayloadError};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
+use serde::Serialize;
+
+/// Largest JSON body that either side reads, in bytes.
+pub const JSON_LIMIT: usize = 256 * 1024;
+
+/// One problem; `detail` is for the caller and holds no secret.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    status: StatusCode,
+    detail: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// The members of RFC 9457, section 3.1.
+#[derive(Debug, Serialize)]
+struct Body<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+}
+
+impl Problem {
+    /// A problem with its HTTP status and a sentence for the caller.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), headers: Vec::new() }
+    }
+
+    /// 400: the request cannot be understood.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 401, with the scheme that would be accepted.
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, detail).header("WWW-Authenticate", "Bearer")
+    }
+
+    /// 403: known, but not allowed.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, detail)
+    }
+
+    /// 404: no such thing, or none that the caller may know of.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// 409: the state of the thing stands against it.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
+    }
+
+    /// 503: not now.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+
+    /// Adds a header; one that HTTP does not allow is left out.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
+            self.headers.push((name, value));
+        }
+        self
+    }
+
+    /// Adds `Retry-After` in whole seconds, at least 1.
+    #[must_use]
+    pub fn retry_after(self, wait: std::time::Duration) -> Self {
+        let seconds = wait.as_secs_f64().ceil().max(1.0);
+        self.header("Retry-After", &format!("{seconds:.0}"))
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.status, self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        let body = Body {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+        };
+        let mut response = HttpResponse::build(self.status);
+        for (name, value) in &self.headers {
+            response.insert_header((name.clone(), value.clone()));
+        }
+        let text = serde_json::to_string(&body).unwrap_or_else(|_| "{}".into());
+        response.content_type("application/problem+json").body(text)
+    }
+}
+
+/// Makes actix-web's own extractor failures problems too; every `App` of ours is configured with it.
+pub fn extractors(config: &mut web::ServiceConfig) {
+    let json = web::JsonConfig::default().limit(JSON_LIMIT).error_handler(|error, _: &HttpRequest| {
+        let status = match &error {
+            JsonPayloadError::Overflow { .. } | JsonPayloadError::OverflowKnownLength { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            JsonPayloadError::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Problem::new(status, error.to_string()).into()
+    });
+    let path = web::PathConfig::default()
+        .error_handler(|error: PathError, _: &HttpRequest| Problem::not_found(error.to_string()).into());
+    let query = web::QueryConfig::default()
+        .error_handler(|error: QueryPayloadError, _: &HttpRequest| Problem::bad_request(error.to_string()).into());
+    config.app_data(json).app_data(path).app_data(query);
+}
+
+/// The answer to a path that nobody serves.
+pub async fn no_such_path() -> Answer {
+    Err(Problem::not_found("no such path"))
+}
+
+/// What a handler answers with.
+pub type Answer = Result<HttpResponse, Problem>;

@@ -1,0 +1,162 @@
+//! Runs a side from its configuration: checks first, then start, then wait for the signal, then stop in order.
+
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{self, BrokerSettings, FleetSettings, Settings};
+use crate::fleet::{self, AccessPlan, BrokerPlan, BrokerTls, FleetPlan, TurnPlan};
+use crate::preflight::{self, StateDir};
+use crate::{demo, device, logging};
+
+/// How long an orderly stop may take before the process leaves anyway.
+pub const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Runs the box until it is told to stop.
+///
+/// # Errors
+/// What the configuration, the checks or the start say; or that an essential actor gave up.
+pub fn device(file: Option<&Path>) -> Result<()> {
+    let settings = begin(file)?;
+    blocking(async {
+        let state = StateDir::claim(&settings.state_dir.join("device"))?;
+        let listener = preflight::take_port("the box's pages", settings.device.listen)?;
+        let device = device::start(&settings.device, &state, listener).await?;
+        println!("r58: {} on {}", settings.device.id, device.url());
+        let outcome = until_stopped(device.gave_up()).await;
+        stop(device.stop()).await?;
+        outcome
+    })
+}
+
+/// Runs the fleet server until it is told to stop.
+///
+/// # Errors
+/// What the configuration, the checks or the start say.
+pub fn fleet(file: Option<&Path>) -> Result<()> {
+    let settings = begin(file)?;
+    blocking(async {
+        let state = StateDir::claim(&settings.state_dir.join("fleet"))?;
+        check_fleet_ports(&settings.fleet)?;
+        let fleet = fleet::start(fleet_plan(&settings.fleet, state.path())?).await?;
+        println!("r58: fleet server on http://{}", fleet.addr);
+        if let Some(broker) = fleet.broker {
+            println!("r58: broker on {broker}");
+        }
+        if let Some(admin) = &fleet.first_start {
+            println!("r58: sign in as {} with the password {} (shown only now)", admin.email, admin.password);
+        }
+        let outcome = until_stopped(std::future::pending()).await;
+        stop(fleet.stop()).await?;
+        outcome
+    })
+}
+
+/// Runs the demo until it is told to stop.
+///
+/// # Errors
+/// What the configuration, the checks or the start of either side say.
+pub fn demo(file: Option<&Path>) -> Result<()> {
+    let settings = demo::settings(begin(file)?);
+    blocking(demo::run(settings))
+}
+
+/// Runs a future on an actix system of its own.
+pub fn blocking<T>(future: impl Future<Output = T>) -> T {
+    actix_rt::System::new().block_on(future)
+}
+
+fn begin(file: Option<&Path>) -> Result<Settings> {
+    let settings = config::load(file)?;
+    logging::start(&settings.log)?;
+    // Both crypto back ends are in the graph; the process must choose before the first TLS or DTLS handshake.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Ok(settings)
+}
+
+/// Waits for SIGINT or SIGTERM, or for `gave_up`, whose sentence then becomes the error.
+///
+/// # Errors
+/// The sentence of `gave_up`.
+pub async fn until_stopped(gave_up: impl Future<Output = String>) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    tokio::select! {
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        sentence = gave_up => bail!(sentence),
+    }
+}
+
+/// Runs an orderly stop within [`STOP_WITHIN`].
+///
+/// # Errors
+/// That it took longer; the process then leaves as it is.
+pub async fn stop(stopping: impl Future<Output = ()>) -> Result<()> {
+    if tokio::time::timeout(STOP_WITHIN, stopping).await.is_err() {
+        bail!("could not stop in order within {} s", STOP_WITHIN.as_secs());
+    }
+    Ok(())
+}
+
+/// Proves that the ports of a fleet server are free.
+///
+/// # Errors
+/// Names the port and its duty.
+pub fn check_fleet_ports(settings: &FleetSettings) -> Result<()> {
+    preflight::port_is_free("the fleet server", settings.listen)?;
+    if settings.broker.url.is_none() {
+        preflight::port_is_free("the MQTT broker", settings.broker.listen)?;
+    }
+    Ok(())
+}
+
+/// What the fleet server is to be, from its settings.
+///
+/// # Errors
+/// A password file that cannot be read.
+pub fn fleet_plan(settings: &FleetSettings, state_dir: &Path) -> Result<FleetPlan> {
+    let turn = &settings.turn;
+    Ok(FleetPlan {
+        listen: settings.listen,
+        public_url: settings.public_url.clone(),
+        database_url: settings.database_url.clone(),
+        state_dir: state_dir.to_owned(),
+        broker: broker_plan(&settings.broker)?,
+        turn: TurnPlan {
+            stun: turn.stun.clone(),
+            cloudflare_key_id: turn.cloudflare_key_id.clone(),
+            cloudflare_token_file: turn.cloudflare_token_file.clone(),
+            shared_secret_file: turn.shared_secret_file.clone(),
+            urls: turn.urls.clone(),
+            ttl: Duration::from_secs(turn.ttl_seconds),
+        },
+        access: AccessPlan::default(),
+    })
+}
+
+fn broker_plan(settings: &BrokerSettings) -> Result<BrokerPlan> {
+    let Some(url) = &settings.url else {
+        let tls = match (&settings.tls_cert, &settings.tls_key) {
+            (Some(cert), Some(key)) => Some(BrokerTls { cert: cert.clone(), key: key.clone() }),
+            _ => None,
+        };
+        return Ok(BrokerPlan::Embedded { listen: settings.listen, tls, public_url: settings.public_url.clone() });
+    };
+    let password = match &settings.password_file {
+        Some(file) => {
+            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            Some(text.trim_end().to_owned())
+        }
+        None => None,
+    };
+    Ok(BrokerPlan::Url {
+        url: url.clone(),
+        username: settings.username.clone(),
+        password,
+        public_url: settings.public_url.clone(),
+    })
+}
