@@ -1,1 +1,20 @@
-//! Placeholder.
+//! The protocol between a box and its fleet, over MQTT 5.
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | [`id`], [`topic`] | checked names, and the topic tree: parsed and formatted in one file |
+//! | [`payload`] | what travels on each topic; unknown fields are preserved |
+//! | [`sign`] | commands signed end to end (ed25519), and their verification |
+//!
+//! Nothing here reads a clock or the network unless its name says so (the session, the broker): cores take `now`.
+//! The crate knows nothing of cameras, pipelines or actors.
+
+pub mod error;
+pub mod id;
+pub mod payload;
+pub mod sign;
+pub mod topic;
+
+pub use error::{ErrorKind, MqttError};
+pub use id::{CommandId, DeviceAddress, DeviceId, Name, OrgId};
+pub use topic::{Down, Topic, Up};
