@@ -4,14 +4,18 @@
 //! |---|---|
 //! | [`id`], [`topic`] | checked names, and the topic tree: parsed and formatted in one file |
 //! | [`payload`] | what travels on each topic; unknown fields are preserved |
+//! | [`session`] | one client's MQTT 5 session: connect, stay connected, say what became of each message |
+//! | [`broker`] | the embedded broker |
 //! | [`sign`] | commands signed end to end (ed25519), and their verification |
 //!
 //! Nothing here reads a clock or the network unless its name says so (the session, the broker): cores take `now`.
 //! The crate knows nothing of cameras, pipelines or actors.
 
+pub mod broker;
 pub mod error;
 pub mod id;
 pub mod payload;
+pub mod session;
 pub mod sign;
 pub mod topic;
 

@@ -139,6 +139,7 @@ impl Driver {
 
     /// Waits, answers everything with "offline", and lets the reader catch up. `false` when it is time to end.
     async fn pause(&mut self, pause: Duration) -> bool {
+        let events = self.events.clone();
         let until = Instant::now() + pause;
         loop {
             tokio::select! {
@@ -147,9 +148,10 @@ impl Driver {
                         return true;
                     }
                 }
-                permit = self.events.reserve(), if !self.buffer.is_empty() => match permit {
+                permit = events.reserve(), if !self.buffer.is_empty() => match permit {
                     Ok(permit) => if let Some(event) = self.buffer.pop_front() { permit.send(event) },
-                    Err(_) => self.events_gone(),
+                    // Nobody reads events any more: from now on they are thrown away.
+                    Err(_) => self.buffer.clear(),
                 },
                 publish = self.publishes.recv() => match publish {
                     Some(publish) => self.settle(publish.done, Err(NotSent::Offline)),
@@ -165,11 +167,6 @@ impl Driver {
                 },
             }
         }
-    }
-
-    /// Nobody reads events any more: from now on they are thrown away.
-    fn events_gone(&mut self) {
-        self.buffer.clear();
     }
 
     fn settle(&mut self, done: Done, outcome: Result<(), NotSent>) {
@@ -266,6 +263,7 @@ impl Driver {
 
     /// Polls until CONNACK; everything else is answered as in [`Self::pause`].
     async fn connect(&mut self, eventloop: &mut EventLoop) -> Result<mqtt::ConnAck, End> {
+        let events = self.events.clone();
         // rumqttc bounds TCP and CONNACK by its own timeouts, but not name resolution before them.
         let limit = self.settings.connect_timeout * 2;
         let mut poll = pin!(timeout(limit, eventloop.poll()));
@@ -280,9 +278,10 @@ impl Driver {
                         Err(_) => Err(lost(DisconnectReason::Network("connect timed out".into()))),
                     };
                 }
-                permit = self.events.reserve(), if !self.buffer.is_empty() => match permit {
+                permit = events.reserve(), if !self.buffer.is_empty() => match permit {
                     Ok(permit) => if let Some(event) = self.buffer.pop_front() { permit.send(event) },
-                    Err(_) => self.events_gone(),
+                    // Nobody reads events any more: from now on they are thrown away.
+                    Err(_) => self.buffer.clear(),
                 },
                 publish = self.publishes.recv() => match publish {
                     Some(publish) => self.settle(publish.done, Err(NotSent::Offline)),
@@ -302,6 +301,7 @@ impl Driver {
 
     /// The life of a connection. `Ok` after a goodbye or when all handles are gone.
     async fn live(&mut self, live: &mut Live, eventloop: &mut EventLoop) -> Result<(), DisconnectReason> {
+        let events = self.events.clone();
         let high = self.settings.event_capacity.max(1);
         // A reader that is stuck must not cost the connection: look at the network at least this often.
         let glance = self.settings.keep_alive / 4;
@@ -328,15 +328,16 @@ impl Driver {
                     Some(Control::Close { last, deadline, done }) => self.begin_close(live, last, deadline, done),
                     None => return Ok(()),
                 },
-                permit = self.events.reserve(), if !self.buffer.is_empty() => match permit {
+                permit = events.reserve(), if !self.buffer.is_empty() => match permit {
                     Ok(permit) => if let Some(event) = self.buffer.pop_front() { permit.send(event) },
-                    Err(_) => self.events_gone(),
+                    // Nobody reads events any more: from now on they are thrown away.
+                    Err(_) => self.buffer.clear(),
                 },
-                event = eventloop.poll(), if reading => polled = Some(event),
                 publish = self.publishes.recv(), if outstanding < live.window && live.closing.is_none() => match publish {
                     Some(publish) => self.send(live, publish),
                     None => return Ok(()),
                 },
+                event = eventloop.poll(), if reading => polled = Some(event),
                 _ = sleep_until(deadline) => {
                     next_glance = Instant::now() + glance;
                     if !reading {
