@@ -1,4 +1,294 @@
-import "../../common/base.css";
-import { render } from "preact";
+// The guest's page: see yourself, press Join, be told in plain words what happens. Made for phones and for people in a hurry.
+//
+// `body` carries data-state (asking, ready, connecting, live, rejoining, failed, left), data-reason (the failure) and data-tally.
 
-render(<main><h1>R58</h1></main>, document.getElementById("app")!);
+import "../../common/base.css";
+import "./guest.css";
+import { effect, signal } from "@preact/signals";
+import { render } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import type { State, Tally } from "../../common/contract.js";
+import { openEvents } from "../../common/events.js";
+import { Meter } from "../../common/meter.js";
+import { failure, type Failure } from "./failure.js";
+import { closeMedia, listDevices, measure, onDeviceLost, openMedia, type Choice, type Devices } from "./media.js";
+import { publish, type Publishing } from "./publish.js";
+import { handle, start, type Happening, type Phase } from "./session.js";
+
+const query = new URLSearchParams(location.search);
+const seat = query.get("seat") ?? "";
+const token = query.get("token") ?? "";
+
+const session = signal(start);
+const media = signal<MediaStream | null>(null);
+const devices = signal<Devices>({ cameras: [], microphones: [] });
+const choice = signal<Choice>({ camera: "", microphone: "" });
+const level = signal<number | null>(null);
+const muted = signal(false);
+const tally = signal<Tally>("none");
+const seatLabel = signal<string>("");
+
+let publishing: Publishing | null = null;
+let pending: ReturnType<typeof setTimeout> | undefined;
+let stopMeter: () => void = () => undefined;
+let stopTally: (() => void) | null = null;
+let wakeLock: WakeLockSentinel | null = null;
+
+function happen(happening: Happening): void {
+  const [next, todo] = handle(session.value, happening);
+  session.value = next;
+  if (todo?.do === "connect") {
+    clearTimeout(pending);
+    pending = setTimeout(connect, todo.after);
+  } else if (todo?.do === "hang-up") {
+    clearTimeout(pending);
+    publishing?.end();
+    publishing = null;
+  }
+}
+
+const isFailure = (error: unknown): error is Failure => typeof error === "object" && error !== null && "reason" in error;
+
+function useMedia(stream: MediaStream): void {
+  stopMeter();
+  stopMeter = measure(stream, (db) => (level.value = muted.value ? null : db));
+  for (const track of stream.getAudioTracks()) track.enabled = !muted.value;
+  onDeviceLost(stream, (why) => happen({ what: "failed", failure: why }));
+  media.value = stream;
+  const of = (kind: "video" | "audio") => stream.getTracks().find((track) => track.kind === kind)?.getSettings().deviceId ?? "";
+  choice.value = { camera: of("video"), microphone: of("audio") };
+  void listDevices().then((list) => (devices.value = list));
+}
+
+async function ask(): Promise<void> {
+  happen({ what: "asked" });
+  if (!seat || !token) {
+    happen({ what: "failed", failure: failure("bad-link") });
+    return;
+  }
+  try {
+    closeMedia(media.value);
+    useMedia(await openMedia(choice.value));
+    happen({ what: "media-ready" });
+  } catch (error) {
+    happen({ what: "failed", failure: isFailure(error) ? error : failure("camera-busy") });
+  }
+}
+
+async function choose(next: Choice): Promise<void> {
+  const old = media.value;
+  // Phones cannot hold two cameras open, so the old one is closed before the new one is asked for.
+  closeMedia(old);
+  try {
+    const stream = await openMedia(next);
+    useMedia(stream);
+    for (const track of stream.getTracks()) publishing?.replace(track);
+  } catch (error) {
+    happen({ what: "failed", failure: isFailure(error) ? error : failure("camera-busy") });
+  }
+}
+
+function connect(): void {
+  const stream = media.value;
+  if (!stream) return;
+  publishing?.end();
+  publishing = publish({
+    seat,
+    token,
+    media: stream,
+    onConnected() {
+      happen({ what: "connected" });
+      followTally();
+      void keepAwake();
+    },
+    onLost: () => happen({ what: "lost" }),
+    onFailed: (why) => happen({ what: "failed", failure: why }),
+  });
+}
+
+function leave(): void {
+  happen({ what: "left" });
+  stopMeter();
+  closeMedia(media.value);
+  media.value = null;
+  stopTally?.();
+  stopTally = null;
+  tally.value = "none";
+  void wakeLock?.release().catch(() => undefined);
+  wakeLock = null;
+}
+
+/** Join, or join again after a failure: with the media that is open, else by asking for it first. */
+async function join(): Promise<void> {
+  const open = media.value?.getTracks().every((track) => track.readyState === "live") ?? false;
+  if (!open) await ask();
+  if (session.value.phase === "ready" || (open && session.value.phase === "failed")) happen({ what: "join" });
+}
+
+/** Where the box shows its state to guests, the page shows tally; where it does not, nothing is missing. */
+function followTally(): void {
+  stopTally ??= openEvents({
+    url: "/api/events",
+    headers: () => ({ authorization: `Bearer ${token}` }),
+    // Without credentials: a box with a crew password must not make a guest's browser ask for it.
+    credentials: "omit",
+    silence: 15_000,
+    onLink: (link) => {
+      if (!link.up) tally.value = "none";
+    },
+    onEvent(name, data) {
+      if (name !== "state") return;
+      const mine = (JSON.parse(data) as State).inputs.find((input) => input.id === seat);
+      tally.value = mine?.tally ?? "none";
+      seatLabel.value = mine?.label ?? "";
+    },
+    onRefused: () => true,
+  });
+}
+
+async function keepAwake(): Promise<void> {
+  try {
+    wakeLock = (await navigator.wakeLock?.request("screen")) ?? null;
+  } catch {
+    // The phone saves its battery; the guest may have to touch it now and then.
+  }
+}
+
+addEventListener("pagehide", () => publishing?.end());
+addEventListener("pageshow", (event) => {
+  // Back from the browser's cache: camera and session are gone.
+  if (event.persisted) location.reload();
+});
+addEventListener("visibilitychange", () => {
+  if (!document.hidden && session.value.phase === "live") void keepAwake();
+});
+navigator.mediaDevices?.addEventListener?.("devicechange", () => void listDevices().then((list) => (devices.value = list)));
+
+effect(() => {
+  const { phase, failure: why } = session.value;
+  document.body.dataset.state = phase;
+  document.body.dataset.reason = why?.reason ?? "";
+  document.body.dataset.tally = phase === "live" ? tally.value : "none";
+});
+
+const headlines: Record<Exclude<Phase, "failed">, [string, string]> = {
+  asking: ["Allow camera and microphone", "Your browser asks for them now. The crew sees you only after you press Join."],
+  ready: ["Ready", "Check picture and sound, then press Join."],
+  connecting: ["Connecting…", "This takes a few seconds."],
+  live: ["You are connected", "The crew sees and hears you."],
+  rejoining: ["Connection lost, rejoining…", "Please stay on this page."],
+  left: ["You have left", "Camera and microphone are off. You can close this page."],
+};
+
+function Guest() {
+  const { phase, failure: why } = session.value;
+  const on = phase === "live" ? tally.value : "none";
+  const [title, advice] =
+    phase === "failed" && why
+      ? [why.title, why.advice]
+      : on === "programme"
+        ? ["You are on air", "Everybody sees and hears you now."]
+        : on === "preview"
+          ? ["You are next", "Get ready: you may go on air any moment."]
+          : headlines[phase as Exclude<Phase, "failed">];
+  const busy = phase === "connecting" || phase === "asking";
+  const inside = phase === "live" || phase === "rejoining";
+  return (
+    <main class={`guest ${phase} ${on}`}>
+      <Mirror />
+      <div class="words" role={phase === "failed" ? "alert" : "status"} aria-live="polite" data-testid="message">
+        <h1>{title}</h1>
+        <p>{advice}</p>
+      </div>
+      {media.value ? (
+        <div class="level">
+          <span class="muted">{muted.value ? "Microphone off" : "Microphone"}</span>
+          <Meter level={level} label="Microphone level" />
+        </div>
+      ) : null}
+      <div class="buttons">
+        {inside ? (
+          <>
+            <button
+              data-testid="mute"
+              aria-pressed={muted.value}
+              onClick={() => {
+                muted.value = !muted.value;
+                for (const track of media.value?.getAudioTracks() ?? []) track.enabled = !muted.value;
+              }}
+            >
+              {muted.value ? "Microphone on" : "Mute"}
+            </button>
+            <button id="leave" data-testid="leave" class="danger" onClick={leave}>
+              Leave
+            </button>
+          </>
+        ) : phase === "failed" ? (
+          <button id="rejoin" data-testid="rejoin" class="primary big" onClick={() => void join()} disabled={why?.reason === "bad-link"}>
+            Try again
+          </button>
+        ) : (
+          <>
+            <button id="join" data-testid="join" class="primary big" disabled={busy} onClick={() => void join()}>
+              {phase === "left" ? "Join again" : phase === "connecting" ? "Connecting…" : "Join"}
+            </button>
+            {phase === "connecting" ? (
+              <button id="leave" data-testid="leave" onClick={leave}>
+                Cancel
+              </button>
+            ) : null}
+          </>
+        )}
+      </div>
+      {media.value ? <Pickers /> : null}
+    </main>
+  );
+}
+
+function Mirror() {
+  const video = useRef<HTMLVideoElement>(null);
+  useEffect(() => {
+    if (video.current) video.current.srcObject = media.value;
+  }, [media.value]);
+  return (
+    <div class="picture mirror">
+      <video ref={video} muted autoplay playsinline aria-label="Your camera" data-testid="self" />
+      {media.value ? null : <span class="blank" aria-hidden="true" />}
+      {seatLabel.value ? <span class="seat">{seatLabel.value}</span> : null}
+    </div>
+  );
+}
+
+function Pickers() {
+  const { cameras, microphones } = devices.value;
+  if (cameras.length + microphones.length < 1) return null;
+  const pick = (kind: keyof Choice) => (event: Event) =>
+    void choose({ ...choice.value, [kind]: (event.currentTarget as HTMLSelectElement).value });
+  return (
+    <div class="pickers">
+      <label class="field">
+        Camera
+        <select data-testid="camera" value={choice.value.camera} onChange={pick("camera")}>
+          {cameras.map((one) => (
+            <option key={one.id} value={one.id}>
+              {one.label}
+            </option>
+          ))}
+        </select>
+      </label>
+      <label class="field">
+        Microphone
+        <select data-testid="microphone" value={choice.value.microphone} onChange={pick("microphone")}>
+          {microphones.map((one) => (
+            <option key={one.id} value={one.id}>
+              {one.label}
+            </option>
+          ))}
+        </select>
+      </label>
+    </div>
+  );
+}
+
+render(<Guest />, document.getElementById("app")!);
+void ask();

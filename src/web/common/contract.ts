@@ -1,0 +1,104 @@
+// What the box answers on its HTTP face, as its pages read it. Everything that may be missing is optional: a page of one version
+// has to stand in front of a box of another.
+
+export type Tally = "programme" | "preview" | "none";
+
+export interface Slot {
+  source: string;
+  source_type?: string;
+  x_rel: number;
+  y_rel: number;
+  w_rel: number;
+  h_rel: number;
+  z?: number;
+  alpha?: number;
+  crop_left?: number;
+  crop_right?: number;
+  crop_top?: number;
+  crop_bottom?: number;
+  border_width?: number;
+  border_color?: string;
+}
+
+export interface Scene {
+  id: string;
+  label: string;
+  slots?: Slot[];
+}
+
+export interface Input {
+  id: string;
+  label: string;
+  kind: "camera" | "guest" | string;
+  signal: string;
+  reason?: string | null;
+  frames?: number;
+  fps?: number;
+  tally: Tally;
+  level_db?: number | null;
+}
+
+export interface State {
+  device: { id: string; name: string; org?: string; version?: string };
+  programme: {
+    width: number;
+    height: number;
+    fps: number;
+    frames: number;
+    missed_slots: number;
+    scene: string | null;
+    viewers?: number;
+    encoder?: { name: string; reason?: string } | null;
+  };
+  pvw: { scene: string | null };
+  transition: null | { kind: string; duration_ms?: number };
+  inputs: Input[];
+  scenes: Scene[];
+  degradation: { level: number; reasons: string[] };
+  fleet: { state: string; since?: string | null; last_error?: string | null };
+  turn: { provider?: string | null; expires_at?: string | null; stale?: boolean };
+  identify: string | null;
+  whep_inputs: boolean;
+  rehearsal: boolean;
+}
+
+export interface ActorReport {
+  name: string;
+  kind?: string;
+  state: string;
+  essential?: boolean;
+  restarts: number;
+  last_cause?: string | null;
+  uptime_seconds?: number;
+  mailbox_depth?: number;
+  detail?: unknown;
+}
+
+export interface Seat {
+  id: string;
+  label: string;
+  token?: string;
+  join_url?: string;
+  state: "free" | "joining" | "live" | "silent" | string;
+  session?: unknown;
+}
+
+export interface MixerStatus {
+  pgm?: string | null;
+  pvw?: string | null;
+  encoder?: { name: string; reason?: string; rejected?: unknown };
+  stats?: Record<string, unknown>;
+}
+
+/** Encoders that were tried and not taken: pairs or objects, whichever the server writes. */
+export function rejectedEncoders(rejected: unknown): { name: string; why: string }[] {
+  if (!Array.isArray(rejected)) return [];
+  return rejected.flatMap((entry: unknown) => {
+    if (Array.isArray(entry)) return [{ name: String(entry[0] ?? ""), why: String(entry[1] ?? "") }];
+    if (entry && typeof entry === "object") {
+      const fields = entry as Record<string, unknown>;
+      return [{ name: String(fields.name ?? ""), why: String(fields.why ?? fields.reason ?? "") }];
+    }
+    return [];
+  });
+}

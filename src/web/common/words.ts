@@ -1,0 +1,76 @@
+// Machine words of the box in the words of a crew. Pure.
+
+import { sentence } from "./format.js";
+
+export type Mood = "good" | "warn" | "bad" | "busy" | "idle";
+
+const signals: Record<string, [string, Mood]> = {
+  starting: ["Starting", "busy"],
+  live: ["Live", "good"],
+  nocable: ["No cable", "bad"],
+  nosync: ["Cable in, no sync", "bad"],
+  nosignal: ["No signal", "bad"],
+  outofrange: ["Format not supported", "bad"],
+  frozen: ["Picture frozen", "warn"],
+  stalled: ["No frames arriving", "warn"],
+  failed: ["Failed", "bad"],
+  free: ["Seat free", "idle"],
+  empty: ["Seat free", "idle"],
+};
+
+/** What a signal state means, whether it is written NoCable, no_cable or no-cable. */
+export function signalWords(signal: string | null | undefined): { words: string; mood: Mood } {
+  const known = signals[(signal ?? "").toLowerCase().replace(/[^a-z]/g, "")];
+  if (known) return { words: known[0], mood: known[1] };
+  return { words: sentence(signal) || "Unknown", mood: "warn" };
+}
+
+export const isLive = (signal: string | null | undefined): boolean => (signal ?? "").toLowerCase() === "live";
+
+/** What is shown over an input without a picture: the state, then why, unless the reason only repeats it. */
+export function signalReason(signal: string, reason: string | null | undefined): string {
+  const { words } = signalWords(signal);
+  const why = (reason ?? "").trim();
+  if (!why || why.toLowerCase() === words.toLowerCase() || why.toLowerCase() === sentence(signal).toLowerCase()) return "";
+  return why.charAt(0).toUpperCase() + why.slice(1);
+}
+
+export function actorMood(state: string): Mood {
+  switch (state) {
+    case "running":
+      return "good";
+    case "starting":
+      return "busy";
+    case "backoff":
+      return "warn";
+    case "degraded":
+      return "bad";
+    case "stopped":
+      return "idle";
+    default:
+      return "warn";
+  }
+}
+
+export function fleetWords(state: string): { words: string; mood: Mood } {
+  switch (state) {
+    case "off":
+      return { words: "not enrolled", mood: "idle" };
+    case "connecting":
+      return { words: "connecting", mood: "busy" };
+    case "online":
+      return { words: "online", mood: "good" };
+    case "backoff":
+      return { words: "unreachable, retrying", mood: "warn" };
+    default:
+      return { words: sentence(state), mood: "warn" };
+  }
+}
+
+const levels = ["normal", "previews slowed", "input previews off", "programme preset lowered"];
+
+/** What the governor is doing at a degradation level (0 to 3). */
+export function degradationWords(level: number): { words: string; mood: Mood } {
+  const words = levels[level] ?? `level ${level}`;
+  return { words, mood: level <= 0 ? "good" : level === 1 ? "warn" : "bad" };
+}

@@ -1,0 +1,41 @@
+// The box's state as its pages hold it: pushed by /api/events, never polled, never guessed.
+
+import { computed, signal, type Signal } from "@preact/signals";
+import type { State } from "../common/contract.js";
+import { openEvents, type Link } from "../common/events.js";
+import { byUrl, Pictures } from "../common/pictures.js";
+
+export const state = signal<State | null>(null);
+export const link = signal<Link>({ up: false, since: Date.now(), why: null, refused: false });
+/** A clock for relative times; once a second. */
+export const now = signal(Date.now());
+export const scenes = computed(() => state.value?.scenes ?? []);
+
+const levels = new Map<string, Signal<number | null>>();
+
+/** Level of an input or of the programme in dBFS. */
+export function level(id: string): Signal<number | null> {
+  let one = levels.get(id);
+  if (!one) levels.set(id, (one = signal(null)));
+  return one;
+}
+
+export const pictures = new Pictures(byUrl((name) => `/api/thumbnails/${encodeURIComponent(name)}`), 1_000);
+
+/** Levels come five times a second, so five seconds without anything is a dead connection. */
+const SILENCE = 5_000;
+
+export function followBox(): () => void {
+  setInterval(() => (now.value = Date.now()), 1_000);
+  return openEvents({
+    url: "/api/events",
+    silence: SILENCE,
+    onLink: (value) => (link.value = value),
+    onEvent(name, data) {
+      if (name === "state") state.value = JSON.parse(data) as State;
+      else if (name === "levels") {
+        for (const [id, db] of Object.entries(JSON.parse(data) as Record<string, number | null>)) level(id).value = db;
+      }
+    },
+  });
+}

@@ -1,0 +1,170 @@
+// Sends camera and microphone to a seat by WHIP (RFC 9725): one offer with all candidates, one answer, DELETE at the end.
+
+import { videoPreference } from "../../common/codecs.js";
+import { gathered, iceServers, type TurnAnswer } from "../../common/ice.js";
+import { json, Problem, send } from "../../common/problem.js";
+import { answerFailure, failure, type Failure } from "./failure.js";
+import { DISCONNECT_GRACE, ICE_LIMIT } from "./session.js";
+
+/** Enough for 1280x720p30 by H.264 in hardware; the browser goes lower by itself when the network asks for it. */
+const MAX_BITRATE = 2_500_000;
+/** From POST to an answer, in milliseconds. The box answers in a few. */
+const ANSWER_LIMIT = 10_000;
+
+export interface Publishing {
+  /** Ends the session: DELETE, then close. Also fit for the moment when the page goes away. */
+  end(): void;
+  replace(track: MediaStreamTrack): void;
+}
+
+export interface PublishOptions {
+  seat: string;
+  token: string;
+  media: MediaStream;
+  onConnected(): void;
+  /** The connection was up and is lost. */
+  onLost(): void;
+  onFailed(failure: Failure): void;
+}
+
+export function publish(options: PublishOptions): Publishing {
+  const authorization = { authorization: `Bearer ${options.token}` };
+  let ended = false;
+  let location: string | null = null;
+  let peer: RTCPeerConnection | null = null;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let up = false;
+
+  function end(): void {
+    if (ended) return;
+    ended = true;
+    clearTimeout(timer);
+    hangUp();
+  }
+
+  function hangUp(): void {
+    if (location) {
+      void fetch(new URL(location, document.baseURI), {
+        method: "DELETE",
+        headers: authorization,
+        keepalive: true,
+        credentials: "omit",
+      }).catch(() => undefined);
+      location = null;
+    }
+    peer?.close();
+  }
+
+  function fail(why: Failure): void {
+    if (ended) return;
+    end();
+    if (up) options.onLost();
+    else options.onFailed(why);
+  }
+
+  function watch(peer: RTCPeerConnection): void {
+    peer.onconnectionstatechange = () => {
+      switch (peer.connectionState) {
+        case "connected":
+          clearTimeout(timer);
+          if (!up && !ended) {
+            up = true;
+            options.onConnected();
+          }
+          break;
+        case "disconnected":
+          clearTimeout(timer);
+          timer = setTimeout(() => fail(failure("no-route")), DISCONNECT_GRACE);
+          break;
+        case "failed":
+        case "closed":
+          fail(failure("no-route"));
+      }
+    };
+  }
+
+  async function run(): Promise<void> {
+    // Without TURN a guest may still get in, so only a refusal ends it here.
+    let turn: TurnAnswer | null = null;
+    try {
+      turn = await json<TurnAnswer>("/api/turn-credentials", undefined, { headers: authorization, credentials: "omit" });
+    } catch (error) {
+      if (error instanceof Problem && (error.status === 401 || error.status === 403)) throw failure("bad-link");
+      if (error instanceof Problem && error.status === 0) throw failure("unreachable");
+    }
+    if (ended) return;
+    const servers = iceServers(turn);
+    peer = new RTCPeerConnection({ iceServers: servers, bundlePolicy: "max-bundle" });
+    watch(peer);
+    for (const track of options.media.getTracks()) {
+      const transceiver = peer.addTransceiver(track, { direction: "sendonly", streams: [options.media] });
+      if (track.kind === "video") prefer(transceiver);
+    }
+    await peer.setLocalDescription(await peer.createOffer());
+    await gathered(peer, servers);
+    if (ended) return;
+
+    const abort = new AbortController();
+    const limit = setTimeout(() => abort.abort(), ANSWER_LIMIT);
+    let answer: string;
+    try {
+      const response = await send(`/whip/${encodeURIComponent(options.seat)}`, {
+        method: "POST",
+        headers: { ...authorization, "content-type": "application/sdp" },
+        credentials: "omit",
+        // The local description, not the offer: only it carries the candidates.
+        body: peer.localDescription?.sdp ?? "",
+        signal: abort.signal,
+      });
+      location = response.headers.get("location");
+      answer = await response.text();
+    } finally {
+      clearTimeout(limit);
+    }
+    if (ended) {
+      // The guest left while the box was answering.
+      hangUp();
+      return;
+    }
+    await peer.setRemoteDescription({ type: "answer", sdp: answer });
+    timer = setTimeout(() => fail(failure("no-route")), ICE_LIMIT);
+    limitBitrate(peer);
+  }
+
+  run().catch((error: unknown) => {
+    if (error instanceof Problem) fail(answerFailure(error.status, error.detail, error.retryAfter));
+    else if (error instanceof DOMException && error.name === "AbortError") fail(failure("unreachable"));
+    else if (isFailure(error)) fail(error);
+    else fail(failure("not-accepted", error instanceof Error ? error.message : ""));
+  });
+
+  return {
+    end,
+    replace(track) {
+      for (const sender of peer?.getSenders() ?? []) {
+        if (sender.track?.kind === track.kind) void sender.replaceTrack(track).catch(() => undefined);
+      }
+    },
+  };
+}
+
+const isFailure = (error: unknown): error is Failure => typeof error === "object" && error !== null && "reason" in error;
+
+function prefer(transceiver: RTCRtpTransceiver): void {
+  const codecs = RTCRtpSender.getCapabilities?.("video")?.codecs ?? [];
+  const wanted = videoPreference(codecs);
+  try {
+    if (wanted.length > 0) transceiver.setCodecPreferences?.(wanted);
+  } catch {
+    // An older browser that refuses the list offers its own order; the box picks what it can decode.
+  }
+}
+
+function limitBitrate(peer: RTCPeerConnection): void {
+  for (const sender of peer.getSenders()) {
+    if (sender.track?.kind !== "video") continue;
+    const parameters = sender.getParameters();
+    for (const encoding of parameters.encodings ?? []) encoding.maxBitrate = MAX_BITRATE;
+    void sender.setParameters(parameters).catch(() => undefined);
+  }
+}

@@ -1,0 +1,146 @@
+// One input: picture, tally, what its signal is in words, its level. A click takes it; shift or right click previews it.
+
+import { signal } from "@preact/signals";
+import { useEffect, useMemo, useRef } from "preact/hooks";
+import type { Input, State } from "../../common/contract.js";
+import { Meter } from "../../common/meter.js";
+import { Picture } from "../../common/picture.js";
+import { digitOf, fullSceneOf } from "../../common/scenes.js";
+import { toast } from "../../common/toasts.js";
+import { watchWhep, type WhepState } from "../../common/whep.js";
+import { isLive, signalReason, signalWords } from "../../common/words.js";
+import { level, pictures } from "../box.js";
+import { preview, rehearse, take } from "./mixer.js";
+
+const tallyWords = { programme: "on air", preview: "on preview", none: "" };
+
+export function Tile({ box, input }: { box: State; input: Input }) {
+  const full = fullSceneOf(input.id, box.scenes);
+  const digit = digitOf(full, box.scenes);
+  const { words, mood } = signalWords(input.signal);
+  const live = isLive(input.signal);
+  const why = signalReason(input.signal, input.reason);
+  const watching = useMemo(() => signal(false), []);
+  const canWatch = box.whep_inputs && live;
+
+  const run = (act: (scene: string) => unknown) => {
+    if (full) act(full.id);
+    else toast(`No scene shows ${input.label} alone`, "bad");
+  };
+  const onClick = (event: MouseEvent) => run(event.shiftKey ? preview : take);
+  const onContextMenu = (event: MouseEvent) => {
+    event.preventDefault();
+    run(preview);
+  };
+
+  return (
+    <article
+      class={`tile ${input.tally}`}
+      data-testid={`input-${input.id}`}
+      data-tally={input.tally}
+      data-signal={input.signal}
+      aria-label={`${input.label}, ${words}${tallyWords[input.tally] ? `, ${tallyWords[input.tally]}` : ""}`}
+    >
+      <button
+        class="face"
+        onClick={onClick}
+        onContextMenu={onContextMenu}
+        aria-label={`Take ${input.label}`}
+        title="Click: take. Shift or right click: preview."
+      >
+        <span class="picture">
+          <Picture store={pictures} name={input.id} label={input.label} class={live ? "" : "old"} />
+          {watching.value && canWatch ? <LiveVideo name={input.id} /> : null}
+          {live ? null : (
+            <span class={`slate ${mood}`}>
+              <b>{words}</b>
+              {why ? <span>{why}</span> : null}
+            </span>
+          )}
+          {input.tally !== "none" ? (
+            <span class={`flag ${input.tally === "programme" ? "pgm" : "pvw"}`}>{input.tally === "programme" ? "ON AIR" : "NEXT"}</span>
+          ) : null}
+        </span>
+      </button>
+      <Meter level={level(input.id)} label={`${input.label} level`} />
+      <div class="caption">
+        {digit ? <kbd>{digit}</kbd> : null}
+        <b class="cut-off grow">{input.label}</b>
+        <span class={`signal ${mood}`}>{live ? `${Math.round(input.fps ?? 0)} fps` : words}</span>
+      </div>
+      <div class="actions">
+        <button class="small next" onClick={() => run(preview)} aria-label={`Preview ${input.label}`} data-testid={`preview-${input.id}`}>
+          PVW
+        </button>
+        <button
+          class="small"
+          aria-pressed={watching.value}
+          disabled={!canWatch && !watching.value}
+          onClick={() => (watching.value = !watching.value)}
+          data-testid={`live-${input.id}`}
+          title={box.whep_inputs ? "Live picture of this input on this page" : "Live input pictures are off: the box is saving its processor"}
+        >
+          {watching.value ? "Live on" : "Live"}
+        </button>
+        {box.rehearsal ? <Rehearsal input={input} /> : null}
+      </div>
+    </article>
+  );
+}
+
+const faults: [string, string, string][] = [
+  ["unplug", "Pull cable", "Ends the test source as if the cable was pulled"],
+  ["stall", "Stall", "Frames stop without an error"],
+  ["panic", "Panic", "The input's actor panics and is rebuilt by its supervisor"],
+  ["none", "Plug", "Back to normal"],
+];
+
+function Rehearsal({ input }: { input: Input }) {
+  if (input.kind === "guest") return null;
+  return (
+    <details class="rehearsal">
+      <summary>Rehearse</summary>
+      <div role="group" aria-label={`Rehearse a fault of ${input.label}`}>
+        {faults.map(([fault, words, title]) => (
+          <button key={fault} class="small" title={title} data-testid={`rehearse-${input.id}-${fault}`} onClick={(event) => {
+              event.currentTarget.closest("details")?.removeAttribute("open");
+              void rehearse(input.id, fault);
+            }}
+          >
+            {words}
+          </button>
+        ))}
+      </div>
+    </details>
+  );
+}
+
+function LiveVideo({ name }: { name: string }) {
+  const video = useRef<HTMLVideoElement>(null);
+  const shown = useMemo(() => signal<{ state: WhepState; why: string | null; frames: boolean }>({ state: "connecting", why: null, frames: false }), []);
+  useEffect(
+    () =>
+      watchWhep({
+        name,
+        audio: false,
+        onStream(stream) {
+          if (video.current) video.current.srcObject = stream;
+        },
+        onState: (state, why) => (shown.value = { state, why, frames: state === "playing" && shown.value.frames }),
+      }),
+    [name],
+  );
+  return (
+    <>
+      <video
+        ref={video}
+        class={`over ${shown.value.frames ? "" : "unseen"}`}
+        muted
+        autoplay
+        playsinline
+        onPlaying={() => (shown.value = { ...shown.value, frames: true })}
+      />
+      <span class="how">{shown.value.frames ? "Live" : shown.value.state === "waiting" ? (shown.value.why ?? "No live picture") : "Connecting…"}</span>
+    </>
+  );
+}
