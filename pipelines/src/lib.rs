@@ -9,7 +9,9 @@ pub mod elements;
 pub mod error;
 pub mod fanout;
 pub mod feed;
+pub mod ice;
 pub mod mode;
+pub mod sdp;
 
 pub use elements::{check_elements, init};
 pub use error::{ErrorKind, PipelineError};
