@@ -3,12 +3,22 @@
 //! | module | duty |
 //! |---|---|
 //! | [`supervision`] | restart budgets, wardens, doors that outlive the actor behind them, the tree's report |
+//! | [`governor`] | watches the machine, gives up what matters least |
+//! | [`host`] | the seam to the machine: reboot, units, boot id |
+//! | [`fleet_link`] | the box's end of its fleet: enrolment, session, commands |
+//! | [`ingest`] | the fleet server's end: consumes the broker, writes the store, publishes commands |
+//! | [`turn`] | ICE servers from the best provider that answers |
 //!
 //! An actor's thinking lives in a pure core beside it (`camera.rs` and `camera/core.rs`); the actor itself only moves
 //! messages, timers and pipelines. Peers hold a [`Door`] for a message, never an address.
 
 pub mod error;
+pub mod fleet_link;
+pub mod governor;
+pub mod host;
+pub mod ingest;
 pub mod supervision;
+pub mod turn;
 
 pub use error::{ActorsError, ErrorKind};
 pub use supervision::{ActorReport, ActorState, Door, DoorError, House, Life};

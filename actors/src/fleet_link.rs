@@ -1,0 +1,2 @@
+//! FleetLink.
+pub mod identity;
