@@ -11,6 +11,7 @@ pub mod fanout;
 pub mod feed;
 pub mod ice;
 pub mod mode;
+pub mod peer;
 pub mod sdp;
 
 pub use elements::{check_elements, init};

@@ -17,6 +17,7 @@ mod tests;
 
 pub use answer::finish_answer;
 pub use codec::{Codec, H264Profile, OfferedCodec};
+pub(crate) use codec::h264_fmtp;
 pub use offer::{CandidateKind, CheckedOffer, Direction, OfferedCandidate, OfferedMedia, Purpose};
 
 use thiserror::Error;

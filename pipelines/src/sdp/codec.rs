@@ -133,6 +133,18 @@ pub(super) fn supported(kind: MediaKind, formats: &[&str], block: &Block<'_>) ->
     codecs
 }
 
+/// Reduces a viewer's codecs to the one that its section will carry: Opus, or H.264 in packetization mode 1 under the profile
+/// nearest to the constrained baseline that is sent (each of the others decodes it too).
+pub(super) fn keep_what_is_sent(codecs: &mut Vec<OfferedCodec>) {
+    let rank = |codec: &OfferedCodec| match codec.h264 {
+        Some((profile, 1)) => H264Profile::ALL.iter().position(|p| *p == profile),
+        Some(_) => None,
+        None => (codec.codec == Codec::Opus).then_some(0),
+    };
+    let best = codecs.iter().filter_map(|c| Some((rank(c)?, c.clone()))).min_by_key(|(rank, _)| *rank);
+    *codecs = best.map(|(_, codec)| codec).into_iter().collect();
+}
+
 /// Payload types that a muxed stream may use: 64 to 95 would be taken for RTCP (RFC 5761, section 4).
 fn payload_type(format: &str) -> Option<u8> {
     let value: u8 = format.parse().ok()?;

@@ -16,6 +16,16 @@ pub enum Purpose {
     View,
 }
 
+impl Purpose {
+    /// The direction that fits the endpoint; `sendrecv` is taken too, and answered as if it were this one.
+    fn offered(self) -> Direction {
+        match self {
+            Self::Publish => Direction::SendOnly,
+            Self::View => Direction::RecvOnly,
+        }
+    }
+}
+
 /// Direction of a section, from the offerer's point of view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -121,11 +131,17 @@ impl CheckedOffer {
         }
         check_bundle(&session, &media)?;
         let transport = Transport::read(&session, &blocks)?;
-        for section in &media {
-            section.check(purpose, media.len())?;
+        let sections = media.len();
+        for section in &mut media {
+            if purpose == Purpose::View {
+                codec::keep_what_is_sent(&mut section.codecs);
+                // Nothing here acts on the feedback, so none is asked for.
+                section.extmaps.clear();
+            }
+            section.check(purpose, sections)?;
         }
         let candidates = read_candidates(&session, &blocks, transport.ufrag);
-        let sdp = write(&media, &transport, &candidates);
+        let sdp = write(&media, &transport, &candidates, purpose);
         Ok(Self { media, candidates, sdp })
     }
 
@@ -182,11 +198,7 @@ impl OfferedMedia {
     }
 
     fn check(&self, purpose: Purpose, sections: usize) -> Result<(), SdpError> {
-        let wanted = match purpose {
-            Purpose::Publish => Direction::SendOnly,
-            Purpose::View => Direction::RecvOnly,
-        };
-        if self.direction != wanted && self.direction != Direction::SendRecv {
+        if self.direction != purpose.offered() && self.direction != Direction::SendRecv {
             return Err(SdpError::Direction(self.kind));
         }
         if self.codecs.is_empty() {
@@ -345,7 +357,12 @@ fn candidate(value: &str) -> Option<OfferedCandidate> {
     Some(OfferedCandidate { ip, port, kind, line })
 }
 
-fn write(media: &[OfferedMedia], transport: &Transport<'_>, candidates: &[OfferedCandidate]) -> String {
+fn write(
+    media: &[OfferedMedia],
+    transport: &Transport<'_>,
+    candidates: &[OfferedCandidate],
+    purpose: Purpose,
+) -> String {
     let mut sdp = String::from("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE");
     for section in media {
         sdp.push(' ');
@@ -355,7 +372,7 @@ fn write(media: &[OfferedMedia], transport: &Transport<'_>, candidates: &[Offere
     for (index, section) in media.iter().enumerate() {
         let here = if index == 0 { candidates } else { &[] };
         // Writing to a String does not fail.
-        let _ = write_section(&mut sdp, section, transport, here);
+        let _ = write_section(&mut sdp, section, transport, here, purpose.offered());
     }
     sdp
 }
@@ -365,6 +382,7 @@ fn write_section(
     section: &OfferedMedia,
     transport: &Transport<'_>,
     candidates: &[OfferedCandidate],
+    direction: Direction,
 ) -> std::fmt::Result {
     write!(sdp, "m={} 9 UDP/TLS/RTP/SAVPF", section.kind.as_str())?;
     for codec in &section.codecs {
@@ -373,7 +391,7 @@ fn write_section(
     write!(sdp, "\r\nc=IN IP4 0.0.0.0\r\na=mid:{}\r\n", section.mid)?;
     write!(sdp, "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", transport.ufrag, transport.pwd)?;
     write!(sdp, "a=fingerprint:sha-256 {}\r\na=setup:{}\r\n", transport.fingerprint, transport.setup)?;
-    write!(sdp, "a={}\r\na=rtcp-mux\r\na=rtcp-rsize\r\n", section.direction.as_str())?;
+    write!(sdp, "a={}\r\na=rtcp-mux\r\na=rtcp-rsize\r\n", direction.as_str())?;
     for codec in &section.codecs {
         let channels = if section.kind == MediaKind::Audio { "/2" } else { "" };
         write!(sdp, "a=rtpmap:{} {}/{}{channels}\r\n", codec.payload_type, codec.codec.name(), codec.codec.clock_rate())?;

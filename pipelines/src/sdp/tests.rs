@@ -87,10 +87,26 @@ fn the_direction_must_fit_the_endpoint() {
         let error = CheckedOffer::parse(&with(direction), Purpose::Publish).unwrap_err();
         assert_eq!(error, SdpError::Direction(MediaKind::Audio));
     }
+    let with = |direction: &str| with(direction).replace("VP8/90000", "H264/90000\r\na=fmtp:96 packetization-mode=1");
     for direction in ["recvonly", "sendrecv"] {
-        assert!(CheckedOffer::parse(&with(direction), Purpose::View).is_ok());
+        let offer = CheckedOffer::parse(&with(direction), Purpose::View).unwrap();
+        assert!(offer.sdp().contains("a=recvonly"));
     }
     assert!(CheckedOffer::parse(&with("sendonly"), Purpose::View).is_err());
+}
+
+#[test]
+fn a_viewer_is_sent_one_h264_and_never_vp8() {
+    let codecs = [
+        VP8,
+        (100, "H264/90000", "profile-level-id=64001f;packetization-mode=1"),
+        (101, "H264/90000", "profile-level-id=42e01f;packetization-mode=0"),
+        (102, "H264/90000", "profile-level-id=42e01f;packetization-mode=1"),
+    ];
+    let view = |codecs: &[_]| CheckedOffer::parse(&(head("11") + &section("video", "11", "recvonly", codecs)), Purpose::View);
+    let offer = view(&codecs).unwrap();
+    assert_eq!(offer.media[0].codecs.iter().map(|c| c.payload_type).collect::<Vec<_>>(), [102]);
+    assert_eq!(view(&codecs[..1]).unwrap_err(), SdpError::NoCommonCodec(MediaKind::Video));
 }
 
 #[test]
@@ -160,7 +176,8 @@ fn streams_that_cannot_be_told_apart_are_refused_and_a_single_one_needs_no_ssrc(
     let strip = |text: String| text.replace("a=ssrc:11 cname:x\r\n", "").replace("a=ssrc:21 cname:x\r\n", "");
     assert_eq!(publish(&strip(whole())).unwrap_err(), SdpError::NoSsrc(MediaKind::Audio));
     assert!(publish(&strip(head("0") + &audio())).is_ok());
-    assert!(CheckedOffer::parse(&strip(whole()).replace("sendonly", "recvonly"), Purpose::View).is_ok());
+    let viewer = strip(head("0") + &audio()).replace("sendonly", "recvonly");
+    assert!(CheckedOffer::parse(&viewer, Purpose::View).is_ok());
 }
 
 fn answer_to(offer: &CheckedOffer) -> String {

@@ -1,0 +1,254 @@
+//! One connection of the stack: gathering ahead, the answer, the route, the end.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use webrtc::ice_transport::ice_candidate::RTCIceCandidate;
+use webrtc::ice_transport::ice_candidate_type::RTCIceCandidateType;
+use webrtc::ice_transport::ice_server::RTCIceServer;
+use webrtc::peer_connection::RTCPeerConnection;
+use webrtc::peer_connection::configuration::RTCConfiguration;
+use webrtc::peer_connection::offer_answer_options::RTCOfferOptions;
+use webrtc::peer_connection::peer_connection_state::RTCPeerConnectionState;
+use webrtc::peer_connection::policy::ice_transport_policy::RTCIceTransportPolicy;
+use webrtc::peer_connection::sdp::session_description::RTCSessionDescription;
+
+use super::engine::Engine;
+use super::{CONNECT_DEADLINE, Path, PeerError, PeerEvent, PeerEvents, RELAY_ONLY_WAIT, RELAY_WAIT};
+use crate::ice::{self, IceServer};
+use crate::sdp::{CheckedOffer, Purpose, SdpError, finish_answer};
+
+/// Host candidates are a matter of binding sockets; this only bounds a machine that is out of breath.
+const HOST_WAIT: Duration = Duration::from_millis(200);
+
+/// What has been gathered so far.
+#[derive(Debug, Default, Clone, Copy)]
+struct Gathered {
+    hosts: usize,
+    relays: usize,
+    complete: bool,
+}
+
+pub(super) struct Connection {
+    pc: Arc<RTCPeerConnection>,
+    engine: Arc<Engine>,
+    gathered: watch::Receiver<Gathered>,
+    turn: bool,
+    pub(super) born: Instant,
+}
+
+impl Connection {
+    /// Opens a connection and starts to gather; returns as soon as that is under way.
+    pub(super) async fn open(engine: &Arc<Engine>, servers: &[IceServer]) -> Result<Self, PeerError> {
+        let relay_only = engine.settings.relay_only;
+        let turn = ice::has_turn(servers);
+        if relay_only && !turn {
+            return Err(PeerError::NoRelay("no TURN server over UDP is known"));
+        }
+        let configuration = RTCConfiguration {
+            ice_servers: servers.iter().map(stack_server).collect(),
+            ice_transport_policy: match relay_only {
+                true => RTCIceTransportPolicy::Relay,
+                false => RTCIceTransportPolicy::All,
+            },
+            ..Default::default()
+        };
+        let pc = Arc::new(engine.api.new_peer_connection(configuration).await?);
+        let (sender, gathered) = watch::channel(Gathered::default());
+        pc.on_ice_candidate(Box::new(move |candidate| {
+            sender.send_modify(|g| g.note(candidate.as_ref()));
+            Box::pin(async {})
+        }));
+        let connection = Self { pc, engine: engine.clone(), gathered, turn, born: Instant::now() };
+        connection.gather().await?;
+        Ok(connection)
+    }
+
+    /// Starts to gather before there is any description. The stack has no call for it; but an offer with an ICE restart
+    /// gathers, needs nothing but an agent, and leaves no trace in the signalling state.
+    async fn gather(&self) -> Result<(), PeerError> {
+        self.pc.dtls_transport().ice_transport().set_remote_candidates(&[]).await?;
+        self.pc.create_offer(Some(RTCOfferOptions { ice_restart: true, ..Default::default() })).await?;
+        Ok(())
+    }
+
+    pub(super) fn pc(&self) -> &Arc<RTCPeerConnection> {
+        &self.pc
+    }
+
+    /// Whether nothing is left to wait for.
+    pub(super) fn is_gathered(&self) -> bool {
+        let gathered = self.gathered.borrow();
+        gathered.complete || gathered.relays > 0
+    }
+
+    /// Waits until nothing is left to wait for, or the time is over.
+    pub(super) async fn gathered(&self, within: Duration) {
+        let mut gathered = self.gathered.clone();
+        let _ = tokio::time::timeout(within, gathered.wait_for(|g| g.complete || g.relays > 0)).await;
+    }
+
+    /// Answers the offer, with every candidate that is worth its wait.
+    pub(super) async fn negotiate(&self, offer: &CheckedOffer, purpose: Purpose) -> Result<String, PeerError> {
+        let description = RTCSessionDescription::offer(offer.sdp().to_owned()).map_err(|_| SdpError::PartialAnswer)?;
+        // What passed the checks and is refused all the same is the offer's fault, not ours.
+        let refused = |error: webrtc::Error| {
+            tracing::debug!(%error, "the stack refused a checked offer");
+            PeerError::Sdp(SdpError::PartialAnswer)
+        };
+        self.pc.set_remote_description(description).await.map_err(refused)?;
+        self.await_candidates(offer).await?;
+        let answer = self.pc.create_answer(None).await.map_err(refused)?;
+        self.pc.set_local_description(answer).await?;
+        let answer = self.pc.local_description().await.ok_or(SdpError::PartialAnswer)?;
+        Ok(finish_answer(&answer.sdp, offer, purpose)?)
+    }
+
+    async fn await_candidates(&self, offer: &CheckedOffer) -> Result<(), PeerError> {
+        let hosts = self.engine.host_candidates();
+        let mut gathered = self.gathered.clone();
+        if self.engine.settings.relay_only {
+            let relayed = gathered.wait_for(|g| g.relays > 0 || g.complete);
+            let relayed = tokio::time::timeout(RELAY_ONLY_WAIT, relayed).await;
+            return match relayed {
+                Ok(Ok(g)) if g.relays > 0 => Ok(()),
+                _ => Err(PeerError::NoRelay("no TURN server answered")),
+            };
+        }
+        let wants_relay = self.turn && !self.engine.reaches(offer);
+        let wait = if wants_relay { RELAY_WAIT } else { HOST_WAIT };
+        let ready = gathered.wait_for(|g| g.complete || (g.hosts >= hosts && (!wants_relay || g.relays > 0)));
+        if tokio::time::timeout(wait, ready).await.is_err() && wants_relay {
+            tracing::warn!(wait_ms = wait.as_millis() as u64, "no TURN server answered in time: answering without a relay");
+        }
+        Ok(())
+    }
+
+    /// Reports changes to `events` until the connection is closed, and fails a connection that does not come up in time.
+    /// `Connected` is also told to the returned receiver.
+    pub(super) fn watch(&self, events: PeerEvents) -> watch::Receiver<bool> {
+        let (connected, receiver) = watch::channel(false);
+        let connected = Arc::new(connected);
+        let (told, weak) = (connected.clone(), Arc::downgrade(&self.pc));
+        let tell = events.clone();
+        self.pc.on_peer_connection_state_change(Box::new(move |state| {
+            let (tell, told, weak) = (tell.clone(), told.clone(), weak.clone());
+            Box::pin(async move {
+                let event = match state {
+                    RTCPeerConnectionState::Connected => {
+                        let Some(pc) = weak.upgrade() else { return };
+                        told.send_replace(true);
+                        PeerEvent::Connected { path: path(&pc).await }
+                    }
+                    RTCPeerConnectionState::Disconnected => PeerEvent::Disconnected,
+                    RTCPeerConnectionState::Failed => PeerEvent::Failed,
+                    RTCPeerConnectionState::Closed => PeerEvent::Closed,
+                    _ => return,
+                };
+                tell(event);
+            })
+        }));
+        let mut up = receiver.clone();
+        let weak = Arc::downgrade(&self.pc);
+        tokio::spawn(async move {
+            // An error means that the connection is gone.
+            let waited = tokio::time::timeout(CONNECT_DEADLINE, up.wait_for(|up| *up)).await.is_ok();
+            if let (false, Some(pc)) = (waited, weak.upgrade())
+                && pc.connection_state() != RTCPeerConnectionState::Closed
+            {
+                events(PeerEvent::Failed);
+            }
+        });
+        receiver
+    }
+
+    /// Ends ICE and DTLS and gives back sockets and tasks. Calling it twice is harmless.
+    pub(super) async fn close(&self) {
+        close(&self.pc).await;
+    }
+}
+
+/// Ends a connection; what the stack complains about while it closes is of no use to anybody.
+pub(super) async fn close(pc: &RTCPeerConnection) {
+    if let Err(error) = pc.close().await {
+        tracing::debug!(%error, "while closing a peer");
+    }
+    // The handlers hold what the caller gave; the stack keeps them for as long as any of its tasks lives.
+    pc.on_ice_candidate(Box::new(|_| Box::pin(async {})));
+    pc.on_peer_connection_state_change(Box::new(|_| Box::pin(async {})));
+    pc.on_track(Box::new(|_, _, _| Box::pin(async {})));
+}
+
+impl Gathered {
+    fn note(&mut self, candidate: Option<&RTCIceCandidate>) {
+        match candidate.map(|c| c.typ) {
+            None => self.complete = true,
+            Some(RTCIceCandidateType::Host) => self.hosts += 1,
+            Some(RTCIceCandidateType::Relay) => self.relays += 1,
+            Some(_) => {}
+        }
+    }
+}
+
+fn stack_server(server: &IceServer) -> RTCIceServer {
+    RTCIceServer {
+        urls: server.urls.clone(),
+        username: server.username.clone().unwrap_or_default(),
+        credential: server.credential.clone().unwrap_or_default(),
+    }
+}
+
+/// The route of the selected pair.
+async fn path(pc: &RTCPeerConnection) -> Path {
+    let Some(pair) = pc.dtls_transport().ice_transport().get_selected_candidate_pair().await else {
+        return Path::Srflx;
+    };
+    route((pair.local.typ, &pair.local.address), (pair.remote.typ, &pair.remote.address))
+}
+
+/// A peer-reflexive address is the other end's own one where nothing translates: inside a private network. An offer whose
+/// addresses are hidden behind mDNS names always ends up here.
+fn route(local: (RTCIceCandidateType, &str), remote: (RTCIceCandidateType, &str)) -> Path {
+    let own = |(typ, address): (RTCIceCandidateType, &str)| match typ {
+        RTCIceCandidateType::Host => true,
+        RTCIceCandidateType::Prflx => address.parse().is_ok_and(is_private),
+        _ => false,
+    };
+    if local.0 == RTCIceCandidateType::Relay || remote.0 == RTCIceCandidateType::Relay {
+        Path::Relay
+    } else if own(local) && own(remote) {
+        Path::Host
+    } else {
+        Path::Srflx
+    }
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_route_is_told_from_both_ends_of_the_pair() {
+        use RTCIceCandidateType::{Host, Prflx, Relay, Srflx};
+        let lan = "192.168.1.2";
+        for (local, remote, address, expected) in [
+            (Host, Host, lan, Path::Host),
+            (Host, Prflx, lan, Path::Host),
+            (Host, Prflx, "203.0.113.5", Path::Srflx),
+            (Srflx, Srflx, "203.0.113.5", Path::Srflx),
+            (Host, Relay, "203.0.113.5", Path::Relay),
+            (Relay, Prflx, "203.0.113.5", Path::Relay),
+        ] {
+            assert_eq!(route((local, lan), (remote, address)), expected);
+        }
+    }
+}
