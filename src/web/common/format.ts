@@ -28,12 +28,12 @@ export function ago(then: string | number | null | undefined, now: number): stri
   return `${Math.floor(seconds / 86_400)} d ago`;
 }
 
-/** "in 4 h 12 min", "expired". */
-export function until(then: string | number | null | undefined, now: number): string {
-  if (then === null || then === undefined || then === "") return "no expiry";
+/** "expires in 4 h 12 min", "expired", "does not expire". */
+export function expiry(then: string | number | null | undefined, now: number): string {
+  if (then === null || then === undefined || then === "") return "does not expire";
   const at = typeof then === "number" ? then : Date.parse(then);
-  if (Number.isNaN(at)) return "no expiry";
-  return at <= now ? "expired" : `in ${duration((at - now) / 1000)}`;
+  if (Number.isNaN(at)) return "does not expire";
+  return at <= now ? "expired" : `expires in ${duration((at - now) / 1000)}`;
 }
 
 /** "14:03:22" in local time; the date too when it is another day. */

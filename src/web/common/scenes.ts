@@ -39,17 +39,16 @@ export function stacked(slots: readonly Slot[]): Slot[] {
     .map(({ slot }) => slot);
 }
 
-const share = (value: number | undefined, size: number) => {
-  const crop = value ?? 0;
-  // A crop is a share of the source; figures above 1 are pixels of a picture of the programme's size.
-  return Math.min(0.95, Math.max(0, crop > 1 ? crop / size : crop));
-};
+const share = (crop: number | undefined) => Math.min(0.95, Math.max(0, crop ?? 0));
 
 /** The part of the source that a slot shows, as shares of the source's width and height. */
-export function cropOf(slot: Slot, width: number, height: number): Box {
-  const left = share(slot.crop_left, width);
-  const right = share(slot.crop_right, width);
-  const top = share(slot.crop_top, height);
-  const bottom = share(slot.crop_bottom, height);
-  return { left, top, width: Math.max(0.05, 1 - left - right), height: Math.max(0.05, 1 - top - bottom) };
+export function cropOf(slot: Slot): Box {
+  const left = share(slot.crop_left);
+  const top = share(slot.crop_top);
+  return {
+    left,
+    top,
+    width: Math.max(0.05, 1 - left - share(slot.crop_right)),
+    height: Math.max(0.05, 1 - top - share(slot.crop_bottom)),
+  };
 }

@@ -1,4 +1,55 @@
-import "../common/base.css";
-import { render } from "preact";
+// The operators' dashboard: sign in, all boxes as cards, one box in full. Everything moves by push.
 
-render(<main><h1>R58</h1></main>, document.getElementById("app")!);
+import "../common/base.css";
+import "./fleet.css";
+import { render } from "preact";
+import { useEffect } from "preact/hooks";
+import { duration } from "../common/format.js";
+import { Toasts } from "../common/toasts.js";
+import { Cards } from "./cards.js";
+import { Device } from "./device.js";
+import { Enrol } from "./enrol.js";
+import { Login } from "./login.js";
+import { deviceOf, Link, path } from "./router.js";
+import { mayAdminister, signOut, user } from "./session.js";
+import { followFleet, link, now } from "./store.js";
+
+function Fleet() {
+  const who = user.value;
+  useEffect(() => (who ? followFleet() : undefined), [who?.email]);
+  if (!who) return <Login />;
+  const device = deviceOf(path.value);
+  return (
+    <>
+      <LostBanner />
+      <header class="top">
+        <h1>
+          <Link to="/">R58 fleet</Link>
+        </h1>
+        <span class="grow" />
+        {mayAdminister.value ? <Enrol /> : null}
+        <span class="who muted cut-off" title={who.role}>
+          {who.email} · {who.role}
+        </span>
+        <button class="small" data-testid="sign-out" onClick={() => signOut()}>
+          Sign out
+        </button>
+      </header>
+      {device === null ? <Cards /> : <Device id={device} key={device} />}
+      <Toasts />
+    </>
+  );
+}
+
+function LostBanner() {
+  const { up, since, why } = link.value;
+  const seconds = Math.floor((now.value - since) / 1000);
+  if (up || !why || seconds < 2) return null;
+  return (
+    <div class="banner" role="alert" data-testid="connection-lost">
+      No connection to the fleet server for {duration(seconds)}: what you see is old
+    </div>
+  );
+}
+
+render(<Fleet />, document.getElementById("app")!);

@@ -30,7 +30,7 @@ export function Preview({ box }: { box: State }) {
                 opacity: String(slot.alpha ?? 1),
               }}
             >
-              <Picture store={pictures} name={slot.source} label={input?.label ?? slot.source} crop={cropOf(slot, width, height)} />
+              <Picture store={pictures} name={slot.source} label={input?.label ?? slot.source} crop={cropOf(slot)} />
               {live ? null : (
                 <span class="slate">
                   <b>{input ? signalWords(input.signal).words : "No such input"}</b>

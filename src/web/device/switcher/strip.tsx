@@ -1,7 +1,7 @@
 // The status strip: what a technical director looks at once a minute, in words.
 
 import type { State } from "../../common/contract.js";
-import { figure, until } from "../../common/format.js";
+import { figure, expiry } from "../../common/format.js";
 import { degradationWords, fleetWords } from "../../common/words.js";
 import { now } from "../box.js";
 
@@ -27,7 +27,7 @@ export function Strip({ box, onHelp }: { box: State; onHelp: () => void }) {
           name="TURN"
           value={turn.provider ? turn.provider + (turn.stale ? " (stale)" : "") : "none"}
           mood={!turn.provider || turn.stale ? "warn" : ""}
-          title={turn.expires_at ? `credentials expire ${until(turn.expires_at, now.value)}` : "guests behind strict firewalls may not get in"}
+          title={turn.expires_at ? `credentials: ${expiry(turn.expires_at, now.value)}` : "guests behind strict firewalls may not get in"}
         />
         <Item
           name="Load"

@@ -1,0 +1,129 @@
+// One box in full: pictures, figures, actors, what can be done to it, and what was done.
+
+import { useEffect } from "preact/hooks";
+import { Actors } from "../common/actors.js";
+import { diskPercent, duration, figure, sentence, expiry } from "../common/format.js";
+import type { Detail } from "./contract.js";
+import { History } from "./history.js";
+import { Operations } from "./operations.js";
+import { Ago, Bar, Degradation, InputThumb, Online, Thumb } from "./parts.js";
+import { Link } from "./router.js";
+import { mayOperate } from "./session.js";
+import { closeDevice, detail, detailError, loadDevice, now, openDevice } from "./store.js";
+
+export function Device({ id }: { id: string }) {
+  useEffect(() => {
+    openDevice.value = id;
+    void loadDevice(id);
+    return closeDevice;
+  }, [id]);
+  const box = detail.value;
+  return (
+    <main class="device">
+      <nav>
+        <Link to="/">‹ All boxes</Link>
+      </nav>
+      {detailError.value ? (
+        <p class="error" role="alert">
+          {detailError.value}
+        </p>
+      ) : null}
+      {box ? <Body box={box} id={id} /> : detailError.value ? null : <p class="muted pad">Loading…</p>}
+    </main>
+  );
+}
+
+function Body({ box, id }: { box: Detail; id: string }) {
+  const inputs = box.inputs ?? [];
+  // The reported tree is fuller than the heartbeat's short one.
+  const actors = box.reported?.actors ?? box.actors ?? [];
+  return (
+    <>
+      <header class="head">
+        <h1>{box.name}</h1>
+        <Online card={box} />
+        <Degradation level={box.degradation_level} />
+        <span class="muted">
+          {id}
+          {box.version ? ` · v${box.version}` : ""}
+          {box.location ? ` · ${box.location}` : ""} · last seen <Ago at={box.last_seen} />
+        </span>
+      </header>
+      <div class="split">
+        <section class="panel" aria-label="Pictures">
+          <Thumb device={id} name="programme" label={`Programme of ${box.name}`} class="programme">
+            <span class="what cut-off">{sceneLabel(box, box.programme?.scene)}</span>
+          </Thumb>
+          <div class="inputs large">
+            {inputs.map((input) => (
+              <InputThumb key={input.id} device={id} input={input} large />
+            ))}
+          </div>
+        </section>
+        <div class="stack">
+          {mayOperate.value ? <Operations box={box} id={id} /> : null}
+          <Figures box={box} />
+        </div>
+      </div>
+      <History />
+      <section class="panel">
+        <h2>Actors</h2>
+        <Actors actors={actors} />
+      </section>
+      <details class="panel">
+        <summary>Raw heartbeat and reported state</summary>
+        <div class="raw">
+          <pre data-testid="raw-heartbeat">{JSON.stringify(box.heartbeat ?? null, null, 2)}</pre>
+          <pre>{JSON.stringify(box.reported ?? null, null, 2)}</pre>
+        </div>
+      </details>
+    </>
+  );
+}
+
+const sceneLabel = (box: Detail, scene: string | null | undefined): string =>
+  box.reported?.scenes?.find((one) => one.id === scene)?.label ?? scene ?? "no scene reported";
+
+function Figures({ box }: { box: Detail }) {
+  const beat = box.heartbeat;
+  const load = beat?.metrics?.load_avg;
+  const rows: [string, string][] = [
+    ["Programme", `${figure(box.programme?.fps, 1)} fps, ${box.programme?.missed_slots ?? "–"} slots missed`],
+    ["Temperature", typeof box.temperature_c === "number" ? `${figure(box.temperature_c, 0)} °C` : "not measured"],
+    ["Uptime", duration(beat?.uptime_seconds)],
+    ["Load average", Array.isArray(load) ? load.join(", ") : load === undefined || load === null ? "–" : String(load)],
+    ["Recording", beat?.status?.recording_active ? "yes" : "no"],
+    ["TURN", beat?.turn?.provider ? `${sentence(beat.turn.provider)}, ${expiry(beat.turn.expires_at, now.value)}` : "none"],
+    ["Outbox", `${beat?.outbox?.pending ?? "–"} waiting, ${beat?.outbox?.dropped ?? "–"} dropped`],
+    ["Boot", beat?.boot_seq === undefined ? "–" : `number ${beat.boot_seq}, heartbeat ${beat.seq ?? "–"}`],
+  ];
+  return (
+    <section class="panel" aria-label="Figures">
+      <h2>Heartbeat</h2>
+      <div class="bars">
+        <Bar name="CPU" value={box.cpu_percent} />
+        <Bar name="Memory" value={box.mem_percent} />
+        <Bar
+          name="Disk"
+          value={diskPercent(box.disk_free_gb, box.disk_total_gb)}
+          text={typeof box.disk_free_gb === "number" ? `${figure(box.disk_free_gb, 0)} GB free` : undefined}
+        />
+      </div>
+      <dl class="figures">
+        {rows.map(([name, value]) => (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>{value}</dd>
+          </div>
+        ))}
+      </dl>
+      {(beat?.errors ?? []).length > 0 ? (
+        <ul class="errors">
+          {(beat?.errors ?? []).map((error, index) => (
+            <li key={index}>{typeof error === "string" ? error : JSON.stringify(error)}</li>
+          ))}
+        </ul>
+      ) : null}
+    </section>
+  );
+}

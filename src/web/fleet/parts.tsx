@@ -1,0 +1,68 @@
+// Small parts that cards and the device page share.
+
+import type { ComponentChildren } from "preact";
+import { ago, percent } from "../common/format.js";
+import { Picture } from "../common/picture.js";
+import { isLive, signalWords } from "../common/words.js";
+import type { Card, CardInput } from "./contract.js";
+import { now, pictureName, pictures } from "./store.js";
+
+/** A component of its own, so that only this text is drawn again each second. */
+export function Ago({ at }: { at: string | null | undefined }) {
+  return <time dateTime={at ?? ""}>{ago(at, now.value)}</time>;
+}
+
+export function Online({ card }: { card: Card }) {
+  return (
+    <span class={`badge ${card.online ? "good" : "bad"}`} data-testid="online" data-online={String(card.online)}>
+      {card.online ? "online" : "offline"}
+    </span>
+  );
+}
+
+/** A share in use with the limits of the governor: amber from 70, red from 85. */
+export function Bar(props: { name: string; value: number | null | undefined; text?: string }) {
+  const value = typeof props.value === "number" ? Math.min(100, Math.max(0, props.value)) : null;
+  const mood = value === null ? "" : value >= 85 ? "bad" : value >= 70 ? "warn" : "";
+  return (
+    <div class={`bar ${mood}`}>
+      <span class="muted">{props.name}</span>
+      <div role="meter" aria-label={props.name} aria-valuemin={0} aria-valuemax={100} aria-valuenow={Math.round(value ?? 0)}>
+        <span style={{ width: `${value ?? 0}%` }} />
+      </div>
+      <span class="value">{props.text ?? percent(value)}</span>
+    </div>
+  );
+}
+
+export function Degradation({ level }: { level: number | null | undefined }) {
+  if (!level) return null;
+  return <span class={`badge ${level === 1 ? "warn" : "bad"}`}>load level {level}</span>;
+}
+
+export function Thumb(props: { device: string; name: string; label: string; class?: string; children?: ComponentChildren }) {
+  return (
+    <div class={`picture ${props.class ?? ""}`}>
+      <Picture store={pictures} name={pictureName(props.device, props.name)} label={props.label} />
+      {props.children}
+    </div>
+  );
+}
+
+export function InputThumb({ device, input, large }: { device: string; input: CardInput; large?: boolean }) {
+  const live = isLive(input.signal);
+  const { words, mood } = signalWords(input.signal);
+  const label = input.label ?? input.id;
+  return (
+    <div class={`input ${input.tally ?? "none"}`} title={`${label}: ${words}`} data-testid={`input-${input.id}`} data-signal={input.signal}>
+      <Thumb device={device} name={input.id} label={`${label}, ${words}`} class={live ? "" : "old"}>
+        {live ? null : <span class={`no ${mood}`}>{large ? words : ""}</span>}
+      </Thumb>
+      <span class="name cut-off">
+        <i class={mood} aria-hidden="true" />
+        {label}
+        {large && live && typeof input.fps === "number" ? <span class="muted"> {Math.round(input.fps)} fps</span> : null}
+      </span>
+    </div>
+  );
+}

@@ -1,0 +1,173 @@
+// Cards and commands as the server pushes them. A list is loaded at each (re)connect of the stream; after that nothing is polled.
+
+import { batch, computed, signal, type Signal } from "@preact/signals";
+import { openEvents, type Link } from "../common/events.js";
+import { NoPicture, Pictures } from "../common/pictures.js";
+import { Problem } from "../common/problem.js";
+import { wordsFor } from "../common/problem.js";
+import { withCommand } from "./commands.js";
+import type { Card, Command, Detail, Page } from "./contract.js";
+import { api, apiRaw, bearer, onStreamRefused } from "./session.js";
+
+export const link = signal<Link>({ up: false, since: Date.now(), why: null, refused: false });
+export const loaded = signal(false);
+export const loadError = signal<string | null>(null);
+/** A clock for relative times; once a second. */
+export const now = signal(Date.now());
+
+/** One signal for each card, so that a heartbeat draws one card again and not a thousand. */
+const cards = new Map<string, Signal<Card>>();
+const generation = signal(0);
+export const all = computed(() => {
+  generation.value;
+  return [...cards.values()].map((card) => card.value);
+});
+export const cardSignal = (id: string): Signal<Card> | undefined => cards.get(id);
+
+export const openDevice = signal<string | null>(null);
+export const detail = signal<Detail | null>(null);
+export const detailError = signal<string | null>(null);
+export const commands = signal<Command[]>([]);
+
+export const pictures = new Pictures(async (name, have, abort) => {
+  try {
+    const response = await apiRaw(`/devices/${name.split("/").map(encodeURIComponent).join("/thumbnails/")}`, { signal: abort, cache: "no-cache" });
+    const version = response.headers.get("etag") ?? String(performance.now());
+    return version === have ? null : { version, blob: await response.blob() };
+  } catch (error) {
+    throw error instanceof Problem && error.status === 404 ? new NoPicture() : error;
+  }
+}, 0);
+
+export const pictureName = (device: string, name: string): string => `${device}/${name}`;
+
+const idOf = (card: Card): string => card.id ?? card.device_id ?? "";
+
+function put(card: Card): void {
+  const id = idOf(card);
+  const known = cards.get(id);
+  if (known) known.value = { ...known.value, ...card };
+  else {
+    cards.set(id, signal({ ...card, id }));
+    generation.value += 1;
+  }
+}
+
+const PAGE = 200;
+
+async function loadCards(): Promise<void> {
+  try {
+    const found = new Set<string>();
+    for (let page = 1; ; page++) {
+      const answer = await api<Page<Card>>(`/devices?page=${page}&page_size=${PAGE}`);
+      batch(() => {
+        for (const card of answer.items) {
+          found.add(idOf(card));
+          put(card);
+        }
+      });
+      if (!answer.has_more || answer.items.length === 0) break;
+    }
+    for (const id of cards.keys()) {
+      if (!found.has(id)) cards.delete(id);
+    }
+    generation.value += 1;
+    loaded.value = true;
+    loadError.value = null;
+  } catch (error) {
+    loadError.value = wordsFor(error);
+  }
+}
+
+export async function loadDevice(id: string): Promise<void> {
+  try {
+    const [device, list] = await Promise.all([
+      api<Detail>(`/devices/${encodeURIComponent(id)}`),
+      api<Page<Command> | Command[]>(`/devices/${encodeURIComponent(id)}/commands`),
+    ]);
+    if (openDevice.value !== id) return;
+    detail.value = device;
+    const items = Array.isArray(list) ? list : list.items;
+    commands.value = [...items].sort((a, b) => (b.created_at ?? "").localeCompare(a.created_at ?? "") || (b.seq ?? 0) - (a.seq ?? 0));
+    detailError.value = null;
+  } catch (error) {
+    if (openDevice.value === id) detailError.value = wordsFor(error);
+  }
+}
+
+export function closeDevice(): void {
+  openDevice.value = null;
+  detail.value = null;
+  detailError.value = null;
+  commands.value = [];
+}
+
+let refreshing: ReturnType<typeof setTimeout> | undefined;
+
+/** A card push says that the device has something new: its details follow, at most every two seconds. */
+function refreshSoon(id: string): void {
+  refreshing ??= setTimeout(() => {
+    refreshing = undefined;
+    if (openDevice.value === id) void refreshDetail(id);
+  }, 2_000);
+}
+
+async function refreshDetail(id: string): Promise<void> {
+  try {
+    const device = await api<Detail>(`/devices/${encodeURIComponent(id)}`);
+    if (openDevice.value === id) detail.value = device;
+  } catch {
+    // The card itself has arrived; the details come with the next push.
+  }
+}
+
+function onEvent(name: string, data: string): void {
+  switch (name) {
+    case "device": {
+      const card = JSON.parse(data) as Card;
+      put(card);
+      if (detail.value && openDevice.value === idOf(card)) {
+        detail.value = { ...detail.value, ...card };
+        refreshSoon(idOf(card));
+      }
+      break;
+    }
+    case "command": {
+      const command = JSON.parse(data) as Command;
+      if (command.device_id === openDevice.value) commands.value = withCommand(commands.value, command);
+      break;
+    }
+    case "thumbnail": {
+      const { device_id: device, name: of } = JSON.parse(data) as { device_id: string; name: string };
+      pictures.changed(pictureName(device, of));
+    }
+  }
+}
+
+/** Follows the fleet until the returned function is called. */
+export function followFleet(): () => void {
+  const ticking = setInterval(() => (now.value = Date.now()), 1_000);
+  const close = openEvents({
+    url: "/api/v1/events",
+    headers: bearer,
+    // Heartbeats come once a minute from every device; a fleet of one that is off may be silent for long.
+    silence: 0,
+    onEvent,
+    onLink(value) {
+      link.value = value;
+      if (!value.up) return;
+      void loadCards();
+      if (openDevice.value) void loadDevice(openDevice.value);
+    },
+    onRefused: onStreamRefused,
+  });
+  return () => {
+    close();
+    clearInterval(ticking);
+    cards.clear();
+    generation.value += 1;
+    loaded.value = false;
+    closeDevice();
+    pictures.clear();
+  };
+}
