@@ -252,6 +252,15 @@ impl fmt::Display for Topic {
     }
 }
 
+impl FromStr for Up {
+    type Err = TopicError;
+    /// Reads the part of a topic after `up/`.
+    fn from_str(text: &str) -> Result<Self, TopicError> {
+        let levels: Vec<&str> = text.splitn(3, '/').collect();
+        parse_up(&levels)
+    }
+}
+
 impl FromStr for Topic {
     type Err = TopicError;
     fn from_str(text: &str) -> Result<Self, TopicError> {

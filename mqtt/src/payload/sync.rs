@@ -16,7 +16,8 @@ pub struct SyncUp {
     /// Commands the device holds that have not reached a terminal state.
     #[serde(default)]
     pub pending: Vec<CommandId>,
-    /// The highest command seq the device has seen; an unknown command at or below it is stale.
+    /// Commands at or below this that the device does not know are stale to it: it has forgotten them on purpose, or was
+    /// told so by the server.
     #[serde(default)]
     pub seq_floor: u64,
     /// The desired state it has applied.
@@ -49,8 +50,8 @@ pub struct SyncDown {
     /// What is stored, per stream: everything up to this seq.
     #[serde(default)]
     pub acked: BTreeMap<Name, u64>,
-    /// The highest command seq the server has a terminal status for, with all below it terminal too. A device whose disk
-    /// was wiped learns from it what it must not run again.
+    /// The highest command seq below or at which the server holds nothing that is not terminal, and no less than the
+    /// device ever reported. A device whose disk was wiped learns from it what it must not run again.
     #[serde(default)]
     pub seq_floor: Option<u64>,
     /// Unknown fields.

@@ -1,7 +1,8 @@
 //! Telemetry in batches: `up/tm/{stream}`.
 //!
-//! The server stores items whose seq is above what it has for the stream and acknowledges the contiguous prefix in
-//! `down/sync`. `first_available` above that closes the gap: what lies between was dropped and will never come.
+//! The server stores each seq of a stream once (items may come again, and after later ones) and acknowledges the
+//! contiguous prefix in `down/sync`. `first_available` above that closes the gap: what lies between was dropped and will
+//! never come.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

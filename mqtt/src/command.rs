@@ -1,0 +1,32 @@
+//! Commands on the device: each effect happens once or is reported as interrupted, and every command ends.
+//!
+//! [`Core`] is the thinking part, without clock, IO or tokio. Its shell hands in what happened ([`Input`]) and carries
+//! out, in order, what comes out ([`Output`]). The contract between the two:
+//!
+//! 1. [`Output::Write`] is one transaction: rows, removals, meta data and the outbox rows of its statuses
+//!    (`journal::stage`). Writes are submitted in order; once durable, [`Input::Written`] comes back. PUBACKs and effects
+//!    wait for their write inside the core, so the shell never has to order anything.
+//! 2. [`Output::Execute`] begins an effect; its end comes back as [`Input::EffectFinished`], with the same attempt.
+//!    An operation that takes the host down says [`Input::EffectRebooting`] first and waits for [`Output::Proceed`].
+//! 3. After every input the shell drains the outputs, then arms one timer for `poll_timeout`.
+//! 4. A failed write means the journal cannot be trusted: the shell stops the core and starts a new one from disk.
+//!
+//! How the dedupe rules map to the code: manual acks (`Core::ack_when_durable`), known ids (`Core::on_known`), the
+//! executing row before the effect (`Core::begin`), terminal state and status in one write (`Core::end`), starting over
+//! (`start.rs`), tombstones and floor (`Core::purge`, `Core::on_sync`), the crash-loop breaker (`Core::breaker_open`),
+//! the clock (`clock.rs`) and withdrawal (`Core::on_withdrawn`).
+
+mod clock;
+mod core;
+mod failpoint;
+mod seam;
+mod start;
+
+pub use self::core::{Core, CoreConfig, OpSpec};
+pub use failpoint::{Step, failpoint};
+pub use seam::{EffectOutcome, Input, Meta, Output, PacketRef, Row, Verification, Write, WriteId};
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
