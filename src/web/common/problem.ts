@@ -20,7 +20,8 @@ export class Problem extends Error {
   /** The sentence to show: the detail when there is one, it says more than the title. */
   get words(): string {
     const words = this.detail || this.title;
-    return words.charAt(0).toUpperCase() + words.slice(1);
+    // A word becomes a sentence's beginning; the name of a key stays as it is.
+    return /^[a-z]+[ ,]/.test(words) ? words.charAt(0).toUpperCase() + words.slice(1) : words;
   }
 }
 

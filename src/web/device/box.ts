@@ -22,8 +22,27 @@ export function level(id: string): Signal<number | null> {
 
 export const pictures = new Pictures(byUrl((name) => `/api/thumbnails/${encodeURIComponent(name)}`), 1_000);
 
-/** Levels come five times a second, so five seconds without anything is a dead connection. */
-const SILENCE = 5_000;
+/** Levels come five times a second, so ten seconds without anything is a dead connection. */
+const SILENCE = 10_000;
+
+/** A box that is only just up may not have everything to tell yet. */
+function whole(given: Partial<State>): State {
+  return {
+    ...given,
+    device: given.device ?? { id: "", name: "R58" },
+    programme: given.programme ?? { width: 1280, height: 720, fps: 0, frames: 0, missed_slots: 0, scene: null },
+    pvw: given.pvw ?? { scene: null },
+    transition: given.transition ?? null,
+    inputs: given.inputs ?? [],
+    scenes: given.scenes ?? [],
+    degradation: { level: given.degradation?.level ?? 0, reasons: given.degradation?.reasons ?? [] },
+    fleet: given.fleet ?? { state: "off" },
+    turn: given.turn ?? {},
+    identify: given.identify ?? null,
+    whep_inputs: given.whep_inputs ?? true,
+    rehearsal: given.rehearsal ?? false,
+  };
+}
 
 export function followBox(): () => void {
   setInterval(() => (now.value = Date.now()), 1_000);
@@ -32,7 +51,7 @@ export function followBox(): () => void {
     silence: SILENCE,
     onLink: (value) => (link.value = value),
     onEvent(name, data) {
-      if (name === "state") state.value = JSON.parse(data) as State;
+      if (name === "state") state.value = whole(JSON.parse(data) as Partial<State>);
       else if (name === "levels") {
         for (const [id, db] of Object.entries(JSON.parse(data) as Record<string, number | null>)) level(id).value = db;
       }

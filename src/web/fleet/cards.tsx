@@ -2,7 +2,7 @@
 
 import { computed, signal } from "@preact/signals";
 import { memo } from "preact/compat";
-import { diskPercent, figure } from "../common/format.js";
+import { diskPercent, figure, sentence } from "../common/format.js";
 import { byName, matches, totals, type Filter } from "./filter.js";
 import { Ago, Bar, Degradation, InputThumb, Online, Thumb } from "./parts.js";
 import { Link } from "./router.js";
@@ -98,7 +98,7 @@ const CardView = memo(function CardView({ id }: { id: string }) {
         </header>
         <Thumb device={id} name="programme" label={`Programme of ${card.name}`} class="programme">
           {card.online ? null : <span class="no">last seen picture</span>}
-          {card.programme?.scene ? <span class="what cut-off">{card.programme.scene}</span> : null}
+          {card.programme?.scene ? <span class="what cut-off">{sentence(card.programme.scene)}</span> : null}
         </Thumb>
         {inputs.length > 0 ? (
           <div class="inputs">

@@ -31,6 +31,10 @@ export async function signIn(email: string, password: string): Promise<void> {
 
 export function signOut(why: string | null = null): void {
   clearTimeout(timer);
+  // A session that ends by choice ends on the server too.
+  if (tokens?.refresh_token && why === null) {
+    void json("/api/v1/auth/logout", { refresh_token: tokens.refresh_token }).catch(() => undefined);
+  }
   tokens = null;
   user.value = null;
   ended.value = why;
@@ -52,8 +56,7 @@ function renew(): Promise<void> {
       keep(
         await json<Tokens>(
           "/api/v1/auth/refresh",
-          old.refresh_token ? { refresh_token: old.refresh_token } : {},
-          { headers: { authorization: `Bearer ${old.access_token}` } },
+          { refresh_token: old.refresh_token ?? "" },
         ),
       );
     } catch (error) {

@@ -127,6 +127,9 @@ export function publish(options: PublishOptions): Publishing {
       return;
     }
     await peer.setRemoteDescription({ type: "answer", sdp: answer });
+    // A box that ends the session says so by DTLS at once, long before ICE notices the silence.
+    const dtls = peer.getSenders()[0]?.transport;
+    if (dtls) dtls.onstatechange = () => dtls.state === "closed" && fail(failure("no-route"));
     timer = setTimeout(() => fail(failure("no-route")), ICE_LIMIT);
     limitBitrate(peer);
   }

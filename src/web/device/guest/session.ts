@@ -28,8 +28,8 @@ export type Effect = { do: "connect"; after: number } | { do: "hang-up" } | null
 /** Rejoins in a row before the guest is asked. With the pauses below they cover about half a minute. */
 export const MAX_REJOINS = 6;
 
-/** A connection that says "disconnected" often comes back by itself within this time (milliseconds; consent is 5 s by RFC 7675). */
-export const DISCONNECT_GRACE = 5_000;
+/** A connection that says "disconnected" has been silent for some seconds; within this time it often comes back (milliseconds). */
+export const DISCONNECT_GRACE = 3_000;
 
 /** From the answer to connected, in milliseconds. */
 export const ICE_LIMIT = 15_000;

@@ -24,7 +24,7 @@ export function Scenes({ box }: { box: State }) {
             title={`Click: preview${digit ? ` (key ${digit})` : ""}. Double click: take.`}
           >
             <Layout scene={scene} />
-            <span class="cut-off">{scene.label}</span>
+            <span class="name">{scene.label}</span>
             {digit ? <kbd>{digit}</kbd> : null}
           </button>
         );

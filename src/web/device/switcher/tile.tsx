@@ -80,7 +80,7 @@ export function Tile({ box, input }: { box: State; input: Input }) {
           data-testid={`live-${input.id}`}
           title={box.whep_inputs ? "Live picture of this input on this page" : "Live input pictures are off: the box is saving its processor"}
         >
-          {watching.value ? "Live on" : "Live"}
+          Live
         </button>
         {box.rehearsal ? <Rehearsal input={input} /> : null}
       </div>
