@@ -5,10 +5,11 @@
 #   make bench   ratios against what a user would run instead
 #   make pages   only the pages, into src/web/dist
 #   make check   lints
+#   make fuzz    CRATE=mqtt TARGET=topic|payload|command, CRATE=pipelines TARGET=offer|ice_servers
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check pages release setup setup-test
+.PHONY: help demo test bench fuzz check pages release setup setup-test
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 export CARGO_TERM_COLOR ?= auto
@@ -20,7 +21,7 @@ TESTS := mosquitto mosquitto-clients coturn chromium chromium-driver iproute2 ip
 BENCH := voctomix-core libnice10 gstreamer1.0-nice
 
 help:
-	@sed -n '3,7s/^# *//p' Makefile
+	@sed -n '3,8s/^# *//p' Makefile
 
 setup:
 	@tests/support/install $(BUILD) $(MEDIA) $$(command -v npm >/dev/null || echo nodejs npm)
@@ -46,6 +47,14 @@ demo: release
 
 test: setup-test pages
 	@tests/support/run-tests
+
+# Coverage-guided fuzzing for SECONDS_EACH seconds; cargo-fuzz wants unstable compiler flags, which RUSTC_BOOTSTRAP unlocks on a stable one.
+CRATE ?= mqtt
+TARGET ?= topic
+SECONDS_EACH ?= 60
+fuzz: setup
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	@cd $(CRATE) && RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $(TARGET) -- -max_total_time=$(SECONDS_EACH)
 
 check: pages
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
