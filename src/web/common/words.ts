@@ -11,7 +11,7 @@ const signals: Record<string, [string, Mood]> = {
   nosync: ["Cable in, no sync", "bad"],
   nosignal: ["No signal", "bad"],
   outofrange: ["Format not supported", "bad"],
-  frozen: ["Picture frozen", "warn"],
+  frozen: ["Picture does not move", "warn"],
   stalled: ["No frames arriving", "warn"],
   failed: ["Failed", "bad"],
   free: ["Seat free", "idle"],
@@ -26,6 +26,9 @@ export function signalWords(signal: string | null | undefined): { words: string;
 }
 
 export const isLive = (signal: string | null | undefined): boolean => (signal ?? "").toLowerCase() === "live";
+
+/** Is there a picture worth showing? A frozen one still is: a slide does not move either. */
+export const hasPicture = (signal: string | null | undefined): boolean => isLive(signal) || (signal ?? "").toLowerCase() === "frozen";
 
 /** What is shown over an input without a picture: the state, then why, unless the reason only repeats it. */
 export function signalReason(signal: string, reason: string | null | undefined): string {

@@ -1,5 +1,6 @@
 // The banner that says the box is away, and since when.
 
+import { useEffect } from "preact/hooks";
 import { duration } from "../common/format.js";
 import { link, now, state } from "./box.js";
 
@@ -7,11 +8,14 @@ export function LostBanner() {
   const { up, since, why, refused } = link.value;
   const seconds = Math.floor((now.value - since) / 1000);
   // A short reload of the stream is not worth a flash of red.
-  if (up || (state.value && seconds < 2)) return null;
-  if (!state.value && !why) return null;
+  const down = !up && (state.value ? seconds >= 2 : why !== null);
+  useEffect(() => {
+    document.body.dataset.link = down ? "down" : "up";
+  }, [down]);
+  if (!down) return null;
   return (
     <div class="banner" role="alert" data-testid="connection-lost">
-      {refused ? "Signed out by the box: reload this page" : `Connection to the box lost ${duration(seconds)} ago, trying again`}
+      {refused ? "Signed out by the box: reload this page" : `Connection to the box lost for ${duration(seconds)}: what you see is old`}
       {why && !refused ? <span class="unseen">{why}</span> : null}
     </div>
   );

@@ -4,7 +4,7 @@ import { computed, signal } from "@preact/signals";
 import { memo } from "preact/compat";
 import { diskPercent, figure, sentence } from "../common/format.js";
 import { byName, matches, totals, type Filter } from "./filter.js";
-import { Ago, Bar, Degradation, InputThumb, Online, Thumb } from "./parts.js";
+import { absence, Ago, Bar, Degradation, InputThumb, Online, Thumb } from "./parts.js";
 import { Link } from "./router.js";
 import { mayAdminister } from "./session.js";
 import { all, cardSignal, loadError, loaded } from "./store.js";
@@ -97,7 +97,7 @@ const CardView = memo(function CardView({ id }: { id: string }) {
           <Online card={card} />
         </header>
         <Thumb device={id} name="programme" label={`Programme of ${card.name}`} class="programme">
-          {card.online ? null : <span class="no">last seen picture</span>}
+          {card.online ? null : <span class="no">{absence(card)}</span>}
           {card.programme?.scene ? <span class="what cut-off">{sentence(card.programme.scene)}</span> : null}
         </Thumb>
         {inputs.length > 0 ? (
@@ -112,6 +112,7 @@ const CardView = memo(function CardView({ id }: { id: string }) {
           <Bar name="Memory" value={card.mem_percent} />
           <Bar name="Disk" value={diskPercent(free, card.disk_total_gb)} text={typeof free === "number" ? `${figure(free, 0)} GB free` : undefined} />
         </div>
+        {(card.errors ?? []).length > 0 ? <p class="trouble cut-off">{card.errors?.join(", ")}</p> : null}
         <footer class="muted">
           {typeof card.temperature_c === "number" ? <span class={card.temperature_c >= 85 ? "hot" : ""}>{Math.round(card.temperature_c)} °C</span> : null}
           {typeof card.programme?.fps === "number" ? <span>{figure(card.programme.fps, 1)} fps</span> : null}

@@ -15,6 +15,7 @@ export interface CardInput {
   label?: string;
   kind?: string;
   signal?: string;
+  reason?: string | null;
   fps?: number;
   tally?: string;
 }
@@ -24,7 +25,9 @@ export interface Card {
   device_id?: string;
   name: string;
   online: boolean;
-  presence?: unknown;
+  presence?: string;
+  /** Why it is offline. */
+  presence_reason?: string | null;
   last_seen?: string | null;
   status?: string;
   version?: string | null;
@@ -36,6 +39,8 @@ export interface Card {
   degradation_level?: number | null;
   inputs?: CardInput[] | null;
   programme?: { fps?: number; frames?: number; missed_slots?: number; scene?: string | null } | null;
+  /** What is wrong, in the box's words. */
+  errors?: string[] | null;
   tags?: string[] | null;
   location?: string | null;
 }
@@ -56,7 +61,6 @@ export interface Heartbeat {
   uptime_seconds?: number;
   metrics?: { load_avg?: unknown };
   status?: Record<string, unknown>;
-  errors?: unknown[];
   boot_id?: string;
   boot_seq?: number;
   seq?: number;
@@ -89,7 +93,10 @@ export interface Command {
   state: string;
   status?: string;
   attempts?: number;
+  /** 0 to 1. */
   progress?: number | null;
+  /** Cancelling was asked for; the box has the last word. */
+  cancel_requested?: boolean;
   code?: string | null;
   reason?: string | null;
   result?: unknown;

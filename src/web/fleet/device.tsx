@@ -6,7 +6,7 @@ import { diskPercent, duration, figure, sentence, expiry } from "../common/forma
 import type { Detail } from "./contract.js";
 import { History } from "./history.js";
 import { Operations } from "./operations.js";
-import { Ago, Bar, Degradation, InputThumb, Online, Thumb } from "./parts.js";
+import { absence, Ago, Bar, Degradation, InputThumb, Online, Thumb } from "./parts.js";
 import { Link } from "./router.js";
 import { mayOperate } from "./session.js";
 import { closeDevice, detail, detailError, loadDevice, now, openDevice } from "./store.js";
@@ -35,8 +35,7 @@ export function Device({ id }: { id: string }) {
 
 function Body({ box, id }: { box: Detail; id: string }) {
   const inputs = box.inputs ?? [];
-  // The reported tree is fuller than the heartbeat's short one.
-  const actors = box.reported?.actors ?? box.actors ?? [];
+  const actors = box.actors ?? [];
   return (
     <>
       <header class="head">
@@ -46,7 +45,7 @@ function Body({ box, id }: { box: Detail; id: string }) {
         <span class="muted">
           {id}
           {box.version ? ` · v${box.version}` : ""}
-          {box.location ? ` · ${box.location}` : ""} · last seen <Ago at={box.last_seen} />
+          {box.location ? ` · ${box.location}` : ""} {absence(box) ? ` · ${absence(box)}` : ""} · last seen <Ago at={box.last_seen} />
         </span>
       </header>
       <div class="split">
@@ -117,10 +116,10 @@ function Figures({ box }: { box: Detail }) {
           </div>
         ))}
       </dl>
-      {(beat?.errors ?? []).length > 0 ? (
+      {(box.errors ?? []).length > 0 ? (
         <ul class="errors">
-          {(beat?.errors ?? []).map((error, index) => (
-            <li key={index}>{typeof error === "string" ? error : JSON.stringify(error)}</li>
+          {(box.errors ?? []).map((error, index) => (
+            <li key={index}>{error}</li>
           ))}
         </ul>
       ) : null}

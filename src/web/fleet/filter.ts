@@ -8,9 +8,10 @@ export type Filter = "all" | "online" | "offline" | "trouble";
 export function inTrouble(card: Card): boolean {
   if (!card.online) return false;
   if ((card.degradation_level ?? 0) > 0) return true;
+  if ((card.errors ?? []).length > 0) return true;
   if ((card.temperature_c ?? 0) >= 85) return true;
   if (typeof card.disk_free_gb === "number" && card.disk_free_gb < 10) return true;
-  return (card.inputs ?? []).some((input) => input.kind !== "guest" && !!input.signal && !["live", "starting"].includes(input.signal.toLowerCase()));
+  return (card.inputs ?? []).some((input) => input.kind !== "guest" && !!input.signal && !["live", "starting", "frozen"].includes(input.signal.toLowerCase()));
 }
 
 export function matches(card: Card, filter: Filter, search: string): boolean {

@@ -44,7 +44,11 @@ function Fleet() {
 function LostBanner() {
   const { up, since, why } = link.value;
   const seconds = Math.floor((now.value - since) / 1000);
-  if (up || !why || seconds < 2) return null;
+  const down = !up && why !== null && seconds >= 2;
+  useEffect(() => {
+    document.body.dataset.link = down ? "down" : "up";
+  }, [down]);
+  if (!down) return null;
   return (
     <div class="banner" role="alert" data-testid="connection-lost">
       No connection to the fleet server for {duration(seconds)}: what you see is old

@@ -40,9 +40,10 @@ function Row({ command }: { command: Command }) {
           {summary(command.payload)}
         </span>
         <span class="grow" />
-        {open && typeof command.progress === "number" ? <span class="muted">{Math.round(command.progress)} %</span> : null}
+        {open && typeof command.progress === "number" ? <span class="muted">{Math.round(command.progress * 100)} %</span> : null}
         <span class={`badge ${commandMood(command.state)}`}>{command.state.replace(/_/g, " ")}</span>
-        {open && mayOperate.value ? (
+        {open && command.cancel_requested ? <span class="muted">cancelling…</span> : null}
+        {open && mayOperate.value && !command.cancel_requested ? (
           <button class="small" data-testid={`cancel-${command.id}`} onClick={() => void cancel(command)}>
             Cancel
           </button>

@@ -3,7 +3,7 @@
 import type { ComponentChildren } from "preact";
 import { ago, percent } from "../common/format.js";
 import { Picture } from "../common/picture.js";
-import { isLive, signalWords } from "../common/words.js";
+import { hasPicture, signalWords } from "../common/words.js";
 import type { Card, CardInput } from "./contract.js";
 import { now, pictureName, pictures } from "./store.js";
 
@@ -14,8 +14,8 @@ export function Ago({ at }: { at: string | null | undefined }) {
 
 export function Online({ card }: { card: Card }) {
   return (
-    <span class={`badge ${card.online ? "good" : "bad"}`} data-testid="online" data-online={String(card.online)}>
-      {card.online ? "online" : "offline"}
+    <span class={`badge ${card.online ? "good" : card.presence === "unknown" ? "idle" : "bad"}`} data-testid="online" data-online={String(card.online)} title={absence(card)}>
+      {card.online ? "online" : card.status === "decommissioned" ? "decommissioned" : card.presence === "unknown" ? "never seen" : card.presence_reason === "rebooting" ? "rebooting" : "offline"}
     </span>
   );
 }
@@ -35,6 +35,21 @@ export function Bar(props: { name: string; value: number | null | undefined; tex
   );
 }
 
+const absences: Record<string, string> = {
+  lwt: "its connection broke",
+  stopped: "it was stopped",
+  rebooting: "it is rebooting",
+  silent: "its heartbeats stopped",
+  decommissioned: "it was taken out of service",
+};
+
+/** Why a box is not there, in words; empty when it is. */
+export function absence(card: Card): string {
+  if (card.online) return "";
+  if (card.presence === "unknown") return "it has not connected yet";
+  return absences[card.presence_reason ?? ""] ?? "not connected";
+}
+
 export function Degradation({ level }: { level: number | null | undefined }) {
   if (!level) return null;
   return <span class={`badge ${level === 1 ? "warn" : "bad"}`}>load level {level}</span>;
@@ -50,11 +65,11 @@ export function Thumb(props: { device: string; name: string; label: string; clas
 }
 
 export function InputThumb({ device, input, large }: { device: string; input: CardInput; large?: boolean }) {
-  const live = isLive(input.signal);
+  const live = hasPicture(input.signal);
   const { words, mood } = signalWords(input.signal);
   const label = input.label ?? input.id;
   return (
-    <div class={`input ${input.tally ?? "none"}`} title={`${label}: ${words}`} data-testid={`input-${input.id}`} data-signal={input.signal}>
+    <div class={`input ${input.tally ?? "none"}`} title={`${label}: ${input.reason || words}`} data-testid={`input-${input.id}`} data-signal={input.signal}>
       <Thumb device={device} name={input.id} label={`${label}, ${words}`} class={live ? "" : "old"}>
         {live ? null : <span class={`no ${mood}`}>{large ? words : ""}</span>}
       </Thumb>

@@ -3,8 +3,7 @@
 import { batch, computed, signal, type Signal } from "@preact/signals";
 import { openEvents, type Link } from "../common/events.js";
 import { NoPicture, Pictures } from "../common/pictures.js";
-import { Problem } from "../common/problem.js";
-import { wordsFor } from "../common/problem.js";
+import { Problem, wordsFor } from "../common/problem.js";
 import { withCommand } from "./commands.js";
 import type { Card, Command, Detail, Page } from "./contract.js";
 import { api, apiRaw, bearer, onStreamRefused } from "./session.js";
@@ -123,6 +122,10 @@ async function refreshDetail(id: string): Promise<void> {
 
 function onEvent(name: string, data: string): void {
   switch (name) {
+    case "hello":
+      // We were too slow and missed something: everything is read anew.
+      if ((JSON.parse(data) as { missed?: boolean }).missed) reload();
+      break;
     case "device": {
       const card = JSON.parse(data) as Card;
       put(card);
@@ -144,20 +147,23 @@ function onEvent(name: string, data: string): void {
   }
 }
 
+function reload(): void {
+  void loadCards();
+  if (openDevice.value) void loadDevice(openDevice.value);
+}
+
 /** Follows the fleet until the returned function is called. */
 export function followFleet(): () => void {
   const ticking = setInterval(() => (now.value = Date.now()), 1_000);
   const close = openEvents({
     url: "/api/v1/events",
     headers: bearer,
-    // Heartbeats come once a minute from every device; a fleet of one that is off may be silent for long.
-    silence: 0,
+    // The server says at least "still here" every fifteen seconds.
+    silence: 45_000,
     onEvent,
     onLink(value) {
       link.value = value;
-      if (!value.up) return;
-      void loadCards();
-      if (openDevice.value) void loadDevice(openDevice.value);
+      if (value.up) reload();
     },
     onRefused: onStreamRefused,
   });

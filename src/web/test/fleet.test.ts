@@ -64,6 +64,8 @@ test("a search needs all of its words, in any field", () => {
 test("a box needs a look when it is degraded, full, hot or without a picture", () => {
   assert.ok(!inTrouble(card("a", { inputs: [{ id: "cam1", kind: "camera", signal: "live" }] })));
   assert.ok(inTrouble(card("a", { inputs: [{ id: "cam1", kind: "camera", signal: "no_cable" }] })));
+  assert.ok(!inTrouble(card("a", { inputs: [{ id: "cam1", kind: "camera", signal: "frozen" }] })));
+  assert.ok(inTrouble(card("a", { errors: ["disk is slow"] })));
   assert.ok(!inTrouble(card("a", { inputs: [{ id: "guest1", kind: "guest", signal: "no_signal" }] })));
   assert.ok(inTrouble(card("a", { degradation_level: 1 })));
   assert.ok(inTrouble(card("a", { disk_free_gb: 4 })));

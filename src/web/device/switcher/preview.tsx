@@ -4,7 +4,7 @@
 import type { State } from "../../common/contract.js";
 import { Picture } from "../../common/picture.js";
 import { cropOf, stacked } from "../../common/scenes.js";
-import { isLive, signalWords } from "../../common/words.js";
+import { hasPicture, signalWords } from "../../common/words.js";
 import { pictures } from "../box.js";
 
 const share = (value: number) => `${(value * 100).toFixed(3)}%`;
@@ -17,7 +17,7 @@ export function Preview({ box }: { box: State }) {
       <div class="picture" style={{ aspectRatio: `${width} / ${height}` }}>
         {stacked(scene?.slots ?? []).map((slot, index) => {
           const input = box.inputs.find((one) => one.id === slot.source);
-          const live = input ? isLive(input.signal) : false;
+          const shown = input ? hasPicture(input.signal) : false;
           return (
             <div
               key={`${slot.source}-${index}`}
@@ -31,7 +31,7 @@ export function Preview({ box }: { box: State }) {
               }}
             >
               <Picture store={pictures} name={slot.source} label={input?.label ?? slot.source} crop={cropOf(slot)} />
-              {live ? null : (
+              {shown ? null : (
                 <span class="slate">
                   <b>{input ? signalWords(input.signal).words : "No such input"}</b>
                   <span>{input?.label ?? slot.source}</span>

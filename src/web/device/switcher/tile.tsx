@@ -8,7 +8,7 @@ import { Picture } from "../../common/picture.js";
 import { digitOf, fullSceneOf } from "../../common/scenes.js";
 import { toast } from "../../common/toasts.js";
 import { watchWhep, type WhepState } from "../../common/whep.js";
-import { isLive, signalReason, signalWords } from "../../common/words.js";
+import { hasPicture, isLive, signalReason, signalWords } from "../../common/words.js";
 import { level, pictures } from "../box.js";
 import { preview, rehearse, take } from "./mixer.js";
 
@@ -19,9 +19,10 @@ export function Tile({ box, input }: { box: State; input: Input }) {
   const digit = digitOf(full, box.scenes);
   const { words, mood } = signalWords(input.signal);
   const live = isLive(input.signal);
+  const shown = hasPicture(input.signal);
   const why = signalReason(input.signal, input.reason);
   const watching = useMemo(() => signal(false), []);
-  const canWatch = box.whep_inputs && live;
+  const canWatch = box.whep_inputs && shown;
 
   const run = (act: (scene: string) => unknown) => {
     if (full) act(full.id);
@@ -49,9 +50,9 @@ export function Tile({ box, input }: { box: State; input: Input }) {
         title="Click: take. Shift or right click: preview."
       >
         <span class="picture">
-          <Picture store={pictures} name={input.id} label={input.label} class={live ? "" : "old"} />
+          <Picture store={pictures} name={input.id} label={input.label} class={shown ? "" : "old"} />
           {watching.value && canWatch ? <LiveVideo name={input.id} /> : null}
-          {live ? null : (
+          {shown ? null : (
             <span class={`slate ${mood}`}>
               <b>{words}</b>
               {why ? <span>{why}</span> : null}
