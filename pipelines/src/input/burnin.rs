@@ -1,0 +1,122 @@
+//! Names and time codes burnt into I420 pictures: a five by seven font, drawn into the luma plane in microseconds.
+
+/// The picture that is drawn into: the luma and chroma planes of a tightly packed I420 frame.
+pub struct Canvas<'a> {
+    pixels: &'a mut [u8],
+    width: usize,
+    height: usize,
+}
+
+/// Luma of video white and black.
+const WHITE: u8 = 235;
+const BLACK: u8 = 16;
+
+impl<'a> Canvas<'a> {
+    /// A picture of `width` by `height` (both even), or `None` when `pixels` is too small for that.
+    pub fn new(pixels: &'a mut [u8], width: usize, height: usize) -> Option<Self> {
+        (pixels.len() >= width * height * 3 / 2).then_some(Self { pixels, width, height })
+    }
+
+    /// Writes text in white on a black box. `scale` is the size of a font dot in pixels; `x` and `y` are of the box.
+    pub fn text(&mut self, text: &str, x: usize, y: usize, scale: usize) {
+        let cells = text.chars().count();
+        self.fill(x, y, (cells * 6 + 1) * scale, 9 * scale, BLACK);
+        for (n, character) in text.chars().enumerate() {
+            let rows = glyph(character);
+            for (row, bits) in rows.iter().enumerate() {
+                for column in 0..5 {
+                    if bits >> (4 - column) & 1 == 1 {
+                        let left = x + (n * 6 + 1 + column) * scale;
+                        self.luma(left, y + (row + 1) * scale, scale, scale, WHITE);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A grey box: luma as given, no colour. Cut off at the edges.
+    pub fn fill(&mut self, x: usize, y: usize, w: usize, h: usize, luma: u8) {
+        self.luma(x, y, w, h, luma);
+        let (cw, ch) = (self.width / 2, self.height / 2);
+        let (left, right) = ((x / 2).min(cw), ((x + w) / 2).min(cw));
+        for plane in 0..2 {
+            let base = self.width * self.height + plane * cw * ch;
+            for row in (y / 2).min(ch)..((y + h) / 2).min(ch) {
+                self.pixels[base + row * cw + left..base + row * cw + right].fill(128);
+            }
+        }
+    }
+
+    fn luma(&mut self, x: usize, y: usize, w: usize, h: usize, luma: u8) {
+        let (left, right) = (x.min(self.width), (x + w).min(self.width));
+        for row in y.min(self.height)..(y + h).min(self.height) {
+            self.pixels[row * self.width + left..row * self.width + right].fill(luma);
+        }
+    }
+}
+
+/// Seven rows of five bits, the highest bit at the left.
+fn glyph(character: char) -> [u8; 7] {
+    match character.to_ascii_uppercase() {
+        '0' => [0x0e, 0x11, 0x13, 0x15, 0x19, 0x11, 0x0e],
+        '1' => [0x04, 0x0c, 0x04, 0x04, 0x04, 0x04, 0x0e],
+        '2' => [0x0e, 0x11, 0x01, 0x02, 0x04, 0x08, 0x1f],
+        '3' => [0x1f, 0x02, 0x04, 0x02, 0x01, 0x11, 0x0e],
+        '4' => [0x02, 0x06, 0x0a, 0x12, 0x1f, 0x02, 0x02],
+        '5' => [0x1f, 0x10, 0x1e, 0x01, 0x01, 0x11, 0x0e],
+        '6' => [0x06, 0x08, 0x10, 0x1e, 0x11, 0x11, 0x0e],
+        '7' => [0x1f, 0x01, 0x02, 0x04, 0x08, 0x08, 0x08],
+        '8' => [0x0e, 0x11, 0x11, 0x0e, 0x11, 0x11, 0x0e],
+        '9' => [0x0e, 0x11, 0x11, 0x0f, 0x01, 0x02, 0x0c],
+        'A' => [0x0e, 0x11, 0x11, 0x1f, 0x11, 0x11, 0x11],
+        'B' => [0x1e, 0x11, 0x11, 0x1e, 0x11, 0x11, 0x1e],
+        'C' => [0x0e, 0x11, 0x10, 0x10, 0x10, 0x11, 0x0e],
+        'D' => [0x1c, 0x12, 0x11, 0x11, 0x11, 0x12, 0x1c],
+        'E' => [0x1f, 0x10, 0x10, 0x1e, 0x10, 0x10, 0x1f],
+        'F' => [0x1f, 0x10, 0x10, 0x1e, 0x10, 0x10, 0x10],
+        'G' => [0x0e, 0x11, 0x10, 0x17, 0x11, 0x11, 0x0f],
+        'H' => [0x11, 0x11, 0x11, 0x1f, 0x11, 0x11, 0x11],
+        'I' => [0x0e, 0x04, 0x04, 0x04, 0x04, 0x04, 0x0e],
+        'J' => [0x07, 0x02, 0x02, 0x02, 0x02, 0x12, 0x0c],
+        'K' => [0x11, 0x12, 0x14, 0x18, 0x14, 0x12, 0x11],
+        'L' => [0x10, 0x10, 0x10, 0x10, 0x10, 0x10, 0x1f],
+        'M' => [0x11, 0x1b, 0x15, 0x15, 0x11, 0x11, 0x11],
+        'N' => [0x11, 0x11, 0x19, 0x15, 0x13, 0x11, 0x11],
+        'O' => [0x0e, 0x11, 0x11, 0x11, 0x11, 0x11, 0x0e],
+        'P' => [0x1e, 0x11, 0x11, 0x1e, 0x10, 0x10, 0x10],
+        'Q' => [0x0e, 0x11, 0x11, 0x11, 0x15, 0x12, 0x0d],
+        'R' => [0x1e, 0x11, 0x11, 0x1e, 0x14, 0x12, 0x11],
+        'S' => [0x0f, 0x10, 0x10, 0x0e, 0x01, 0x01, 0x1e],
+        'T' => [0x1f, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04],
+        'U' => [0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x0e],
+        'V' => [0x11, 0x11, 0x11, 0x11, 0x11, 0x0a, 0x04],
+        'W' => [0x11, 0x11, 0x11, 0x15, 0x15, 0x15, 0x0a],
+        'X' => [0x11, 0x11, 0x0a, 0x04, 0x0a, 0x11, 0x11],
+        'Y' => [0x11, 0x11, 0x11, 0x0a, 0x04, 0x04, 0x04],
+        'Z' => [0x1f, 0x01, 0x02, 0x04, 0x08, 0x10, 0x1f],
+        ':' => [0x00, 0x0c, 0x0c, 0x00, 0x0c, 0x0c, 0x00],
+        '.' => [0x00, 0x00, 0x00, 0x00, 0x00, 0x0c, 0x0c],
+        '-' => [0x00, 0x00, 0x00, 0x1f, 0x00, 0x00, 0x00],
+        ' ' => [0; 7],
+        // Anything else is a hollow box.
+        _ => [0x1f, 0x11, 0x11, 0x11, 0x11, 0x11, 0x1f],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_drawn_where_it_was_asked_for_and_cut_off_at_the_edge() {
+        let mut pixels = vec![100u8; 64 * 32 * 3 / 2];
+        let mut canvas = Canvas::new(&mut pixels, 64, 32).unwrap();
+        canvas.text("1", 4, 2, 2);
+        canvas.text("EDGE", 50, 28, 2);
+        // The stem of the 1: third column of five, all seven rows.
+        assert_eq!(pixels[(2 + 2 * 4) * 64 + 4 + 2 * 3], WHITE);
+        assert_eq!(pixels[2 * 64 + 4], BLACK);
+        assert_eq!(pixels[0], 100);
+        assert!(Canvas::new(&mut pixels, 640, 320).is_none());
+    }
+}

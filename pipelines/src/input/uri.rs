@@ -1,0 +1,192 @@
+//! Files and network cameras: whatever GStreamer can decode, scaled once into the programme's mode.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use gst::prelude::*;
+
+use super::watch::{TICK, Watch};
+use super::{InputEvent, Shared};
+use crate::clock;
+use crate::elements::{add_linked, make};
+use crate::error::PipelineError;
+use crate::mode::audio_caps;
+use crate::signal::{CaptureFormat, Driver, SignalInput};
+use crate::teardown;
+
+pub(super) fn start_file(shared: &Arc<Shared>, path: &Path) -> Result<JoinHandle<()>, PipelineError> {
+    let unavailable = |reason: String| PipelineError::SourceUnavailable { input: shared.id.clone(), reason };
+    let whole = path.canonicalize().map_err(|error| unavailable(format!("{}: {error}", path.display())))?;
+    let uri = gst::glib::filename_to_uri(&whole, None).map_err(|error| unavailable(error.to_string()))?;
+    start(shared, &uri, true, |_| {})
+}
+
+pub(super) fn start_rtsp(
+    shared: &Arc<Shared>,
+    url: &str,
+    latency_ms: u32,
+    tcp: bool,
+) -> Result<JoinHandle<()>, PipelineError> {
+    if !url.starts_with("rtsp://") && !url.starts_with("rtsps://") {
+        return Err(PipelineError::misconfigured("source.url", "not an rtsp:// or rtsps:// address"));
+    }
+    make("rtspsrc")?;
+    start(shared, url, false, move |source| {
+        if source.find_property("latency").is_some() && source.find_property("protocols").is_some() {
+            source.set_property("latency", latency_ms);
+            source.set_property("drop-on-latency", true);
+            source.set_property_from_str("protocols", if tcp { "tcp" } else { "udp-mcast+udp+tcp" });
+            // Reconnecting is the owner's business: it wants to know soon.
+            source.set_property("tcp-timeout", 5_000_000u64);
+            source.set_property("timeout", 5_000_000u64);
+        }
+    })
+}
+
+fn start(
+    shared: &Arc<Shared>,
+    uri: &str,
+    loops: bool,
+    set_up: impl Fn(&gst::Element) + Send + Sync + 'static,
+) -> Result<JoinHandle<()>, PipelineError> {
+    let pipeline = gst::Pipeline::with_name(&format!("input-{}", shared.id));
+    clock::adopt(&pipeline);
+    let decode = make("uridecodebin")?;
+    decode.set_property("uri", uri);
+    decode.connect("source-setup", false, move |values| {
+        if let Some(source) = values.get(1).and_then(|value| value.get::<gst::Element>().ok()) {
+            set_up(&source);
+        }
+        None
+    });
+    pipeline.add(&decode).map_err(|error| PipelineError::failed(&shared.id, error))?;
+    let (weak, owner) = (pipeline.downgrade(), shared.clone());
+    decode.connect_pad_added(move |_, pad| {
+        let Some(pipeline) = weak.upgrade() else { return };
+        if let Err(error) = branch(&pipeline, &owner, pad) {
+            tracing::warn!(input = owner.id, %error, "stream cannot be used");
+        }
+    });
+    let spawn = {
+        let (shared, pipeline) = (shared.clone(), pipeline.clone());
+        let name = format!("input-{}", shared.id);
+        std::thread::Builder::new().name(name).spawn(move || run(&shared, pipeline, loops))
+    };
+    spawn.map_err(|error| PipelineError::failed(&shared.id, error))
+}
+
+/// Brings one decoded stream into the programme's mode. Streams after the first of their kind go nowhere.
+fn branch(pipeline: &gst::Pipeline, shared: &Shared, pad: &gst::Pad) -> Result<(), PipelineError> {
+    let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+    let kind = caps.structure(0).map_or("", |structure| structure.name().as_str()).to_owned();
+    let (known, row) = if kind.starts_with("video/") {
+        ("feed-video", video_row(shared)?)
+    } else if kind.starts_with("audio/") {
+        ("feed-audio", audio_row(shared)?)
+    } else {
+        return Ok(());
+    };
+    if pipeline.by_name(known).is_some() {
+        return Ok(());
+    }
+    add_linked(pipeline, &row.iter().collect::<Vec<_>>())?;
+    let inlet = row[0].static_pad("sink").ok_or_else(|| PipelineError::Bug("a queue without a sink".into()))?;
+    pad.link(&inlet).map_err(|error| PipelineError::failed(&shared.id, error))?;
+    for element in row.iter().rev() {
+        element.sync_state_with_parent().map_err(|error| PipelineError::failed(&shared.id, error))?;
+    }
+    Ok(())
+}
+
+/// `queue ! videorate ! videoconvertscale ! caps ! sink`: pictures that the programme has no slot for are dropped before
+/// they are scaled; missing ones are not made up, the programme repeats.
+pub(super) fn video_row(shared: &Shared) -> Result<Vec<gst::Element>, PipelineError> {
+    let mode = shared.feed.mode();
+    let rate = make("videorate")?;
+    rate.set_property("drop-only", true);
+    rate.set_property("max-rate", (mode.fps().ceil() as i32).max(1));
+    let scale = make("videoconvertscale")?;
+    scale.set_property("add-borders", true);
+    scale.set_property_from_str("method", "bilinear");
+    let filter = make("capsfilter")?;
+    let mut caps = mode.video_caps();
+    if let Some(structure) = caps.make_mut().structure_mut(0) {
+        structure.remove_field("framerate");
+    }
+    filter.set_property("caps", &caps);
+    let sink = shared.feed.video_sink();
+    sink.set_caps(Some(&caps));
+    Ok(vec![make("queue")?, rate, scale, filter, sink.upcast()])
+}
+
+fn audio_row(shared: &Shared) -> Result<Vec<gst::Element>, PipelineError> {
+    let filter = make("capsfilter")?;
+    filter.set_property("caps", audio_caps());
+    let sink = shared.feed.audio_sink();
+    Ok(vec![make("queue")?, make("audioconvert")?, make("audioresample")?, filter, sink.upcast()])
+}
+
+fn run(shared: &Shared, pipeline: gst::Pipeline, loops: bool) {
+    let mut watch = Watch::new(shared, Driver::Generic);
+    watch.tell(SignalInput::Opened);
+    follow(shared, &pipeline, &mut watch, loops);
+    teardown::dismantle(pipeline);
+}
+
+fn follow(shared: &Shared, pipeline: &gst::Pipeline, watch: &mut Watch<'_>, loops: bool) {
+    use gst::MessageView;
+    let Some(bus) = pipeline.bus() else { return };
+    // Through PAUSED, so that a file can be asked for segments before the first of it is played.
+    if pipeline.set_state(if loops { gst::State::Paused } else { gst::State::Playing }).is_err() {
+        tracing::debug!(input = shared.id, "pipeline did not start; the bus says why");
+    }
+    let mut primed = !loops;
+    let mut broken = false;
+    let tick = gst::ClockTime::from_nseconds(TICK.as_nanos() as u64);
+    while !shared.is_stopping() {
+        if let Some(message) = bus.timed_pop(tick) {
+            match message.view() {
+                MessageView::Error(error) if !broken => {
+                    broken = true;
+                    let message = error.error().to_string();
+                    watch.tell(SignalInput::Error(message.clone()));
+                    (shared.events)(InputEvent::Error { message });
+                }
+                MessageView::AsyncDone(_) if !primed => {
+                    primed = true;
+                    rewind(pipeline, gst::SeekFlags::FLUSH);
+                    let _ = pipeline.set_state(gst::State::Playing);
+                }
+                MessageView::SegmentDone(_) => rewind(pipeline, gst::SeekFlags::empty()),
+                MessageView::Eos(_) if loops => rewind(pipeline, gst::SeekFlags::FLUSH),
+                MessageView::Eos(_) => (shared.events)(InputEvent::Eos),
+                MessageView::Latency(_) => {
+                    let _ = pipeline.recalculate_latency();
+                }
+                _ => continue,
+            }
+        }
+        if let Some(format) = source_format(pipeline) {
+            if watch.core.format() != Some(&format) {
+                watch.tell(SignalInput::Format(format));
+            }
+        }
+        watch.look(None);
+    }
+}
+
+/// Back to the beginning: without a flush it follows seamlessly, with one after a short stand-still.
+fn rewind(pipeline: &gst::Pipeline, flags: gst::SeekFlags) {
+    if pipeline.seek_simple(gst::SeekFlags::SEGMENT | flags, gst::ClockTime::ZERO).is_err() {
+        tracing::debug!(pipeline = %pipeline.name(), "this file cannot be rewound");
+    }
+}
+
+fn source_format(pipeline: &gst::Pipeline) -> Option<CaptureFormat> {
+    let sink = pipeline.by_name("feed-video")?;
+    let scale = sink.static_pad("sink")?.peer()?.parent_element()?.static_pad("sink")?.peer()?.parent_element()?;
+    let caps = scale.static_pad("sink")?.current_caps()?;
+    let info = gst_video::VideoInfo::from_caps(&caps).ok()?;
+    Some(CaptureFormat { fourcc: info.format().to_str().to_string(), width: info.width(), height: info.height() })
+}

@@ -1,0 +1,163 @@
+//! Small JPEG pictures of a stream, one a second, at no cost in between.
+//!
+//! Nothing hangs on the live path: a picture that is due is handed to a little pipeline of its own (scale, encode) that holds
+//! one picture and drops the rest.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use gst::prelude::*;
+
+use crate::clock;
+use crate::elements::{add_linked, make};
+use crate::error::PipelineError;
+use crate::feed::FeedConsumer;
+use crate::mode::Mode;
+use crate::teardown;
+
+/// Width of a thumbnail in pixels.
+pub const WIDTH: i32 = 320;
+/// Height of a thumbnail in pixels.
+pub const HEIGHT: i32 = 180;
+/// JPEG quality, 0..=100: well under the 16 KiB that the fleet link carries.
+const QUALITY: i32 = 70;
+
+/// One picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thumbnail {
+    /// JPEG, 320 by 180.
+    pub jpeg: Bytes,
+    /// Counts up from 1 with every new picture.
+    pub seq: u64,
+}
+
+struct Inner {
+    source: gst_app::AppSrc,
+    pipeline: gst::Pipeline,
+    latest: Mutex<Option<Thumbnail>>,
+    due: Mutex<Due>,
+    seq: AtomicU64,
+}
+
+struct Due {
+    interval: Duration,
+    last: Option<Instant>,
+}
+
+/// The latest small picture of one stream. Cheap to clone.
+#[derive(Clone)]
+pub struct Thumbnails {
+    inner: Arc<Inner>,
+}
+
+impl Thumbnails {
+    /// A maker of thumbnails for pictures in `mode`.
+    ///
+    /// # Errors
+    /// `MissingElements`, or `Failed` when its pipeline does not start.
+    pub fn start(name: &str, mode: &Mode) -> Result<Self, PipelineError> {
+        let pipeline = gst::Pipeline::with_name(&format!("thumbnail-{name}"));
+        clock::adopt(&pipeline);
+        let source = gst_app::AppSrc::builder()
+            .caps(&mode.video_caps())
+            .format(gst::Format::Time)
+            .is_live(true)
+            .max_buffers(1)
+            .leaky_type(gst_app::AppLeakyType::Downstream)
+            .build();
+        let scale = make("videoconvertscale")?;
+        scale.set_property_from_str("method", "bilinear");
+        let small = gst::Caps::builder("video/x-raw").field("width", WIDTH).field("height", HEIGHT).build();
+        let filter = make("capsfilter")?;
+        filter.set_property("caps", &small);
+        let encode = make("jpegenc")?;
+        encode.set_property("quality", QUALITY);
+        let sink = gst_app::AppSink::builder().sync(false).async_(false).max_buffers(1).drop(true).build();
+        add_linked(&pipeline, &[source.upcast_ref(), &scale, &filter, &encode, sink.upcast_ref()])?;
+        let thumbnails = Self {
+            inner: Arc::new(Inner {
+                source,
+                pipeline: pipeline.clone(),
+                latest: Mutex::new(None),
+                due: Mutex::new(Due { interval: Duration::from_secs(1), last: None }),
+                seq: AtomicU64::new(0),
+            }),
+        };
+        let weak = Arc::downgrade(&thumbnails.inner);
+        sink.set_callbacks(
+            gst_app::AppSinkCallbacks::builder()
+                .new_sample(move |sink| {
+                    let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                    let inner = weak.upgrade().ok_or(gst::FlowError::Eos)?;
+                    if let Some(map) = sample.buffer().and_then(|buffer| buffer.map_readable().ok()) {
+                        let seq = inner.seq.fetch_add(1, Ordering::Relaxed) + 1;
+                        let jpeg = Bytes::copy_from_slice(map.as_slice());
+                        *lock(&inner.latest) = Some(Thumbnail { jpeg, seq });
+                    }
+                    Ok(gst::FlowSuccess::Ok)
+                })
+                .build(),
+        );
+        pipeline.set_state(gst::State::Playing).map_err(|error| PipelineError::failed(&pipeline.name(), error))?;
+        Ok(thumbnails)
+    }
+
+    /// The newest picture, if there was one yet.
+    pub fn latest(&self) -> Option<Thumbnail> {
+        lock(&self.inner.latest).clone()
+    }
+
+    /// How often a picture is made. The governor makes it longer when the box is short of power.
+    pub fn set_interval(&self, interval: Duration) {
+        lock(&self.inner.due).interval = interval;
+    }
+
+    /// Offers a picture; it is taken when one is due. Never waits.
+    pub fn offer(&self, picture: &gst::Buffer) {
+        let now = Instant::now();
+        {
+            let mut due = lock(&self.inner.due);
+            if due.last.is_some_and(|last| now.duration_since(last) < due.interval) {
+                return;
+            }
+            due.last = Some(now);
+        }
+        self.push(picture);
+    }
+
+    /// Offers a picture that must not be missed, such as a slate that is shown once.
+    pub fn offer_now(&self, picture: &gst::Buffer) {
+        lock(&self.inner.due).last = Some(Instant::now());
+        self.push(picture);
+    }
+
+    fn push(&self, picture: &gst::Buffer) {
+        let mut picture = picture.copy();
+        if let Some(buffer) = picture.get_mut() {
+            buffer.set_pts(gst::ClockTime::ZERO);
+            buffer.set_dts(None);
+        }
+        // A full queue or a stopped pipeline costs one thumbnail.
+        let _ = self.inner.source.push_buffer(picture);
+    }
+}
+
+impl FeedConsumer for Thumbnails {
+    fn video(&self, _at: u64, picture: &gst::Buffer) {
+        self.offer(picture);
+    }
+
+    fn audio(&self, _at: u64, _sound: &gst::Buffer) {}
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        teardown::dismantle_in_background(self.pipeline.clone());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
