@@ -326,6 +326,7 @@ impl SignalCore {
             self.change_waits = true;
             return;
         }
+        self.change_waits = false;
         self.actions.push(SignalAction::Probe);
     }
 

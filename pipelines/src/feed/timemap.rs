@@ -95,9 +95,9 @@ mod tests {
         let mut map = TimeMap::default();
         map.map(0, 1_000_000_000);
         let mut due = 0;
-        for n in 1..=13u64 {
+        for n in 1..=14u64 {
             due = map.map(n * FRAME, 1_300_000_000 + n * FRAME);
         }
-        assert_eq!(due, 1_300_000_000 + 13 * FRAME);
+        assert_eq!(due, 1_300_000_000 + 14 * FRAME);
     }
 }

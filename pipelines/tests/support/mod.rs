@@ -1,0 +1,196 @@
+//! Stand-ins and waiting for the tests with the real GStreamer.
+#![allow(dead_code)]
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use gst_video::prelude::*;
+
+use r58_pipelines::layout::Transition;
+use r58_pipelines::programme::ProgrammeInput;
+use r58_pipelines::{
+    Fault, Feed, InputEvent, InputPipeline, Mode, Programme, ProgrammeEvent, ProgrammePlan, SceneInput, SceneSet,
+    SourceSpec,
+};
+
+/// Small pictures: the tests look at slots and colours, not at detail.
+pub const MODE: Mode = Mode::new(320, 180, 30);
+/// Nothing in a test takes longer, unless it is broken.
+pub const LIMIT: Duration = Duration::from_secs(10);
+
+/// Waits for a condition that other threads bring about.
+pub struct Cell<T> {
+    value: Mutex<T>,
+    changed: Condvar,
+}
+
+impl<T> Cell<T> {
+    pub fn new(value: T) -> Arc<Self> {
+        Arc::new(Self { value: Mutex::new(value), changed: Condvar::new() })
+    }
+
+    pub fn update(&self, change: impl FnOnce(&mut T)) {
+        change(&mut self.value.lock().unwrap());
+        self.changed.notify_all();
+    }
+
+    /// Waits until `look` finds something.
+    pub fn wait<R>(&self, what: &str, mut look: impl FnMut(&T) -> Option<R>) -> R {
+        let deadline = Instant::now() + LIMIT;
+        let mut value = self.value.lock().unwrap();
+        loop {
+            if let Some(found) = look(&value) {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "waited in vain for {what}");
+            value = self.changed.wait_timeout(value, left).unwrap().0;
+        }
+    }
+
+    pub fn peek<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        look(&self.value.lock().unwrap())
+    }
+}
+
+/// One composed frame, as far as tests look at it.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    pub pts: u64,
+    /// Luma and the two chroma values at the middle.
+    pub middle: (u8, u8, u8),
+    /// The same at a quarter from the left and the top.
+    pub quarter: (u8, u8, u8),
+    /// Bright pixels of the whole frame: text.
+    pub bright: usize,
+}
+
+/// A programme whose frames, sound and events are recorded.
+pub struct Stage {
+    pub programme: Programme,
+    pub frames: Arc<Cell<Vec<Seen>>>,
+    pub events: Arc<Cell<Vec<ProgrammeEvent>>>,
+    pub scenes: SceneSet,
+}
+
+/// Colours as I420 has them in BT.709: red, green, blue, white.
+pub const RED: (u8, u8, u8) = (63, 102, 240);
+pub const GREEN: (u8, u8, u8) = (173, 42, 26);
+pub const BLUE: (u8, u8, u8) = (32, 240, 118);
+
+pub fn near(a: (u8, u8, u8), b: (u8, u8, u8), by: u8) -> bool {
+    a.0.abs_diff(b.0) <= by && a.1.abs_diff(b.1) <= by && a.2.abs_diff(b.2) <= by
+}
+
+impl Stage {
+    /// A programme with inputs cam1..camN, without an encoder.
+    pub fn new(inputs: usize) -> Self {
+        Self::with(inputs, None)
+    }
+
+    pub fn with(inputs: usize, encoder: Option<r58_pipelines::EncoderChoice>) -> Self {
+        r58_pipelines::init().unwrap();
+        let ids: Vec<_> = (1..=inputs).map(|n| (format!("cam{n}"), format!("CAM {n}"))).collect();
+        let plan = ProgrammePlan {
+            mode: MODE,
+            inputs: ids.iter().map(|(id, label)| ProgrammeInput { id: id.clone(), label: label.clone() }).collect(),
+            encoder,
+            bitrate_kbps: 500,
+        };
+        let scenes: Vec<_> = ids.iter().map(|(id, label)| SceneInput::camera(id, label)).collect();
+        let events = Cell::new(Vec::new());
+        let sink = events.clone();
+        let programme = Programme::start(plan, move |event| sink.update(|events| events.push(event))).unwrap();
+        let frames = Cell::new(Vec::new());
+        let sink = frames.clone();
+        programme.watch_frames(move |buffer| {
+            if let Some(seen) = look(buffer) {
+                sink.update(|frames| frames.push(seen));
+            }
+        });
+        Self { programme, frames, events, scenes: SceneSet::shipped(&scenes).unwrap() }
+    }
+
+    pub fn cut(&self, scene: &str) -> u64 {
+        self.programme.take(self.scenes.get(scene).unwrap(), Transition::Cut).unwrap().id
+    }
+
+    pub fn mix(&self, scene: &str, ms: u64) -> u64 {
+        let transition = Transition::Mix { duration: Duration::from_millis(ms) };
+        self.programme.take(self.scenes.get(scene).unwrap(), transition).unwrap().id
+    }
+
+    /// Waits for `n` more frames.
+    pub fn run(&self, n: usize) {
+        let from = self.frames.peek(Vec::len);
+        self.frames.wait("frames", |frames| (frames.len() >= from + n).then_some(()));
+    }
+
+    /// Waits until a frame looks as wanted.
+    pub fn until(&self, what: &str, want: impl Fn(&Seen) -> bool) -> Seen {
+        self.frames.wait(what, |frames| frames.last().filter(|seen| want(seen)).copied())
+    }
+
+    pub fn wait_live(&self, input: &str) {
+        let begun = Instant::now();
+        while !self.programme.inputs().iter().any(|place| place.id == input && place.live) {
+            assert!(begun.elapsed() < LIMIT, "{input} never came alive");
+            self.run(1);
+        }
+    }
+
+    /// Every frame slot since the first frame was filled, once.
+    pub fn assert_every_slot(&self) {
+        assert_eq!(self.programme.stats().missed_slots, 0);
+        self.frames.peek(|frames| {
+            for pair in frames.windows(2) {
+                let step = MODE.nearest_slot(pair[1].pts) - MODE.nearest_slot(pair[0].pts);
+                assert_eq!(step, 1, "between {} and {} ns", pair[0].pts, pair[1].pts);
+            }
+        });
+    }
+}
+
+fn look(buffer: &gst::Buffer) -> Option<Seen> {
+    let pts = buffer.pts()?.nseconds();
+    let caps = MODE.video_caps();
+    let info = gst_video::VideoInfo::from_caps(&caps).ok()?;
+    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info).ok()?;
+    let at = |x: usize, y: usize| {
+        let luma = frame.plane_data(0).ok()?[y * frame.plane_stride()[0] as usize + x];
+        let u = frame.plane_data(1).ok()?[y / 2 * frame.plane_stride()[1] as usize + x / 2];
+        let v = frame.plane_data(2).ok()?[y / 2 * frame.plane_stride()[2] as usize + x / 2];
+        Some((luma, u, v))
+    };
+    let (w, h) = (MODE.width as usize, MODE.height as usize);
+    let bright = frame.plane_data(0).ok()?.iter().filter(|luma| **luma > 180).count();
+    Some(Seen { pts, middle: at(w / 2, h / 2)?, quarter: at(w / 4, h / 4 + h / 16)?, bright })
+}
+
+/// A test input with a plain colour and a tone.
+pub fn colour(id: &str, pattern: &str, tone_hz: f64) -> InputPipeline {
+    let spec = SourceSpec::Test { pattern: pattern.into(), tone_hz };
+    InputPipeline::start(id, &id.to_uppercase(), &spec, &MODE, Arc::new(|_| {})).unwrap()
+}
+
+/// An input with recorded events.
+pub fn recorded(id: &str, spec: &SourceSpec) -> (InputPipeline, Arc<Cell<Vec<InputEvent>>>) {
+    r58_pipelines::init().unwrap();
+    let events = Cell::new(Vec::new());
+    let sink = events.clone();
+    let events_sink = Arc::new(move |event| sink.update(|events: &mut Vec<InputEvent>| events.push(event)));
+    (InputPipeline::start(id, &id.to_uppercase(), spec, &MODE, events_sink).unwrap(), events)
+}
+
+pub fn stall(input: &InputPipeline, fault: Fault) {
+    input.rehearse(fault).unwrap();
+}
+
+/// Waits until a feed has delivered some frames more.
+pub fn wait_frames(feed: &Feed, more: u64) {
+    let (begun, from) = (Instant::now(), feed.stats().frames);
+    while feed.stats().frames < from + more {
+        assert!(begun.elapsed() < LIMIT, "{} delivers no frames", feed.id());
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
