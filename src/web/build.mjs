@@ -69,6 +69,15 @@ async function writePages(site, metafile) {
   }
 }
 
+/** A venue may have no internet: an address outside of the box in a bundle is a fault. Names of XML namespaces are no addresses. */
+async function refuseForeignAddresses(site, metafile) {
+  for (const file of Object.keys(metafile.outputs)) {
+    const text = await readFile(join(here, file), "utf8");
+    const foreign = (text.match(/https?:\/\/[\w.-]+\w/g) ?? []).filter((address) => address !== "http://www.w3.org");
+    if (foreign.length > 0) throw new Error(`${site.name}: ${file} names ${foreign.join(", ")}`);
+  }
+}
+
 for (const site of sites) {
   const out = join(here, "dist", site.name);
   await rm(out, { recursive: true, force: true });
@@ -96,6 +105,7 @@ for (const site of sites) {
           build.onEnd(async (result) => {
             if (result.errors.length > 0) return;
             await writePages(site, result.metafile);
+            if (!watching) await refuseForeignAddresses(site, result.metafile);
             const bytes = Object.values(result.metafile.outputs).reduce((sum, output) => sum + output.bytes, 0);
             console.log(`dist/${site.name}: ${site.pages.length} page(s), ${(bytes / 1024).toFixed(0)} KiB of assets`);
           });

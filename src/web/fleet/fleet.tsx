@@ -1,6 +1,7 @@
 // The operators' dashboard: sign in, all boxes as cards, one box in full. Everything moves by push.
 
 import "../common/base.css";
+import "./cards.css";
 import "./fleet.css";
 import { render } from "preact";
 import { useEffect } from "preact/hooks";

@@ -2,6 +2,7 @@
 
 import "../../common/base.css";
 import "../device.css";
+import "./tiles.css";
 import "./switcher.css";
 import { signal } from "@preact/signals";
 import { render } from "preact";
