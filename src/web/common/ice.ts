@@ -15,32 +15,35 @@ interface IceEntry {
   credential?: string;
 }
 
-/** Browsers ask ever more slowly with many servers, so no more than these are used (RFC 8445 pacing; Firefox warns from five). */
-const MAX_URLS = 4;
+/** What an address is good for. With one of each kind a browser finds every way; more only make it slower (Firefox warns from five). */
+function kindOf(url: string): string {
+  if (/^stun/i.test(url)) return "stun";
+  if (/^turns:/i.test(url)) return "turns";
+  return /transport=tcp/i.test(url) ? "turn over tcp" : "turn over udp";
+}
 
 /** Both reply shapes as a browser wants them. Entries that would make the constructor throw are left out. Pure. */
 export function iceServers(answer: TurnAnswer | null | undefined): RTCIceServer[] {
   const given = answer?.iceServers;
-  const entries = Array.isArray(given) ? given : given ? [given] : [];
-  const servers: RTCIceServer[] = [];
-  let count = 0;
-  for (const entry of entries) {
+  const entries = (Array.isArray(given) ? given : given ? [given] : []).map((entry) => {
     const listed = entry.urls ?? entry.url ?? [];
+    const credential = entry.username && entry.credential ? { username: entry.username, credential: entry.credential } : {};
     const urls = (Array.isArray(listed) ? listed : [listed])
       .filter((url) => /^(stuns?|turns?):/i.test(url))
       // Browsers block port 53; a request to it only costs time.
       .filter((url) => !/:53(\?|$)/.test(url))
-      .filter((url) => /^stun/i.test(url) || (!!entry.username && !!entry.credential))
-      .slice(0, Math.max(0, MAX_URLS - count));
-    if (urls.length === 0) continue;
-    count += urls.length;
-    servers.push(
-      entry.username && entry.credential
-        ? { urls, username: entry.username, credential: entry.credential }
-        : { urls },
-    );
+      .filter((url) => kindOf(url) === "stun" || "username" in credential);
+    return { urls, credential };
+  });
+  const best = new Map<string, string>();
+  for (const url of entries.flatMap((entry) => entry.urls)) {
+    const kind = kindOf(url);
+    // Of several with TLS the one on 443 gets through the strictest firewalls.
+    if (!best.has(kind) || (kind === "turns" && /:443(\?|$)/.test(url))) best.set(kind, url);
   }
-  return servers;
+  return entries
+    .map(({ urls, credential }) => ({ urls: [...new Set(urls)].filter((url) => best.get(kindOf(url)) === url), ...credential }))
+    .filter((server) => server.urls.length > 0);
 }
 
 export const hasTurn = (servers: readonly RTCIceServer[]): boolean =>

@@ -22,8 +22,8 @@ export function level(id: string): Signal<number | null> {
 
 export const pictures = new Pictures(byUrl((name) => `/api/thumbnails/${encodeURIComponent(name)}`), 1_000);
 
-/** Levels come five times a second, so ten seconds without anything is a dead connection. */
-const SILENCE = 10_000;
+/** Levels come five times a second, and the box says at least something every fifteen seconds. */
+const SILENCE = 20_000;
 
 /** A box that is only just up may not have everything to tell yet. */
 function whole(given: Partial<State>): State {

@@ -105,8 +105,19 @@ test("ice servers are read from an object and from an array", () => {
 test("ice entries that a browser would throw on or cannot use are left out", () => {
   assert.deepEqual(iceServers({ iceServers: { urls: ["turn:a", "http://x"], username: "", credential: "" } }), []);
   assert.deepEqual(iceServers({ iceServers: { urls: ["stun:a:53", "stun:a:3478"] } }), [{ urls: ["stun:a:3478"] }]);
-  const many = Array.from({ length: 9 }, (_, i) => `stun:s${i}`);
-  assert.equal(iceServers({ iceServers: [{ urls: many }] })[0]?.urls.length, 4);
+});
+
+test("of many ice servers one of each kind is used, with tls on 443", () => {
+  const urls = [
+    "stun:t.example:3478",
+    "turn:t.example:3478?transport=udp",
+    "turn:t.example:80?transport=udp",
+    "turn:t.example:3478?transport=tcp",
+    "turns:t.example:5349?transport=tcp",
+    "turns:t.example:443?transport=tcp",
+  ];
+  const used = iceServers({ iceServers: { urls, username: "u", credential: "c" } })[0]?.urls;
+  assert.deepEqual(used, [urls[0], urls[1], urls[3], urls[5]]);
 });
 
 test("relays are known by scheme and by candidate", () => {

@@ -132,7 +132,7 @@ function followTally(): void {
     headers: () => ({ authorization: `Bearer ${token}` }),
     // Without credentials: a box with a crew password must not make a guest's browser ask for it.
     credentials: "omit",
-    silence: 15_000,
+    silence: 40_000,
     onLink: (link) => {
       if (!link.up) tally.value = "none";
     },
