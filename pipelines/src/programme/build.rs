@@ -51,14 +51,12 @@ pub(super) fn build(
     let pipeline = gst::Pipeline::with_name("programme");
     clock::adopt(&pipeline);
     let caps = plan.mode.video_caps();
-    let compositor = make("compositor")?;
-    aggregate_live(&compositor, plan.mode.frame_nanos());
+    let compositor = aggregate_live("compositor", plan.mode.frame_nanos())?;
     compositor.set_property_from_str("background", "black");
     compositor.set_property("emit-signals", true);
     let filter = make("capsfilter")?;
     filter.set_property("caps", &caps);
-    let audiomixer = make("audiomixer")?;
-    aggregate_live(&audiomixer, AUDIO_LATENCY);
+    let audiomixer = aggregate_live("audiomixer", AUDIO_LATENCY)?;
     audiomixer.set_property("output-buffer-duration", 20_000_000u64);
     let audio_filter = make("capsfilter")?;
     audio_filter.set_property("caps", audio_caps());
@@ -132,13 +130,16 @@ impl Built {
     }
 }
 
-/// Makes an aggregator keep its own time, whatever its inputs do. The latency is set up front, so that a late input never
+/// An aggregator that keeps its own time, whatever its inputs do. The latency is set up front, so that a late input never
 /// redistributes it.
-fn aggregate_live(element: &gst::Element, latency: u64) {
-    element.set_property("force-live", true);
+fn aggregate_live(factory: &str, latency: u64) -> Result<gst::Element, PipelineError> {
+    make(factory)?;
+    let built = gst::ElementFactory::make(factory).property("force-live", true).build();
+    let element = built.map_err(|error| PipelineError::failed("programme", error))?;
     element.set_property("ignore-inactive-pads", true);
     element.set_property("min-upstream-latency", latency);
     element.set_property_from_str("start-time-selection", "zero");
+    Ok(element)
 }
 
 /// A source that is pushed into from anywhere and never waits: when nobody takes, its oldest buffer goes.
