@@ -70,6 +70,19 @@ export function fleetWords(state: string): { words: string; mood: Mood } {
   }
 }
 
+/** Who lets guests in through firewalls. Only STUN is not enough for the strict ones. */
+export function turnWords(provider: string | null | undefined, stale = false): { words: string; mood: Mood } {
+  switch ((provider ?? "").toLowerCase()) {
+    case "":
+    case "none":
+      return { words: "none", mood: "warn" };
+    case "stun":
+      return { words: "STUN only", mood: "warn" };
+    default:
+      return { words: sentence(provider) + (stale ? " (stale)" : ""), mood: stale ? "warn" : "good" };
+  }
+}
+
 const levels = ["normal", "previews slowed", "input previews off", "programme preset lowered"];
 
 /** What the governor is doing at a degradation level (0 to 3). */
