@@ -15,7 +15,8 @@ const signals: Record<string, [string, Mood]> = {
   stalled: ["No frames arriving", "warn"],
   failed: ["Failed", "bad"],
   free: ["Seat free", "idle"],
-  empty: ["Seat free", "idle"],
+  joining: ["Guest is joining", "busy"],
+  silent: ["No picture from the guest", "warn"],
 };
 
 /** What a signal state means, whether it is written NoCable, no_cable or no-cable. */

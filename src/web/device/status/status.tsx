@@ -79,7 +79,7 @@ function Facts({ box }: { box: State }) {
   const load = degradationWords(degradation.level);
   const relay = turnWords(turn.provider, turn.stale);
   const encoder = mixer.value?.encoder ?? programme.encoder ?? null;
-  const rejected = rejectedEncoders(mixer.value?.encoder?.rejected);
+  const rejected = rejectedEncoders(encoder?.rejected);
   const longest = mixer.value?.stats?.longest_gap_ms;
   return (
     <div class="facts">
