@@ -1,6 +1,25 @@
 //! `r58 ctl`: an operator's command line against a fleet server.
+//!
+//! `login` keeps a session in the user's configuration directory (mode 0600); every other command uses it, renews it
+//! when it has expired, or signs in anew when `--email` is given. Exit codes: 0 done, 1 the fleet or the device refused
+//! or the command failed, 2 wrong usage, 3 the server cannot be reached, 4 not signed in or not allowed.
 
+mod client;
+mod output;
+mod session;
+mod watch;
+
+use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use self::client::{Client, CtlError};
+use self::output::Output;
+
+/// How long `send --wait` waits unless told otherwise, in seconds.
+const WAIT_SECONDS: u64 = 60;
 
 /// Arguments of `r58 ctl`.
 #[derive(Debug, clap::Args)]
@@ -8,9 +27,301 @@ pub struct Args {
     /// Address of the fleet server.
     #[arg(long, env = "R58_FLEET_URL", default_value = "http://127.0.0.1:8180", global = true)]
     pub url: String,
+    /// An access token, instead of the kept session.
+    #[arg(long, env = "R58_FLEET_TOKEN", hide_env_values = true, global = true)]
+    token: Option<String>,
+    /// Sign in as this user for this command; the password comes from R58_FLEET_PASSWORD or is asked for.
+    #[arg(long, env = "R58_FLEET_EMAIL", global = true)]
+    email: Option<String>,
+    /// Answer in JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Sign in and keep the session.
+    Login,
+    /// End the kept session.
+    Logout,
+    /// Say who is signed in.
+    Whoami,
+    /// List devices.
+    Devices {
+        /// Only those that are `online`, `offline` or `decommissioned`.
+        #[arg(long)]
+        status: Option<String>,
+        /// Only those whose identifier, name, place or tag holds this.
+        #[arg(long)]
+        search: Option<String>,
+    },
+    /// Show one device in full.
+    Device {
+        /// The device.
+        device: String,
+    },
+    /// Send a command to a device.
+    Send {
+        /// The device.
+        device: String,
+        /// take, scene, restart_service, reboot, config or identify.
+        op: String,
+        /// Arguments: one JSON object, or `key=value` pairs.
+        args: Vec<String>,
+        /// Wait until the command has ended.
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait, in seconds.
+        #[arg(long, default_value_t = WAIT_SECONDS)]
+        wait_seconds: u64,
+        /// Not to be begun after so many seconds from now; an hour unless given.
+        #[arg(long)]
+        expires_in: Option<u32>,
+    },
+    /// Show a device's commands.
+    Commands {
+        /// The device.
+        device: String,
+    },
+    /// Cancel a command.
+    Cancel {
+        /// The command.
+        id: String,
+    },
+    /// Show what happens, until interrupted.
+    Watch {
+        /// Only this device.
+        #[arg(long)]
+        device: Option<String>,
+    },
+    /// Have a command signed, to be published by hand (retained, QoS 1).
+    Sign {
+        /// The device.
+        device: String,
+        /// The operation.
+        op: String,
+        /// Arguments: one JSON object, or `key=value` pairs.
+        args: Vec<String>,
+        /// Not to be begun after so many seconds from now; an hour unless given.
+        #[arg(long)]
+        expires_in: Option<u32>,
+    },
+    /// Make a one-time code with which a box enrols itself.
+    Enrol {
+        /// For whom it is.
+        #[arg(long)]
+        note: Option<String>,
+        /// Life in seconds.
+        #[arg(long)]
+        expires_in: Option<u32>,
+    },
 }
 
 /// Runs one command and answers with the process's exit code.
-pub async fn run(_args: Args) -> ExitCode {
-    ExitCode::SUCCESS
+pub async fn run(args: Args) -> ExitCode {
+    let output = Output { json: args.json };
+    match execute(args, output).await {
+        Ok(code) => code,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
+    let mut client = Client::new(&args.url)?;
+    if let Command::Login = args.command {
+        let email = match args.email {
+            Some(email) => email,
+            None => ask("email: ", false)?,
+        };
+        client.sign_in(&email, &password()?).await?;
+        let user = client.get("/auth/me").await?;
+        client.keep_session()?;
+        output.show(&user, || format!("signed in as {}", word(&user, "email")));
+        return Ok(ExitCode::SUCCESS);
+    }
+    match (args.token, args.email) {
+        (Some(token), _) => client.use_token(token),
+        (None, Some(email)) => client.sign_in(&email, &password()?).await?,
+        (None, None) => client.take_up_session()?,
+    }
+    match args.command {
+        Command::Login => {}
+        Command::Logout => {
+            client.sign_out().await?;
+            output.show(&json!({"signed_out": true}), || "signed out".into());
+        }
+        Command::Whoami => {
+            let user = client.get("/auth/me").await?;
+            output
+                .show(&user, || format!("{} ({}, {})", word(&user, "email"), word(&user, "role"), word(&user, "org")));
+        }
+        Command::Devices { status, search } => {
+            let devices = client.all("/devices", &[("status", status), ("search", search)]).await?;
+            output.devices(&devices);
+        }
+        Command::Device { device } => {
+            let device = client.get(&format!("/devices/{}", segment(&device))).await?;
+            output.document(&device);
+        }
+        Command::Send { device, op, args, wait, wait_seconds, expires_in } => {
+            let body = command_body(&op, &args, expires_in, false)?;
+            let command = client.post(&format!("/devices/{}/commands", segment(&device)), &body).await?;
+            if !wait {
+                output.command(&command);
+                return Ok(ExitCode::SUCCESS);
+            }
+            return finished(&mut client, output, command, Duration::from_secs(wait_seconds)).await;
+        }
+        Command::Commands { device } => {
+            let page = client.get(&format!("/devices/{}/commands?page_size=50", segment(&device))).await?;
+            output.commands(&page);
+        }
+        Command::Cancel { id } => {
+            let command = client.post(&format!("/commands/{}/cancel", segment(&id)), &json!({})).await?;
+            output.command(&command);
+        }
+        Command::Watch { device } => watch::run(&mut client, output, device.as_deref()).await?,
+        Command::Sign { device, op, args, expires_in } => {
+            let body = command_body(&op, &args, expires_in, true)?;
+            let command = client.post(&format!("/devices/{}/commands", segment(&device)), &body).await?;
+            output.signed(&command);
+        }
+        Command::Enrol { note, expires_in } => {
+            let body = json!({"note": note, "expires_in_seconds": expires_in});
+            let code = client.post("/enrolment-codes", &body).await?;
+            output.show(&code, || format!("{} (good until {})", word(&code, "code"), word(&code, "expires_at")));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for a command's end; success only when it succeeded.
+async fn finished(
+    client: &mut Client,
+    output: Output,
+    command: Value,
+    patience: Duration,
+) -> Result<ExitCode, CtlError> {
+    let id = word(&command, "id").to_owned();
+    let waited = tokio::time::timeout(patience, watch::until_finished(client, output, &id)).await;
+    let command = match waited {
+        Ok(ended) => ended?,
+        Err(_) => {
+            let seconds = patience.as_secs();
+            return Err(CtlError::Refused(format!("the command {id} has not ended within {seconds} s; it goes on")));
+        }
+    };
+    output.command(&command);
+    Ok(if word(&command, "state") == "succeeded" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `{type, payload, ..}` from the command line.
+fn command_body(op: &str, args: &[String], expires_in: Option<u32>, draft: bool) -> Result<Value, CtlError> {
+    let mut body = json!({"type": op, "payload": payload(args)?});
+    if draft {
+        body["draft"] = Value::Bool(true);
+    }
+    if let Some(seconds) = expires_in {
+        let at = chrono::Utc::now() + chrono::Duration::seconds(i64::from(seconds));
+        body["expires_at"] = json!(at);
+    }
+    Ok(body)
+}
+
+/// One JSON object, or `key=value` pairs whose values are JSON where they read as JSON, else text.
+fn payload(args: &[String]) -> Result<Value, CtlError> {
+    if let [one] = args
+        && one.trim_start().starts_with('{')
+    {
+        return serde_json::from_str(one)
+            .map_err(|error| CtlError::Usage(format!("the arguments are not JSON: {error}")));
+    }
+    let mut fields = Map::new();
+    for arg in args {
+        let Some((key, value)) = arg.split_once('=') else {
+            return Err(CtlError::Usage(format!("'{arg}' is neither key=value nor a JSON object")));
+        };
+        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        fields.insert(key.to_owned(), value);
+    }
+    Ok(Value::Object(fields))
+}
+
+/// A word of a document, empty where it has none.
+fn word<'a>(document: &'a Value, name: &str) -> &'a str {
+    document.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A path segment, percent-encoded but for the letters of names (RFC 3986, section 2.3).
+fn segment(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+fn password() -> Result<String, CtlError> {
+    match std::env::var("R58_FLEET_PASSWORD") {
+        Ok(password) => Ok(password),
+        Err(_) => ask("password: ", true),
+    }
+}
+
+/// Asks on the terminal; what is piped in is read without asking.
+fn ask(question: &str, hidden: bool) -> Result<String, CtlError> {
+    let failed = |error: std::io::Error| CtlError::Usage(format!("nothing can be read: {error}"));
+    let mut text = String::new();
+    if !std::io::stdin().is_terminal() {
+        // Byte by byte up to the line's end, so that the next question finds the rest.
+        let mut stdin = std::io::stdin().lock();
+        let mut byte = [0];
+        let mut line = Vec::new();
+        while stdin.read(&mut byte).map_err(failed)? == 1 && byte[0] != b'\n' {
+            line.push(byte[0]);
+        }
+        text = String::from_utf8_lossy(&line).into_owned();
+    } else {
+        eprint!("{question}");
+        std::io::stderr().flush().map_err(failed)?;
+        let quiet = hidden.then(session::Quiet::new).flatten();
+        std::io::stdin().read_line(&mut text).map_err(failed)?;
+        if quiet.is_some() {
+            eprintln!();
+        }
+    }
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(CtlError::Usage(format!("nothing was given for {}", question.trim_end_matches(": ")))),
+        text => Ok(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_an_object_or_pairs() {
+        let words = |words: &[&str]| payload(&words.iter().map(|word| word.to_string()).collect::<Vec<_>>());
+        assert_eq!(words(&[]).unwrap(), json!({}));
+        assert_eq!(words(&[r#"{"scene":"quad"}"#]).unwrap(), json!({"scene": "quad"}));
+        assert_eq!(
+            words(&["scene=quad", "duration_ms=500", "kind=mix"]).unwrap(),
+            json!({"scene": "quad", "duration_ms": 500, "kind": "mix"})
+        );
+        assert!(words(&["quad"]).is_err());
+        assert!(words(&["{quad"]).is_err());
+    }
+
+    #[test]
+    fn names_stay_inside_their_path_segment() {
+        assert_eq!(segment("box-1"), "box-1");
+        assert_eq!(segment("../users?x"), "..%2Fusers%3Fx");
+    }
 }

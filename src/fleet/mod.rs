@@ -1,16 +1,58 @@
-//! The fleet server: database, API, pages, and the desk that sends commands to boxes.
+//! The fleet server: database, API, pages, and the actors between database and broker.
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | `store/` | the database: one file a table family, and `apply`, which Ingest writes through |
+//! | `auth/` | passwords, tokens, roles, lock-out |
+//! | `api/` | the REST interface, one file a resource, and its description |
+//! | `push` | live updates to dashboards |
+//! | `broker` | embedded or remote broker, Ingest and CommandDesk on it |
+//! | `turn` | ICE servers for boxes |
 //!
 //! [`start`] brings it up from a [`FleetPlan`] and answers with a [`FleetHandle`]; nothing here reads a
 //! configuration file or the environment.
 
+pub mod api;
+pub mod auth;
+mod broker;
 mod error;
-pub mod store;
+pub mod keys;
 pub mod plan;
+pub mod push;
+pub mod state;
+pub mod store;
+pub mod turn;
 
 pub use error::{ErrorKind, FleetError};
 pub use plan::{AccessPlan, BrokerPlan, BrokerTls, FleetPlan, TurnPlan};
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpServer, middleware, web};
+use chrono::Utc;
+use r58_actors::supervision::ActorReport;
+use tokio::task::JoinHandle;
+use ulid::Ulid;
+
+use self::auth::{Lockout, Role, password, secret};
+use self::broker::BrokerDesk;
+use self::keys::Keys;
+use self::push::Hub;
+use self::state::Fleet;
+use self::store::{Actor, NewUser, Store};
+use self::turn::TurnDesk;
+
+/// The organization made at the first start.
+pub const DEFAULT_ORG: &str = "default";
+/// Threads that serve HTTP; the work is the database's.
+const WORKERS: usize = 2;
+/// Requests under way get this long at a stop.
+const DRAIN_SECONDS: u64 = 2;
+/// A client has this long to send its request's head.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
 
 /// The administrator made at the first start of a database, to be shown once.
 #[derive(Clone)]
@@ -29,23 +71,155 @@ pub struct FleetHandle {
     pub broker: Option<SocketAddr>,
     /// The administrator, if this start made one.
     pub first_start: Option<GeneratedAdmin>,
+    fleet: web::Data<Fleet>,
+    desk: BrokerDesk,
+    http: ServerHandle,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl FleetHandle {
     /// Makes a one-time code with which a box enrols itself in the default organization; it is valid for an hour.
+    ///
+    /// # Errors
+    /// Those of the database.
     pub async fn create_enrolment_code(&self) -> Result<String, FleetError> {
-        Err(FleetError::Bug("the server is not wired yet".into()))
+        Ok(api::enrolment::code_for_companion(&self.fleet.store, DEFAULT_ORG).await?)
     }
 
-    /// Stops the server: no new requests, pending writes committed, broker last. Bounded by five seconds.
-    pub async fn stop(self) {}
+    /// The server's own actors.
+    pub fn actors(&self) -> Vec<ActorReport> {
+        self.desk.actors()
+    }
+
+    /// The database, for measurements that stand beside the server.
+    pub fn store(&self) -> Store {
+        self.fleet.store.clone()
+    }
+
+    /// Stops the server: no new requests, actors put down, database closed, broker last. Bounded by five seconds.
+    pub async fn stop(self) {
+        self.fleet.hub.close();
+        self.http.stop(true).await;
+        for task in self.tasks {
+            // They end by themselves once the hub is closed.
+            let _ = task.await;
+        }
+        self.desk.stop().await;
+        self.fleet.store.close().await;
+    }
 }
 
-/// Starts the fleet server and returns when it answers.
+/// Starts the fleet server and returns when it answers. Must be called within an actix system.
 ///
 /// # Errors
 /// Says in one sentence what is in the way: a port that is taken, a directory that is not writable, a database
-/// that is locked.
-pub async fn start(_plan: FleetPlan) -> Result<FleetHandle, FleetError> {
-    Err(FleetError::Bug("the server is not wired yet".into()))
+/// that is locked. Nothing is left half up.
+pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
+    let unusable = |error: std::io::Error| FleetError::Path {
+        path: plan.state_dir.display().to_string(),
+        reason: error.to_string(),
+    };
+    std::fs::create_dir_all(&plan.state_dir).map_err(unusable)?;
+    let listener = listen(plan.listen)?;
+    let addr = listener.local_addr().map_err(|error| refused(plan.listen, &error))?;
+    let keys = Keys::load_or_create(&plan.state_dir)?;
+    let turn = TurnDesk::new(&plan.turn)?;
+    let store = Store::open(plan.database_url.as_deref(), &plan.state_dir).await?;
+    let first_start = match prepare(&store, &plan.access).await {
+        Ok(first_start) => first_start,
+        Err(error) => {
+            store.close().await;
+            return Err(error);
+        }
+    };
+    let hub = Hub::default();
+    let desk = match BrokerDesk::start(&plan, &store).await {
+        Ok(desk) => desk,
+        Err(error) => {
+            store.close().await;
+            return Err(error);
+        }
+    };
+    let public_url = plan.public_url.as_deref().map(|url| url.trim_end_matches('/').to_owned());
+    let fleet = web::Data::new(Fleet {
+        store: store.clone(),
+        keys,
+        hub: hub.clone(),
+        thumbnails: desk.thumbnails(),
+        turn,
+        public_url: public_url.unwrap_or_else(|| format!("http://{addr}")),
+        mqtt_url: desk.mqtt_url(),
+        broker: desk.side(),
+        started: Instant::now(),
+        sign_ins: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
+        enrolments: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
+        access: plan.access,
+    });
+    let served = async {
+        fleet.note_key().await?;
+        serve(listener, fleet.clone())
+    };
+    let http = match served.await {
+        Ok(http) => http,
+        Err(error) => {
+            desk.stop().await;
+            store.close().await;
+            return Err(error);
+        }
+    };
+    let tasks = vec![tokio::spawn(hub.clone().run(store)), tokio::spawn(broker::bridge(desk.events(), hub))];
+    tracing::info!(%addr, broker = %fleet.mqtt_url, "fleet server is up");
+    Ok(FleetHandle { addr, broker: desk.addr(), first_start, fleet, desk, http, tasks })
+}
+
+fn refused(addr: SocketAddr, error: &std::io::Error) -> FleetError {
+    FleetError::Listen { addr: addr.to_string(), reason: error.to_string() }
+}
+
+fn listen(addr: SocketAddr) -> Result<TcpListener, FleetError> {
+    let listener = TcpListener::bind(addr).map_err(|error| refused(addr, &error))?;
+    listener.set_nonblocking(true).map_err(|error| refused(addr, &error))?;
+    Ok(listener)
+}
+
+fn serve(listener: TcpListener, fleet: web::Data<Fleet>) -> Result<ServerHandle, FleetError> {
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(fleet.clone())
+            .wrap(middleware::Compress::default())
+            .wrap(middleware::from_fn(api::gate::gate))
+            .configure(api::configure)
+    })
+    .workers(WORKERS)
+    .client_request_timeout(HEAD_WITHIN)
+    .shutdown_timeout(DRAIN_SECONDS)
+    .disable_signals()
+    .listen(listener)
+    .map_err(|error| FleetError::Bug(error.to_string()))?
+    .run();
+    let handle = server.handle();
+    tokio::spawn(server);
+    Ok(handle)
+}
+
+/// Makes what an empty database needs: the default organization and its administrator.
+async fn prepare(store: &Store, access: &AccessPlan) -> Result<Option<GeneratedAdmin>, FleetError> {
+    let now = Utc::now();
+    store.ensure_organization(DEFAULT_ORG, "Default", now).await?;
+    if store.count_users().await? > 0 {
+        return Ok(None);
+    }
+    let password = access.admin_password.clone().unwrap_or_else(secret::password);
+    let password_hash = password::hash(password.clone())
+        .await
+        .ok_or_else(|| FleetError::Bug("the administrator's password could not be hashed".into()))?;
+    let user = NewUser {
+        id: Ulid::new().to_string(),
+        email: access.admin_email.to_lowercase(),
+        name: "Administrator".into(),
+        role: Role::Admin.as_str().into(),
+        password_hash,
+    };
+    let email = store.create_user(&Actor::server(DEFAULT_ORG), user, now).await?.email;
+    Ok(Some(GeneratedAdmin { email, password }))
 }

@@ -43,6 +43,11 @@ impl StoreError {
             Self::Bug(_) => ErrorKind::Bug,
         }
     }
+
+    /// Names what is there already, if that is what is wrong.
+    pub(super) fn conflict(self, what: &'static str) -> Self {
+        if matches!(self, Self::Conflict(_)) { Self::Conflict(what) } else { self }
+    }
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -63,7 +68,9 @@ impl From<sqlx::Error> for StoreError {
         }
         match error {
             sqlx::Error::PoolTimedOut => Self::Busy,
-            sqlx::Error::Io(_) | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => Self::Unavailable(error.to_string()),
+            sqlx::Error::Io(_) | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+                Self::Unavailable(error.to_string())
+            }
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Corrupt("row"),
             other => Self::Bug(other.to_string()),
         }

@@ -1,0 +1,92 @@
+//! Live updates as server-sent events, read with `fetch`, so that the token travels in a header.
+
+use std::time::Duration;
+
+use actix_web::{HttpResponse, web};
+use bytes::Bytes;
+use chrono::Utc;
+use futures_util::stream;
+use serde_json::json;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+
+use super::problem::ProblemBody;
+use super::resource;
+use crate::fleet::auth::{Session, Viewer};
+use crate::fleet::push::{MISSED, Update};
+use crate::fleet::state::Fleet;
+use crate::problem::Answer;
+
+/// A line that keeps proxies from closing a quiet stream; they are known to wait 30 s and more.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+pub(super) fn configure(config: &mut web::ServiceConfig) {
+    config.service(resource("/events", "GET").route(web::get().to(events)));
+}
+
+/// Server-sent events: `hello` first, then `device` with a card, `command` with a command, `thumbnail` with
+/// {device_id, name, seq}. The stream ends with the access token, and when its reader is so slow that updates were
+/// lost; who connects again should read everything anew.
+#[utoipa::path(get, path = "/api/v1/events", tag = "events", security(("user" = [])), responses(
+    (status = 200, content_type = "text/event-stream", body = String), (status = 401, body = ProblemBody),
+    (status = 503, body = ProblemBody)))]
+pub async fn events(fleet: web::Data<Fleet>, caller: Viewer) -> Answer {
+    let left = (caller.expires_at - Utc::now()).to_std().unwrap_or_default();
+    let now = Instant::now();
+    let mut keep_alive = interval_at(now + KEEP_ALIVE, KEEP_ALIVE);
+    keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let listener = Listener {
+        greet: true,
+        updates: fleet.hub.listen(),
+        closed: fleet.hub.closed(),
+        keep_alive,
+        ends: now + left,
+        session: caller.0,
+    };
+    let lines = stream::unfold(listener, |mut listener| async move {
+        let line = listener.next().await?;
+        Some((Ok::<Bytes, actix_web::Error>(line), listener))
+    });
+    Ok(HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header(("Cache-Control", "no-store"))
+        .insert_header(("X-Accel-Buffering", "no"))
+        .streaming(lines))
+}
+
+struct Listener {
+    /// Nothing was said yet.
+    greet: bool,
+    updates: broadcast::Receiver<Update>,
+    closed: watch::Receiver<bool>,
+    keep_alive: Interval,
+    ends: Instant,
+    session: Session,
+}
+
+impl Listener {
+    async fn next(&mut self) -> Option<Bytes> {
+        if std::mem::take(&mut self.greet) {
+            let (org, role) = (&self.session.org, self.session.role);
+            let hello = json!({"server_time": Utc::now(), "org": org, "role": role});
+            return Some(format!("event: hello\ndata: {hello}\n\n").into());
+        }
+        loop {
+            let update = tokio::select! {
+                _ = self.closed.wait_for(|closed| *closed) => return None,
+                () = sleep_until(self.ends) => return None,
+                _ = self.keep_alive.tick() => return Some(Bytes::from_static(b": still here\n\n")),
+                update = self.updates.recv() => update,
+            };
+            match update {
+                Ok(update) if *update.org == *self.session.org => {
+                    return Some(format!("event: {}\ndata: {}\n\n", update.event, update.data).into());
+                }
+                Ok(update) if update.event != MISSED => {}
+                // What was missed cannot be told any more: the reader comes again and reads everything.
+                Ok(_) | Err(RecvError::Lagged(_) | RecvError::Closed) => return None,
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The REST interface under `/api/v1`, one file a resource, and what stands beside it.
+//!
+//! | file | paths |
+//! |---|---|
+//! | `auth` | /api/v1/auth/... |
+//! | `users` | /api/v1/users... |
+//! | `enrolment` | /api/v1/enrolment-codes..., /api/v1/devices/register |
+//! | `devices` | /api/v1/devices, /api/v1/devices/{id}, .../rotate-token |
+//! | `heartbeats` | /api/v1/devices/{id}/heartbeats, .../metrics |
+//! | `commands` | /api/v1/devices/{id}/commands, /api/v1/commands/{id}... |
+//! | `thumbnails` | /api/v1/devices/{id}/thumbnails/{name} |
+//! | `events` | /api/v1/events |
+//! | `public` | /health, /turn-credentials, /openapi.json |
+//! | `pages` | everything else that is a page |
+
+pub mod auth;
+pub mod commands;
+pub mod devices;
+pub mod enrolment;
+pub mod events;
+pub mod gate;
+pub mod heartbeats;
+pub mod input;
+pub mod openapi;
+pub mod pages;
+pub mod paging;
+pub mod problem;
+pub mod public;
+pub mod thumbnails;
+pub mod users;
+
+use actix_web::http::StatusCode;
+use actix_web::{Resource, web};
+
+use crate::problem::{Problem, extractors, no_such_path};
+
+/// Largest body of any request, in bytes.
+const BODY_LIMIT: usize = crate::problem::JSON_LIMIT;
+
+/// Everything this server answers to.
+pub fn configure(config: &mut web::ServiceConfig) {
+    extractors(config);
+    config.app_data(web::PayloadConfig::new(BODY_LIMIT));
+    config.service(
+        web::scope("/api/v1")
+            .configure(auth::configure)
+            .configure(users::configure)
+            .configure(enrolment::configure)
+            .configure(heartbeats::configure)
+            .configure(commands::configure)
+            .configure(thumbnails::configure)
+            .configure(events::configure)
+            .configure(devices::configure)
+            .default_service(web::to(no_such_path)),
+    );
+    config.configure(public::configure).configure(pages::configure);
+    config.default_service(web::to(no_such_path));
+}
+
+/// A path with the methods that it answers to; all others are 405 with `Allow` (RFC 9110, section 15.5.6).
+fn resource(path: &str, allow: &'static str) -> Resource {
+    web::resource(path).default_service(web::to(move || async move {
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("this path answers to {allow}"));
+        Err::<actix_web::HttpResponse, _>(problem.header("Allow", allow))
+    }))
+}

@@ -1,0 +1,65 @@
+//! The API's description, made from the handlers themselves.
+
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use super::{auth, commands, devices, enrolment, events, heartbeats, public, thumbnails, users};
+
+/// The description.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "R58 fleet", description = "Every error is application/problem+json (RFC 9457)."),
+    paths(
+        auth::login, auth::refresh, auth::logout, auth::me,
+        users::list, users::create, users::get, users::change, users::delete, users::reset_password,
+        enrolment::create, enrolment::list, enrolment::delete, enrolment::register,
+        devices::list, devices::get, devices::change, devices::decommission, devices::rotate_token,
+        heartbeats::list, heartbeats::metrics,
+        commands::create, commands::list, commands::get, commands::cancel,
+        thumbnails::get, events::events, public::health, public::turn_credentials,
+    ),
+    modifiers(&Schemes, &Problems)
+)]
+pub struct Description;
+
+struct Schemes;
+
+impl Modify for Schemes {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let components = openapi.components.get_or_insert_default();
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        components.add_security_scheme("user", SecurityScheme::Http(bearer));
+        for (name, header) in [("device_id", "X-Device-Id"), ("device_token", "X-Device-Token")] {
+            components.add_security_scheme(name, SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(header))));
+        }
+    }
+}
+
+struct Problems;
+
+impl Modify for Problems {
+    /// Errors have a media type of their own; said here once instead of at every answer. Every path may also fail for
+    /// reasons that are not its own: a full disk (507), a mistake (500), a foreign page (403).
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        for item in openapi.paths.paths.values_mut() {
+            let operations = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
+            for operation in operations.into_iter().flatten() {
+                let template = operation.responses.responses.get("503").cloned();
+                if let Some(problem) = template {
+                    for status in ["500", "507", "403"] {
+                        operation.responses.responses.entry(status.into()).or_insert_with(|| problem.clone());
+                    }
+                }
+                for (status, response) in &mut operation.responses.responses {
+                    let utoipa::openapi::RefOr::T(response) = response else { continue };
+                    if !status.starts_with(['4', '5']) {
+                        continue;
+                    }
+                    if let Some(content) = response.content.shift_remove("application/json") {
+                        response.content.insert("application/problem+json".into(), content);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The server's side of the broker: the embedded one or somebody else's, and the actors that work on it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use r58_actors::ingest::desk::{CommandDesk, DeskSettings, LookAtCommands};
+use r58_actors::ingest::store::FleetStore;
+use r58_actors::ingest::{FleetEvent, Ingest, IngestSettings, ThumbnailShelf};
+use r58_actors::supervision::{ActorReport, Door, Duty, House, HouseSettings};
+use r58_mqtt::broker::{Authenticate, BrokerSettings, EmbeddedBroker, Role, TlsFiles, Verdict};
+use r58_mqtt::session::SessionSettings;
+use tokio::sync::{RwLock, broadcast};
+use ulid::Ulid;
+
+use super::auth::{device, secret};
+use super::push::Hub;
+use super::state::BrokerSide;
+use super::store::Store;
+use super::{BrokerPlan, FleetError, FleetPlan};
+
+/// User name of the server's own clients; no organization can be called so.
+const FLEET_USER: &str = "$fleet";
+/// Events that a slow dashboard feed may be behind.
+const EVENTS: usize = 4_096;
+/// The actors have this long to end.
+const RETIRE_WITHIN: Duration = Duration::from_secs(3);
+
+/// Lets the server's own clients in by this start's password, and devices by their token.
+struct Gatekeeper {
+    store: Store,
+    own_password: String,
+}
+
+#[async_trait]
+impl Authenticate for Gatekeeper {
+    async fn authenticate(&self, username: &str, client_id: &str, password: &[u8]) -> Verdict {
+        let Ok(password) = std::str::from_utf8(password) else { return Verdict::Denied };
+        if username == FLEET_USER {
+            let good = secret::equal(&secret::hash(password), &secret::hash(&self.own_password));
+            return if good { Verdict::Allowed(Role::Fleet) } else { Verdict::Denied };
+        }
+        match device::check_token(&self.store, client_id, password).await {
+            Ok(Some(org)) if org == username => Verdict::Allowed(Role::Device { org, dev: client_id.to_owned() }),
+            Ok(_) => Verdict::Denied,
+            Err(error) => {
+                tracing::warn!(%error, device = client_id, "a device's token could not be checked");
+                Verdict::Denied
+            }
+        }
+    }
+}
+
+/// What handlers reach of it.
+struct Side {
+    look: Door<LookAtCommands>,
+    embedded: Embedded,
+}
+
+/// The embedded broker while it runs.
+type Embedded = Arc<RwLock<Option<EmbeddedBroker>>>;
+
+#[async_trait]
+impl BrokerSide for Side {
+    fn commands_changed(&self) {
+        // A refused poke costs a second at most: the desk looks by itself.
+        let _ = self.look.try_send(LookAtCommands);
+    }
+
+    async fn disconnect(&self, device: &str) {
+        if let Some(broker) = &*self.embedded.read().await {
+            broker.disconnect(device).await;
+        }
+    }
+}
+
+/// Broker and actors of one server.
+pub(super) struct BrokerDesk {
+    embedded: Embedded,
+    addr: Option<SocketAddr>,
+    mqtt_url: String,
+    house: House,
+    look: Door<LookAtCommands>,
+    shelf: ThumbnailShelf,
+    events: broadcast::Sender<FleetEvent>,
+}
+
+impl BrokerDesk {
+    /// Starts the embedded broker, if the plan has one, and the actors.
+    pub async fn start(plan: &FleetPlan, store: &Store) -> Result<Self, FleetError> {
+        let own_password = secret::token();
+        let (embedded, url, mqtt_url, username, password) = match &plan.broker {
+            BrokerPlan::Embedded { listen, tls, public_url } => {
+                let mut settings = BrokerSettings::new(plan.state_dir.join("broker"));
+                settings.listen = *listen;
+                settings.tls = tls.as_ref().map(|tls| TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() });
+                let keeper = Gatekeeper { store: store.clone(), own_password: own_password.clone() };
+                let started =
+                    tokio::task::spawn_blocking(move || EmbeddedBroker::start(settings, Arc::new(keeper))).await;
+                let broker = started
+                    .map_err(|error| FleetError::Bug(error.to_string()))?
+                    .map_err(|error| FleetError::Broker(error.to_string()))?;
+                let scheme = if tls.is_some() { "mqtts" } else { "mqtt" };
+                let url = format!("{scheme}://{}", broker.addr());
+                let told = public_url.clone().unwrap_or_else(|| url.clone());
+                (Some(broker), url, told, FLEET_USER.to_owned(), own_password)
+            }
+            BrokerPlan::Url { url, username, password, public_url } => {
+                let told = public_url.clone().unwrap_or_else(|| url.clone());
+                let user = username.clone().unwrap_or_default();
+                (None, url.clone(), told, user, password.clone().unwrap_or_default())
+            }
+        };
+        let (events, _) = broadcast::channel(EVENTS);
+        let rows: Arc<dyn FleetStore> = Arc::new(store.clone());
+        let house = House::open(HouseSettings::default());
+        let session = |name: &str| {
+            let client = format!("fleet-{name}-{}", Ulid::new().to_string().to_lowercase());
+            SessionSettings::new(url.clone(), client, username.clone(), password.clone())
+        };
+        let desk = DeskSettings { session: session("desk"), store: rows.clone(), events: events.clone() };
+        let desk = house.engage(Duty::new("desk", "command desk"), move |life| CommandDesk::new(life, desk.clone()));
+        let look: Door<LookAtCommands> = desk.door();
+        let mut ingest = IngestSettings::new(session("ingest"), rows, events.clone());
+        ingest.desk = Some(look.clone());
+        let shelf = ingest.shelf.clone();
+        house.engage(Duty::new("ingest", "ingest"), move |life| Ingest::new(life, ingest.clone()));
+        let addr = embedded.as_ref().map(EmbeddedBroker::addr);
+        Ok(Self { embedded: Arc::new(RwLock::new(embedded)), addr, mqtt_url, house, look, shelf, events })
+    }
+
+    /// Where the embedded broker listens.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.addr
+    }
+
+    /// What boxes are told.
+    pub fn mqtt_url(&self) -> String {
+        self.mqtt_url.clone()
+    }
+
+    /// Latest pictures.
+    pub fn thumbnails(&self) -> ThumbnailShelf {
+        self.shelf.clone()
+    }
+
+    /// What changed in the database.
+    pub fn events(&self) -> broadcast::Receiver<FleetEvent> {
+        self.events.subscribe()
+    }
+
+    /// For handlers.
+    pub fn side(&self) -> Arc<dyn BrokerSide> {
+        Arc::new(Side { look: self.look.clone(), embedded: self.embedded.clone() })
+    }
+
+    /// The actors.
+    pub fn actors(&self) -> Vec<ActorReport> {
+        self.house.reports()
+    }
+
+    /// Puts the actors down, then the broker.
+    pub async fn stop(self) {
+        let stuck = self.house.stop(RETIRE_WITHIN).await;
+        if !stuck.is_empty() {
+            tracing::warn!(?stuck, "actors did not end in time");
+        }
+        if let Some(broker) = self.embedded.write().await.take()
+            && tokio::task::spawn_blocking(move || broker.stop()).await.is_err()
+        {
+            tracing::warn!("the broker did not stop in order");
+        }
+    }
+}
+
+/// Passes what Ingest and CommandDesk changed on to the dashboards, until the hub is closed.
+pub(super) async fn bridge(mut events: broadcast::Receiver<FleetEvent>, hub: Hub) {
+    let mut closed = hub.closed();
+    loop {
+        let event = tokio::select! {
+            _ = closed.wait_for(|closed| *closed) => return,
+            event = events.recv() => event,
+        };
+        match event {
+            Ok(FleetEvent::Device(device)) => hub.devices_changed([&device]),
+            Ok(FleetEvent::Command { device, id }) => hub.command_changed(device.org.as_str(), id.as_str()),
+            Ok(FleetEvent::Thumbnail { device, name, seq }) => {
+                hub.picture_came(device.org.as_str(), device.device.as_str(), name.as_str(), seq);
+            }
+            Err(broadcast::error::RecvError::Lagged(_)) => hub.missed(),
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}

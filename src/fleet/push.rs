@@ -1,0 +1,176 @@
+//! Live updates: what changed is noted here, read back from the database, and told to everyone who listens.
+//!
+//! Notes are collected for a moment, so that a device that changes ten times in it costs one query and one card, and
+//! with nobody listening they cost nothing. What is pushed is always what the database holds.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use r58_mqtt::DeviceAddress;
+use serde::Serialize;
+use tokio::sync::{Notify, broadcast, watch};
+
+use super::api::commands::CommandAnswer;
+use super::api::devices::card::DeviceCard;
+use super::store::{DeviceFilter, Store, StoreError};
+
+/// Updates that a slow listener may be behind before it has to read everything again.
+const BACKLOG: usize = 1_024;
+/// Time for which notes are collected.
+const GATHER: Duration = Duration::from_millis(100);
+/// Devices read in one query.
+const AT_ONCE: usize = 200;
+
+/// Ends the streams of every organization, so that their readers read everything anew.
+pub const MISSED: &str = "missed";
+
+/// One update for the listeners of an organization.
+#[derive(Debug, Clone)]
+pub struct Update {
+    /// Only its own users hear of it.
+    pub org: Arc<str>,
+    /// `device`, `command` or `thumbnail`.
+    pub event: &'static str,
+    /// JSON in one line.
+    pub data: Arc<str>,
+}
+
+#[derive(Default)]
+struct Notes {
+    devices: BTreeSet<(String, String)>,
+    commands: BTreeSet<(String, String)>,
+}
+
+struct Inner {
+    notes: Mutex<Notes>,
+    noted: Notify,
+    updates: broadcast::Sender<Update>,
+    closed: watch::Sender<bool>,
+}
+
+/// Where changes are noted and updates come out. Cheap to clone.
+#[derive(Clone)]
+pub struct Hub {
+    inner: Arc<Inner>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        let inner = Inner {
+            notes: Mutex::default(),
+            noted: Notify::new(),
+            updates: broadcast::channel(BACKLOG).0,
+            closed: watch::channel(false).0,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+}
+
+/// A picture that came in.
+#[derive(Debug, Serialize)]
+struct ThumbnailNote<'a> {
+    device_id: &'a str,
+    name: &'a str,
+    seq: u64,
+}
+
+impl Hub {
+    /// Listens to updates.
+    pub fn listen(&self) -> broadcast::Receiver<Update> {
+        self.inner.updates.subscribe()
+    }
+
+    /// Becomes true when the server stops.
+    pub fn closed(&self) -> watch::Receiver<bool> {
+        self.inner.closed.subscribe()
+    }
+
+    /// Ends every stream and the pump.
+    pub fn close(&self) {
+        self.inner.closed.send_replace(true);
+    }
+
+    /// Notes that devices changed.
+    pub fn devices_changed<'a>(&self, devices: impl IntoIterator<Item = &'a DeviceAddress>) {
+        let keys = devices.into_iter().map(|device| (device.org.to_string(), device.device.to_string()));
+        self.note(|notes| notes.devices.extend(keys));
+    }
+
+    /// Notes that a device changed.
+    pub fn device_changed(&self, org: &str, device: &str) {
+        self.note(|notes| {
+            notes.devices.insert((org.to_owned(), device.to_owned()));
+        });
+    }
+
+    /// Notes that a command changed.
+    pub fn command_changed(&self, org: &str, id: &str) {
+        self.note(|notes| {
+            notes.commands.insert((org.to_owned(), id.to_owned()));
+        });
+    }
+
+    /// Tells that a picture came in.
+    pub fn picture_came(&self, org: &str, device: &str, name: &str, seq: u64) {
+        if self.inner.updates.receiver_count() > 0 {
+            self.tell(org, "thumbnail", &ThumbnailNote { device_id: device, name, seq });
+        }
+    }
+
+    /// Tells everyone that updates were lost and everything should be read anew.
+    pub fn missed(&self) {
+        let _ = self.inner.updates.send(Update { org: "".into(), event: MISSED, data: "".into() });
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Notes)) {
+        if self.inner.updates.receiver_count() == 0 {
+            return;
+        }
+        change(&mut self.inner.notes.lock().unwrap_or_else(PoisonError::into_inner));
+        self.inner.noted.notify_one();
+    }
+
+    fn tell(&self, org: &str, event: &'static str, data: &impl Serialize) {
+        if let Ok(data) = serde_json::to_string(data) {
+            // No listener is no error.
+            let _ = self.inner.updates.send(Update { org: org.into(), event, data: data.into() });
+        }
+    }
+
+    /// Turns notes into updates until the hub is closed.
+    pub async fn run(self, store: Store) {
+        let mut closed = self.closed();
+        loop {
+            tokio::select! {
+                _ = closed.wait_for(|closed| *closed) => return,
+                () = self.inner.noted.notified() => {}
+            }
+            let notes = std::mem::take(&mut *self.inner.notes.lock().unwrap_or_else(PoisonError::into_inner));
+            if let Err(error) = self.run_once(&store, notes).await {
+                tracing::warn!(%error, "live updates could not be read");
+            }
+            tokio::time::sleep(GATHER).await;
+        }
+    }
+
+    async fn run_once(&self, store: &Store, notes: Notes) -> Result<(), StoreError> {
+        let devices: Vec<(String, String)> = notes.devices.into_iter().collect();
+        for same_org in devices.chunk_by(|a, b| a.0 == b.0) {
+            for chunk in same_org.chunks(AT_ONCE) {
+                let ids = chunk.iter().map(|(_, id)| id.clone()).collect();
+                let filter = DeviceFilter { ids: Some(ids), ..DeviceFilter::default() };
+                let (rows, _) = store.devices(&chunk[0].0, &filter, 0, AT_ONCE as i64).await?;
+                for row in &rows {
+                    self.tell(&row.org, "device", &DeviceCard::new(row));
+                }
+            }
+        }
+        for (org, id) in &notes.commands {
+            let Some(row) = store.command(org, id).await? else { continue };
+            let history = store.command_history(std::slice::from_ref(id)).await?;
+            self.tell(org, "command", &CommandAnswer::new(row, history));
+        }
+        Ok(())
+    }
+}

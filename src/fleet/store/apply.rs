@@ -1,0 +1,362 @@
+//! The database as Ingest and the CommandDesk use it: many messages in one transaction.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, Duration, Utc};
+use r58_actors::ingest::store::{Applied, FleetStore, Outgoing, Record, Report, StoreError as SeamError, SyncState};
+use r58_mqtt::payload::{Batch, Heartbeat, Presence, PresenceState};
+use r58_mqtt::{CommandId, DeviceAddress, DeviceId, Name, OrgId};
+use sqlx::Transaction;
+
+use super::commands::Retained;
+use super::heartbeats::{HeartbeatRow, advance, insert};
+use super::ingest::{self, TelemetryRow, signed};
+use super::status::{self, StatusOutcome};
+use super::{CommandRef, Db, DeviceNo, Store, StoreError, millis};
+use crate::fleet::ErrorKind;
+
+/// Name of the heartbeats' stream.
+const HEARTBEATS: &str = "hb";
+/// A device whose interval is not known is taken to send every minute.
+const INTERVAL_UNSAID: i64 = 60;
+/// Missed heartbeats that make a device silent.
+const MISSED: i64 = 3;
+/// How long after its expiry a command that had begun may still report before it counts as expired.
+const GRACE: Duration = Duration::hours(24);
+/// Commands that expire in one transaction.
+const EXPIRE_AT_ONCE: i64 = 500;
+
+impl From<StoreError> for SeamError {
+    fn from(error: StoreError) -> Self {
+        match error.kind() {
+            ErrorKind::Transient | ErrorKind::Unavailable => Self::Unavailable(error.to_string()),
+            _ => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+/// What a batch does, gathered before it is written.
+struct Work<'a> {
+    tx: Transaction<'static, Db>,
+    heartbeats: Vec<HeartbeatRow>,
+    /// How far each stream was stored before the batch.
+    held: HashMap<(DeviceNo, String), u64>,
+    /// How far it is with the batch, for each stream that the batch touches.
+    marks: BTreeMap<(&'a DeviceAddress, DeviceNo, String), u64>,
+    seen: HashMap<DeviceNo, i64>,
+    devices: BTreeSet<&'a DeviceAddress>,
+    commands: BTreeSet<(&'a DeviceAddress, CommandId)>,
+}
+
+impl<'a> Work<'a> {
+    fn mark(&mut self, device: &'a DeviceAddress, no: DeviceNo, stream: &str) -> &mut u64 {
+        let held = self.held.get(&(no, stream.to_owned())).copied().unwrap_or(0);
+        self.marks.entry((device, no, stream.to_owned())).or_insert(held)
+    }
+
+    fn heartbeat(&mut self, no: DeviceNo, heartbeat: &Heartbeat, received_at: DateTime<Utc>) -> Result<(), StoreError> {
+        let metrics = &heartbeat.metrics;
+        self.heartbeats.push(HeartbeatRow {
+            device: no,
+            ts: heartbeat.ts,
+            boot_seq: signed(heartbeat.boot_seq),
+            seq: signed(heartbeat.seq),
+            received_at,
+            cpu_percent: metrics.cpu_percent,
+            mem_percent: metrics.mem_percent,
+            disk_free_gb: metrics.disk_free_gb,
+            temperature_c: metrics.temperature_c,
+            load_avg: metrics.load_avg.as_ref().and_then(|load| load.first().copied()),
+            degradation_level: Some(i64::from(heartbeat.status.degradation_level)),
+            interval_s: (heartbeat.interval_s > 0).then_some(i64::from(heartbeat.interval_s)),
+            body: serde_json::to_string(heartbeat).map_err(|_| StoreError::Bug("heartbeat".into()))?,
+        });
+        Ok(())
+    }
+
+    async fn record(&mut self, no: DeviceNo, record: &'a Record) -> Result<(), StoreError> {
+        let device = &record.device;
+        let now = millis(record.received_at);
+        if !matches!(&record.report, Report::Presence(Presence { state: PresenceState::Offline, .. })) {
+            let seen = self.seen.entry(no).or_insert(now);
+            *seen = now.max(*seen);
+        }
+        match &record.report {
+            Report::Presence(presence) => {
+                if ingest::presence(&mut self.tx, no, presence, now).await? {
+                    self.devices.insert(device);
+                }
+            }
+            Report::Heartbeat(heartbeat) => {
+                self.heartbeat(no, heartbeat, record.received_at)?;
+                let mark = self.mark(device, no, HEARTBEATS);
+                if heartbeat.seq == mark.saturating_add(1) {
+                    *mark = heartbeat.seq;
+                }
+                self.devices.insert(device);
+            }
+            Report::Batch(batch) => self.batch(device, no, batch, record.received_at).await?,
+            Report::Event { event, position } => {
+                if let Some(position) = position {
+                    let mark = self.mark(device, no, position.stream.as_str());
+                    *mark = position.contiguous_after(*mark);
+                }
+                let row = TelemetryRow {
+                    device: no,
+                    stream: &format!("evt/{}", event.kind),
+                    boot_seq: signed(event.boot_seq),
+                    seq: signed(event.seq),
+                    ts: event.ts.map_or(now, millis),
+                    body: serde_json::to_string(event).map_err(|_| StoreError::Bug("event".into()))?,
+                };
+                ingest::telemetry(&mut self.tx, &row, now).await?;
+            }
+            Report::Status { status, position } => {
+                if let Some(position) = position {
+                    let mark = self.mark(device, no, position.stream.as_str());
+                    *mark = position.contiguous_after(*mark);
+                }
+                match status::apply(&mut self.tx, device, status, now).await? {
+                    StatusOutcome::News(row) => {
+                        tracing::debug!(%device, command = %row.id, state = %row.state, "status stored");
+                        self.commands.insert((device, status.id.clone()));
+                    }
+                    StatusOutcome::Old => {}
+                    StatusOutcome::Foreign => {
+                        tracing::warn!(%device, "a status speaks of another device's command");
+                    }
+                }
+            }
+            Report::Caps(caps) => {
+                let body = serde_json::to_string(caps).map_err(|_| StoreError::Bug("caps".into()))?;
+                ingest::caps(&mut self.tx, no, &body).await?;
+                self.devices.insert(device);
+            }
+            Report::Reported(reported) => {
+                if ingest::reported(&mut self.tx, no, reported).await? {
+                    self.devices.insert(device);
+                }
+            }
+            Report::Sync(sync) => {
+                for (stream, highest) in &sync.streams {
+                    let mark = self.mark(device, no, stream.as_str());
+                    if *highest < *mark {
+                        tracing::warn!(%device, %stream, "the device numbers this stream anew: its outbox was wiped");
+                        *mark = 0;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn batch(
+        &mut self,
+        device: &'a DeviceAddress,
+        no: DeviceNo,
+        batch: &'a Batch,
+        received_at: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let now = millis(received_at);
+        let mark = self.mark(device, no, batch.stream.as_str());
+        let held = *mark;
+        *mark = batch.contiguous_after(held);
+        let heartbeats = batch.stream.as_str() == HEARTBEATS;
+        for item in batch.items.iter().filter(|item| item.seq > held) {
+            if heartbeats {
+                match serde_json::from_value::<Heartbeat>(item.data.clone()) {
+                    Ok(heartbeat) => self.heartbeat(no, &heartbeat, received_at)?,
+                    Err(_) => tracing::debug!(%device, seq = item.seq, "an item of stream hb is no heartbeat"),
+                }
+                continue;
+            }
+            let row = TelemetryRow {
+                device: no,
+                stream: batch.stream.as_str(),
+                boot_seq: signed(batch.boot_seq),
+                seq: signed(item.seq),
+                ts: item.ts.map_or(now, millis),
+                body: item.data.to_string(),
+            };
+            ingest::telemetry(&mut self.tx, &row, now).await?;
+        }
+        if heartbeats {
+            self.devices.insert(device);
+        }
+        Ok(())
+    }
+
+    async fn commit(mut self, unknown: u64) -> Result<Applied, StoreError> {
+        insert(&mut self.tx, &self.heartbeats).await?;
+        advance(&mut self.tx, &self.heartbeats).await?;
+        // A heartbeat has moved its device's last_seen already.
+        for row in &self.heartbeats {
+            self.seen.remove(&row.device);
+        }
+        ingest::seen(&mut self.tx, &self.seen).await?;
+        let held = &self.held;
+        let moved: Vec<(DeviceNo, String, u64)> = self
+            .marks
+            .iter()
+            .filter(|((_, no, stream), seq)| held.get(&(*no, stream.clone())) != Some(seq))
+            .map(|((_, no, stream), seq)| (*no, stream.clone(), *seq))
+            .collect();
+        ingest::set_marks(&mut self.tx, &moved).await?;
+        self.tx.commit().await?;
+        let mut acked: BTreeMap<DeviceAddress, BTreeMap<Name, u64>> = BTreeMap::new();
+        for ((device, _, stream), seq) in self.marks {
+            if let Ok(stream) = Name::new(&stream) {
+                acked.entry(device.clone()).or_default().insert(stream, seq);
+            }
+        }
+        Ok(Applied {
+            devices: self.devices.into_iter().cloned().collect(),
+            commands: self.commands.into_iter().map(|(device, id)| (device.clone(), id)).collect(),
+            acked,
+            unknown,
+        })
+    }
+}
+
+impl Store {
+    async fn apply_all(&self, records: &[Record]) -> Result<Applied, StoreError> {
+        let mut known = Vec::with_capacity(records.len());
+        let mut numbers = BTreeSet::new();
+        for record in records {
+            let device = &record.device;
+            let no = self.device_no(device.org.as_str(), device.device.as_str()).await?;
+            numbers.extend(no);
+            known.push(no);
+        }
+        let numbers: Vec<DeviceNo> = numbers.into_iter().collect();
+        let mut tx = self.begin().await?;
+        let held = ingest::marks(&mut tx, &numbers).await?;
+        let mut work = Work {
+            tx,
+            heartbeats: Vec::with_capacity(records.len()),
+            held,
+            marks: BTreeMap::new(),
+            seen: HashMap::new(),
+            devices: BTreeSet::new(),
+            commands: BTreeSet::new(),
+        };
+        let mut unknown = 0;
+        for (record, no) in records.iter().zip(known) {
+            match no {
+                Some(no) => work.record(no, record).await?,
+                None => unknown += 1,
+            }
+        }
+        work.commit(unknown).await
+    }
+
+    async fn silent(&self, now: DateTime<Utc>) -> Result<Vec<DeviceAddress>, StoreError> {
+        let due: Vec<(String, String, i64)> = sqlx::query_as(
+            "SELECT d.org, d.id, d.no FROM device_state s JOIN devices d ON d.no = s.device_no \
+             WHERE s.presence = 'online' AND s.last_seen < $1 - $2 * 1000 * COALESCE(s.interval_s, $3)",
+        )
+        .bind(millis(now))
+        .bind(MISSED)
+        .bind(INTERVAL_UNSAID)
+        .fetch_all(&self.reader)
+        .await?;
+        let mut gone = Vec::new();
+        if due.is_empty() {
+            return Ok(gone);
+        }
+        let mut tx = self.begin().await?;
+        for (org, device, no) in due {
+            let done = sqlx::query(
+                "UPDATE device_state SET presence = 'offline', presence_reason = 'silent', presence_at = $2 \
+                 WHERE device_no = $1 AND presence = 'online' \
+                 AND last_seen < $2 - $3 * 1000 * COALESCE(interval_s, $4)",
+            )
+            .bind(no)
+            .bind(millis(now))
+            .bind(MISSED)
+            .bind(INTERVAL_UNSAID)
+            .execute(&mut *tx)
+            .await?;
+            if done.rows_affected() > 0 {
+                gone.extend(address(&org, &device));
+            }
+        }
+        tx.commit().await?;
+        Ok(gone)
+    }
+}
+
+/// What the tables hold was checked on its way in; a row that is not an address is passed over.
+fn address(org: &str, device: &str) -> Option<DeviceAddress> {
+    Some(DeviceAddress { org: OrgId::new(org).ok()?, device: DeviceId::new(device).ok()? })
+}
+
+fn reference(row: &CommandRef) -> Option<(DeviceAddress, CommandId)> {
+    Some((address(&row.org, &row.device_id)?, CommandId::new(&row.id).ok()?))
+}
+
+fn outgoing(row: CommandRef) -> Option<Outgoing> {
+    let (device, id) = reference(&row)?;
+    Some(Outgoing { device, id, message: Bytes::from(row.message?) })
+}
+
+fn ids(ids: &[CommandId]) -> Vec<&str> {
+    ids.iter().map(CommandId::as_str).collect()
+}
+
+fn limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+#[async_trait]
+impl FleetStore for Store {
+    async fn apply(&self, records: &[Record]) -> Result<Applied, SeamError> {
+        Ok(self.apply_all(records).await?)
+    }
+
+    async fn mark_silent(&self, now: DateTime<Utc>) -> Result<Vec<DeviceAddress>, SeamError> {
+        Ok(self.silent(now).await?)
+    }
+
+    async fn sync_state(&self, device: &DeviceAddress) -> Result<Option<SyncState>, SeamError> {
+        let (org, id) = (device.org.as_str(), device.device.as_str());
+        let Some(no) = self.device_no(org, id).await? else { return Ok(None) };
+        let open = self.open_commands_of(id, Utc::now()).await?;
+        let mut tx = self.reader.begin().await.map_err(StoreError::from)?;
+        let marks = ingest::marks(&mut tx, &[no]).await?;
+        Ok(Some(SyncState {
+            pending: open.iter().filter_map(|row| CommandId::new(&row.id).ok()).collect(),
+            acked: marks.into_iter().filter_map(|((_, stream), seq)| Some((Name::new(stream).ok()?, seq))).collect(),
+            seq_floor: self.seq_floor(id).await?,
+        }))
+    }
+
+    async fn expire_commands(&self, now: DateTime<Utc>) -> Result<Vec<(DeviceAddress, CommandId)>, SeamError> {
+        Ok(self.expire(now, GRACE, EXPIRE_AT_ONCE).await?.iter().filter_map(reference).collect())
+    }
+
+    async fn commands_to_publish(&self, at_most: usize) -> Result<Vec<Outgoing>, SeamError> {
+        let rows = self.undelivered(Retained::Publish, limit(at_most)).await?;
+        Ok(rows.into_iter().filter_map(outgoing).collect())
+    }
+
+    async fn mark_published(&self, published: &[CommandId], at: DateTime<Utc>) -> Result<(), SeamError> {
+        Ok(self.mark_delivered(Retained::Publish, &ids(published), at).await?)
+    }
+
+    async fn commands_to_withdraw(&self, at_most: usize) -> Result<Vec<(DeviceAddress, CommandId)>, SeamError> {
+        let rows = self.undelivered(Retained::Withdraw, limit(at_most)).await?;
+        Ok(rows.iter().filter_map(reference).collect())
+    }
+
+    async fn mark_withdrawn(&self, withdrawn: &[CommandId]) -> Result<(), SeamError> {
+        Ok(self.mark_delivered(Retained::Withdraw, &ids(withdrawn), Utc::now()).await?)
+    }
+
+    async fn open_commands(&self, device: &DeviceAddress) -> Result<Vec<Outgoing>, SeamError> {
+        let rows = self.open_commands_of(device.device.as_str(), Utc::now()).await?;
+        Ok(rows.into_iter().filter_map(outgoing).collect())
+    }
+}

@@ -1,0 +1,152 @@
+//! Enrolment codes: each lets one box in, once.
+
+use chrono::{DateTime, Utc};
+
+use super::audit::record;
+use super::devices::{NewDevice, insert_device};
+use super::{Actor, Store, StoreError, millis};
+
+/// An enrolment code as stored; the code itself is not.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct EnrolmentRow {
+    /// ULID.
+    pub id: String,
+    /// What the administrator noted.
+    pub note: Option<String>,
+    /// Who made it.
+    pub created_by: String,
+    /// Milliseconds since 1970.
+    pub created_at: i64,
+    /// Milliseconds since 1970.
+    pub expires_at: i64,
+    /// Milliseconds since 1970.
+    pub used_at: Option<i64>,
+    /// The box it let in.
+    pub used_by: Option<String>,
+}
+
+/// What came of an enrolment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Enrolled {
+    /// The box belongs to this organization now.
+    Done {
+        /// The organization.
+        org: String,
+    },
+    /// The code is unknown, expired or used.
+    BadCode,
+    /// A box with this identifier is in service; the code stays good.
+    Known,
+}
+
+impl Store {
+    /// Stores a code's hash.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn create_enrolment_code(
+        &self,
+        actor: &Actor,
+        id: &str,
+        code_hash: &str,
+        note: Option<&str>,
+        now: DateTime<Utc>,
+        expires_at: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO enrolment_codes (id, org, code_hash, note, created_by, created_at, expires_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(id)
+        .bind(&actor.org)
+        .bind(code_hash)
+        .bind(note)
+        .bind(&actor.name)
+        .bind(millis(now))
+        .bind(millis(expires_at))
+        .execute(&mut *tx)
+        .await?;
+        record(&mut tx, actor, "enrolment_code.create", id, None, millis(now)).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// One page of an organization's codes, newest first, and how many there are.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn enrolment_codes(
+        &self,
+        org: &str,
+        offset: i64,
+        limit: i64,
+    ) -> Result<(Vec<EnrolmentRow>, i64), StoreError> {
+        let rows = sqlx::query_as(
+            "SELECT id, note, created_by, created_at, expires_at, used_at, used_by FROM enrolment_codes \
+             WHERE org = $1 ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3",
+        )
+        .bind(org)
+        .bind(limit)
+        .bind(offset)
+        .fetch_all(&self.reader)
+        .await?;
+        let (total,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM enrolment_codes WHERE org = $1")
+            .bind(org)
+            .fetch_one(&self.reader)
+            .await?;
+        Ok((rows, total))
+    }
+
+    /// Deletes a code that was not used; `false` when there is none.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn delete_enrolment_code(&self, actor: &Actor, id: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query("DELETE FROM enrolment_codes WHERE id = $1 AND org = $2 AND used_at IS NULL")
+            .bind(id)
+            .bind(&actor.org)
+            .execute(&mut *tx)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        record(&mut tx, actor, "enrolment_code.delete", id, None, millis(now)).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Lets a box in and uses the code up, both or neither. A decommissioned box of the same organization comes back
+    /// with its history.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn enrol(
+        &self,
+        code_hash: &str,
+        device: &NewDevice,
+        token_hash: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Enrolled, StoreError> {
+        let mut tx = self.begin().await?;
+        let row: Option<(String,)> = sqlx::query_as(
+            "UPDATE enrolment_codes SET used_at = $2, used_by = $3 \
+             WHERE code_hash = $1 AND used_at IS NULL AND expires_at > $2 RETURNING org",
+        )
+        .bind(code_hash)
+        .bind(millis(now))
+        .bind(&device.id)
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some((org,)) = row else { return Ok(Enrolled::BadCode) };
+        if !insert_device(&mut tx, &org, device, token_hash, millis(now)).await? {
+            // Dropping the transaction gives the code back.
+            return Ok(Enrolled::Known);
+        }
+        let actor = Actor { org: org.clone(), name: format!("device:{}", device.id) };
+        record(&mut tx, &actor, "device.register", &device.id, None, millis(now)).await?;
+        tx.commit().await?;
+        Ok(Enrolled::Done { org })
+    }
+}

@@ -1,0 +1,163 @@
+//! Single steps of storing what devices say of themselves; `apply` puts them together.
+
+use std::collections::HashMap;
+
+use r58_mqtt::payload::{Presence, PresenceState, Reported};
+use sqlx::{QueryBuilder, Transaction};
+
+use super::heartbeats::CHUNKS;
+use super::{Db, DeviceNo, StoreError, millis};
+
+/// One item of a telemetry stream or one event.
+pub(super) struct TelemetryRow<'a> {
+    pub device: DeviceNo,
+    pub stream: &'a str,
+    pub boot_seq: i64,
+    pub seq: i64,
+    pub ts: i64,
+    pub body: String,
+}
+
+/// Sequence numbers come unsigned and are stored signed; beyond 2^63 they all are the same.
+pub(super) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// Takes a presence message if it is newer than what is held.
+pub(super) async fn presence(
+    tx: &mut Transaction<'static, Db>,
+    device: DeviceNo,
+    report: &Presence,
+    now: i64,
+) -> Result<bool, StoreError> {
+    let online = report.state == PresenceState::Online;
+    // A later connection always; the same one from online to offline, or back from having been silent.
+    let done = sqlx::query(
+        "UPDATE device_state SET presence = $2, presence_reason = $3, presence_at = $4, presence_boot = $5, \
+         presence_conn = $6, last_seen = CASE WHEN $2 = 'online' THEN $4 ELSE last_seen END WHERE device_no = $1 \
+         AND (($5, $6) > (presence_boot, presence_conn) OR (presence_boot = $5 AND presence_conn = $6 \
+         AND presence <> $2 AND ($2 = 'offline' OR presence_reason = 'silent')))",
+    )
+    .bind(device.0)
+    .bind(if online { "online" } else { "offline" })
+    .bind(report.reason.as_deref())
+    .bind(now)
+    .bind(signed(report.order.boot_seq))
+    .bind(signed(report.order.conn_seq))
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Takes a reported state if it is not older than what is held.
+pub(super) async fn reported(
+    tx: &mut Transaction<'static, Db>,
+    device: DeviceNo,
+    report: &Reported,
+) -> Result<bool, StoreError> {
+    let body = serde_json::to_string(report).map_err(|_| StoreError::Bug("reported state".into()))?;
+    let done = sqlx::query(
+        "UPDATE device_state SET reported = $5, reported_boot = $2, reported_ver = $3, reported_ts = $4 \
+         WHERE device_no = $1 AND (($2, $3) > (reported_boot, reported_ver) OR (reported_boot = $2 \
+         AND reported_ver = $3 AND COALESCE($4, reported_ts, 0) >= COALESCE(reported_ts, 0)))",
+    )
+    .bind(device.0)
+    .bind(signed(report.boot_seq))
+    .bind(signed(report.ver))
+    .bind(report.ts.map(millis))
+    .bind(body)
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Replaces what a device can do.
+pub(super) async fn caps(tx: &mut Transaction<'static, Db>, device: DeviceNo, body: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE device_state SET caps = $2 WHERE device_no = $1")
+        .bind(device.0)
+        .bind(body)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Stores an item once.
+pub(super) async fn telemetry(
+    tx: &mut Transaction<'static, Db>,
+    row: &TelemetryRow<'_>,
+    now: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO telemetry (device_no, stream, boot_seq, seq, ts, received_at, body) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (device_no, stream, boot_seq, seq) DO NOTHING",
+    )
+    .bind(row.device.0)
+    .bind(row.stream)
+    .bind(row.boot_seq)
+    .bind(row.seq)
+    .bind(row.ts)
+    .bind(now)
+    .bind(&row.body)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Notes that devices were heard of.
+pub(super) async fn seen(
+    tx: &mut Transaction<'static, Db>,
+    devices: &HashMap<DeviceNo, i64>,
+) -> Result<(), StoreError> {
+    for (device, at) in devices {
+        sqlx::query(
+            "UPDATE device_state SET last_seen = $2 WHERE device_no = $1 AND (last_seen IS NULL OR last_seen < $2)",
+        )
+        .bind(device.0)
+        .bind(at)
+        .execute(&mut **tx)
+        .await?;
+    }
+    Ok(())
+}
+
+/// How far the streams of these devices are stored.
+pub(super) async fn marks(
+    tx: &mut Transaction<'static, Db>,
+    devices: &[DeviceNo],
+) -> Result<HashMap<(DeviceNo, String), u64>, StoreError> {
+    let mut found = HashMap::with_capacity(devices.len());
+    let mut rest = devices;
+    while !rest.is_empty() {
+        let size = CHUNKS.into_iter().find(|size| *size <= rest.len()).unwrap_or(1);
+        let (chunk, next) = rest.split_at(size);
+        let mut query = QueryBuilder::<Db>::new("SELECT device_no, stream, seq FROM stream_acks WHERE device_no IN (");
+        let mut list = query.separated(", ");
+        for device in chunk {
+            list.push_bind(device.0);
+        }
+        list.push_unseparated(")");
+        let rows: Vec<(i64, String, i64)> = query.build_query_as().fetch_all(&mut **tx).await?;
+        found.extend(rows.into_iter().map(|(no, stream, seq)| ((DeviceNo(no), stream), seq.max(0).unsigned_abs())));
+        rest = next;
+    }
+    Ok(found)
+}
+
+/// Moves marks.
+pub(super) async fn set_marks(
+    tx: &mut Transaction<'static, Db>,
+    mut marks: &[(DeviceNo, String, u64)],
+) -> Result<(), StoreError> {
+    while !marks.is_empty() {
+        let size = CHUNKS.into_iter().find(|size| *size <= marks.len()).unwrap_or(1);
+        let (chunk, rest) = marks.split_at(size);
+        let mut query = QueryBuilder::<Db>::new("INSERT INTO stream_acks (device_no, stream, seq) ");
+        query.push_values(chunk, |mut row, (device, stream, seq)| {
+            row.push_bind(device.0).push_bind(stream.clone()).push_bind(signed(*seq));
+        });
+        query.push(" ON CONFLICT (device_no, stream) DO UPDATE SET seq = excluded.seq");
+        query.build().execute(&mut **tx).await?;
+        marks = rest;
+    }
+    Ok(())
+}

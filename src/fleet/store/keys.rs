@@ -1,0 +1,23 @@
+//! Public halves of the keys that commands are signed with.
+
+use chrono::{DateTime, Utc};
+
+use super::{Store, StoreError, millis};
+
+impl Store {
+    /// Notes a public key (base64) under its identifier.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn note_server_key(&self, kid: &str, public_key: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO server_keys (kid, public_key, created_at) VALUES ($1, $2, $3) ON CONFLICT (kid) DO NOTHING",
+        )
+        .bind(kid)
+        .bind(public_key)
+        .bind(millis(now))
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+}

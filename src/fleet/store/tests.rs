@@ -1,0 +1,515 @@
+//! The store on real files. What one module needs alone is tested beside it.
+
+use chrono::{DateTime, Duration, Utc};
+use r58_actors::ingest::store::{FleetStore, Record, Report, StreamPosition};
+use r58_mqtt::payload::{
+    Batch, BatchItem, ClockState, CommandStatus, ConnectionOrder, DeviceState, Heartbeat, Metrics, Payload, Presence,
+    SyncUp,
+};
+use r58_mqtt::{CommandId, DeviceAddress, DeviceId, Name, OrgId};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::fleet::ErrorKind;
+
+struct World {
+    store: Store,
+    _dir: TempDir,
+}
+
+fn actor() -> Actor {
+    Actor { org: "default".into(), name: "user:test".into() }
+}
+
+fn new_device(id: &str) -> NewDevice {
+    NewDevice {
+        id: id.into(),
+        name: format!("Box {id}"),
+        platform: "linux".into(),
+        arch: "aarch64".into(),
+        serial_number: None,
+        mac_address: None,
+        version: Some("0.1.0".into()),
+        capabilities: None,
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(None, dir.path()).await.unwrap();
+        for org in ["default", "other"] {
+            store.ensure_organization(org, org, Utc::now()).await.unwrap();
+        }
+        Self { store, _dir: dir }
+    }
+
+    async fn enrol(&self, org: &str, id: &str) -> DeviceAddress {
+        let (actor, now, code) = (Actor::server(org), Utc::now(), format!("code-{org}-{id}"));
+        self.store.create_enrolment_code(&actor, &code, &code, None, now, now + Duration::hours(1)).await.unwrap();
+        let done = self.store.enrol(&code, &new_device(id), "hash", now).await.unwrap();
+        assert_eq!(done, Enrolled::Done { org: org.into() });
+        address(org, id)
+    }
+
+    async fn command(&self, device: &str, id: &str) -> CommandRow {
+        self.command_until(device, id, Utc::now() + Duration::hours(1)).await
+    }
+
+    async fn command_until(&self, device: &str, id: &str, expires_at: DateTime<Utc>) -> CommandRow {
+        let command = NewCommand {
+            id: id.into(),
+            device_id: device.into(),
+            kind: "identify".into(),
+            payload: "{}".into(),
+            priority: 5,
+            notes: None,
+            not_before: None,
+            expires_at,
+            draft: false,
+        };
+        let sign =
+            |seq: u64| Ok::<_, StoreError>(Signed { text: format!("signed {seq}"), hash: format!("sha256:{id}") });
+        self.store.create_command(&actor(), &command, Utc::now(), sign).await.unwrap().unwrap()
+    }
+
+    async fn state(&self, id: &str) -> String {
+        self.store.command("default", id).await.unwrap().unwrap().state
+    }
+
+    async fn card(&self, id: &str) -> DeviceRow {
+        self.store.device("default", id).await.unwrap().unwrap()
+    }
+}
+
+fn address(org: &str, id: &str) -> DeviceAddress {
+    DeviceAddress { org: OrgId::new(org).unwrap(), device: DeviceId::new(id).unwrap() }
+}
+
+fn record(device: &DeviceAddress, report: Report) -> Record {
+    Record { device: device.clone(), received_at: Utc::now(), report }
+}
+
+fn heartbeat(boot_seq: u64, seq: u64, cpu: f64) -> Heartbeat {
+    Heartbeat {
+        ts: DateTime::from_timestamp(1_800_000_000 + i64::try_from(seq).unwrap(), 0).unwrap(),
+        version: "0.1.0".into(),
+        metrics: Metrics { cpu_percent: Some(cpu), ..Metrics::default() },
+        boot_seq,
+        seq,
+        interval_s: 60,
+        ..Heartbeat::default()
+    }
+}
+
+fn beat(device: &DeviceAddress, seq: u64) -> Record {
+    record(device, Report::Heartbeat(heartbeat(1, seq, 10.0)))
+}
+
+fn batch(device: &DeviceAddress, first_available: u64, seqs: &[u64]) -> Record {
+    let items =
+        seqs.iter().map(|seq| BatchItem { seq: *seq, ts: None, data: heartbeat(1, *seq, 20.0).to_value() }).collect();
+    let stream = Name::new("hb").unwrap();
+    record(device, Report::Batch(Batch { stream, boot_seq: 1, first_available, items, extra: Default::default() }))
+}
+
+fn status(device: &DeviceAddress, id: &str, rev: u64, state: DeviceState) -> Record {
+    let text = json!({"id": id, "rev": rev, "state": state, "attempt": 1, "hash": format!("sha256:{id}")}).to_string();
+    let status = CommandStatus::parse(text.as_bytes()).unwrap();
+    assert_eq!(status.clock, ClockState::Unset);
+    record(device, Report::Status { status, position: None })
+}
+
+fn presence(device: &DeviceAddress, online: bool, boot_seq: u64, conn_seq: u64) -> Record {
+    let order = ConnectionOrder { boot_seq, conn_seq };
+    record(device, Report::Presence(if online { Presence::online(order) } else { Presence::will(order) }))
+}
+
+fn acked(applied: &r58_actors::ingest::store::Applied, device: &DeviceAddress, stream: &str) -> Option<u64> {
+    applied.acked.get(device)?.get(&Name::new(stream).unwrap()).copied()
+}
+
+#[tokio::test]
+async fn a_second_start_finds_what_the_first_one_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(None, dir.path()).await.unwrap();
+    store.ensure_organization("default", "Default", Utc::now()).await.unwrap();
+    let user = NewUser {
+        id: "u1".into(),
+        email: "a@b".into(),
+        name: "A".into(),
+        role: "admin".into(),
+        password_hash: "x".into(),
+    };
+    store.create_user(&actor(), user.clone(), Utc::now()).await.unwrap();
+    let again = store.create_user(&actor(), NewUser { id: "u2".into(), ..user }, Utc::now()).await;
+    assert_eq!(again.unwrap_err().to_string(), "a user with this email exists already");
+    store.close().await;
+    let store = Store::open(None, dir.path()).await.unwrap();
+    assert_eq!(store.user_by_email("a@b").await.unwrap().unwrap().id, "u1");
+}
+
+#[tokio::test]
+async fn a_damaged_file_and_a_foreign_url_are_refused_with_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("fleet.db"), vec![7; 8192]).unwrap();
+    let refused = Store::open(None, dir.path()).await.err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+    let refused = Store::open(Some("mysql://x"), dir.path()).await.err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::Misconfigured, "{refused}");
+    let refused = Store::open(None, &dir.path().join("missing")).await.err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+}
+
+#[tokio::test]
+async fn an_enrolment_code_lets_one_box_in_once() {
+    let world = World::new().await;
+    let now = Utc::now();
+    for (id, life) in [("fresh", 1), ("stale", -1)] {
+        world.store.create_enrolment_code(&actor(), id, id, None, now, now + Duration::hours(life)).await.unwrap();
+    }
+    let enrol = async |code: &str, id: &str| world.store.enrol(code, &new_device(id), "t", now).await.unwrap();
+    assert_eq!(enrol("stale", "a").await, Enrolled::BadCode);
+    assert_eq!(enrol("guess", "a").await, Enrolled::BadCode);
+    assert_eq!(enrol("fresh", "a").await, Enrolled::Done { org: "default".into() });
+    assert_eq!(enrol("fresh", "b").await, Enrolled::BadCode);
+}
+
+#[tokio::test]
+async fn a_known_device_does_not_use_the_code_up_and_a_decommissioned_one_comes_back_with_its_numbers() {
+    let world = World::new().await;
+    world.enrol("default", "a").await;
+    assert_eq!(world.command("a", "c1").await.seq, 1);
+    let now = Utc::now();
+    world.store.create_enrolment_code(&actor(), "x", "x", None, now, now + Duration::hours(1)).await.unwrap();
+    assert_eq!(world.store.enrol("x", &new_device("a"), "t", now).await.unwrap(), Enrolled::Known);
+    assert!(world.store.decommission_device(&actor(), "a", now).await.unwrap());
+    assert_eq!(world.state("c1").await, "cancelled");
+    assert!(world.store.device_secret("a").await.unwrap().is_none(), "its token is dead");
+    assert!(world.store.device_no("default", "a").await.unwrap().is_none());
+    assert_eq!(
+        world.store.enrol("x", &new_device("a"), "t", now).await.unwrap(),
+        Enrolled::Done { org: "default".into() }
+    );
+    assert_eq!(world.command("a", "c2").await.seq, 2, "numbers go on, so old ones stay stale on the box");
+}
+
+#[tokio::test]
+async fn a_device_of_another_organization_cannot_be_taken_over() {
+    let world = World::new().await;
+    world.enrol("default", "a").await;
+    world.store.decommission_device(&actor(), "a", Utc::now()).await.unwrap();
+    let now = Utc::now();
+    let other = Actor::server("other");
+    world.store.create_enrolment_code(&other, "o", "o", None, now, now + Duration::hours(1)).await.unwrap();
+    assert_eq!(world.store.enrol("o", &new_device("a"), "t", now).await.unwrap(), Enrolled::Known);
+    assert!(world.store.device("other", "a").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_heartbeat_is_stored_once_however_often_it_comes() {
+    let world = World::new().await;
+    let device = world.enrol("default", "a").await;
+    let applied = world.store.apply(&[beat(&device, 1), beat(&device, 1), beat(&device, 2)]).await.unwrap();
+    assert_eq!(acked(&applied, &device, "hb"), Some(2));
+    let applied = world.store.apply(&[beat(&device, 2), batch(&device, 1, &[1, 2, 3])]).await.unwrap();
+    assert_eq!(acked(&applied, &device, "hb"), Some(3));
+    let no = world.store.device_no("default", "a").await.unwrap().unwrap();
+    let (rows, total) = world.store.heartbeats(no, DateTime::UNIX_EPOCH, 0, 10).await.unwrap();
+    assert_eq!((rows.len(), total), (3, 3));
+    assert!(rows[0].ts > rows[2].ts, "newest first");
+}
+
+#[tokio::test]
+async fn an_older_heartbeat_never_replaces_the_current_one() {
+    let world = World::new().await;
+    let device = world.enrol("default", "a").await;
+    world.store.apply(&[record(&device, Report::Heartbeat(heartbeat(2, 10, 50.0)))]).await.unwrap();
+    let late = [
+        record(&device, Report::Heartbeat(heartbeat(2, 9, 1.0))),
+        record(&device, Report::Heartbeat(heartbeat(1, 99, 2.0))),
+    ];
+    world.store.apply(&late).await.unwrap();
+    let card = world.card("a").await;
+    let current = Heartbeat::parse(card.heartbeat.unwrap().as_bytes()).unwrap();
+    assert_eq!((current.boot_seq, current.seq), (2, 10));
+    world.store.apply(&[record(&device, Report::Heartbeat(heartbeat(3, 1, 3.0)))]).await.unwrap();
+    let current = Heartbeat::parse(world.card("a").await.heartbeat.unwrap().as_bytes()).unwrap();
+    assert_eq!(current.boot_seq, 3, "a new start begins again");
+}
+
+#[tokio::test]
+async fn acknowledgements_stop_at_a_gap_until_the_device_says_that_nothing_will_fill_it() {
+    let world = World::new().await;
+    let device = world.enrol("default", "a").await;
+    let applied = world.store.apply(&[beat(&device, 1), beat(&device, 4)]).await.unwrap();
+    assert_eq!(acked(&applied, &device, "hb"), Some(1));
+    let applied = world.store.apply(&[batch(&device, 3, &[3, 4, 6])]).await.unwrap();
+    assert_eq!(acked(&applied, &device, "hb"), Some(4), "2 is gone for good, 5 may still come");
+    let state = world.store.sync_state(&device).await.unwrap().unwrap();
+    assert_eq!(state.acked.get(&Name::new("hb").unwrap()), Some(&4));
+    let sync = SyncUp { streams: [(Name::new("hb").unwrap(), 2)].into(), ..SyncUp::default() };
+    let applied = world.store.apply(&[record(&device, Report::Sync(sync))]).await.unwrap();
+    assert_eq!(acked(&applied, &device, "hb"), Some(0), "its outbox was wiped");
+}
+
+#[tokio::test]
+async fn presence_follows_the_latest_connection_whatever_the_order_of_delivery() {
+    let world = World::new().await;
+    let device = world.enrol("default", "a").await;
+    let steps = [
+        (true, 1, 1, "online"),
+        (true, 1, 2, "online"),
+        (false, 1, 1, "online"),
+        (false, 1, 2, "offline"),
+        (true, 1, 2, "offline"),
+        (true, 2, 1, "online"),
+        (false, 1, 9, "online"),
+    ];
+    for (online, boot, conn, expected) in steps {
+        world.store.apply(&[presence(&device, online, boot, conn)]).await.unwrap();
+        assert_eq!(world.card("a").await.presence, expected, "after {online} of {boot}.{conn}");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_device_goes_offline_and_any_heartbeat_brings_it_back() {
+    let world = World::new().await;
+    let device = world.enrol("default", "a").await;
+    world.store.apply(&[presence(&device, true, 1, 1), beat(&device, 1)]).await.unwrap();
+    let now = Utc::now();
+    assert_eq!(world.store.mark_silent(now + Duration::seconds(170)).await.unwrap(), []);
+    assert_eq!(world.store.mark_silent(now + Duration::seconds(190)).await.unwrap(), [device.clone()]);
+    assert_eq!(world.card("a").await.presence_reason.as_deref(), Some("silent"));
+    world.store.apply(&[beat(&device, 2)]).await.unwrap();
+    let card = world.card("a").await;
+    assert_eq!((card.presence.as_str(), card.presence_reason), ("online", None));
+    world.store.apply(&[presence(&device, false, 1, 1), beat(&device, 3)]).await.unwrap();
+    assert_eq!(world.card("a").await.presence, "offline", "a heartbeat does not outvote the will");
+}
+
+#[tokio::test]
+async fn messages_of_unknown_devices_store_nothing_and_stop_nobody() {
+    let world = World::new().await;
+    let device = world.enrol("default", "a").await;
+    let stranger = address("other", "a");
+    let applied = world.store.apply(&[beat(&stranger, 1), beat(&device, 1)]).await.unwrap();
+    assert_eq!((applied.unknown, applied.devices), (1, vec![device]));
+}
+
+#[tokio::test]
+async fn twenty_thousand_heartbeats_of_many_devices_arrive_complete() {
+    let world = World::new().await;
+    let mut devices = Vec::new();
+    for n in 0..200 {
+        devices.push(world.enrol("default", &format!("box{n}")).await);
+    }
+    for seq in 1..=100_u64 {
+        let records: Vec<Record> = devices.iter().map(|device| beat(device, seq)).collect();
+        let applied = world.store.apply(&records).await.unwrap();
+        assert_eq!(applied.devices.len(), 200);
+    }
+    let no = world.store.device_no("default", "box7").await.unwrap().unwrap();
+    assert_eq!(world.store.heartbeats(no, DateTime::UNIX_EPOCH, 0, 1).await.unwrap().1, 100);
+    let metrics = world.store.metrics(no, DateTime::UNIX_EPOCH).await.unwrap();
+    let cpu = metrics.iter().find(|metric| metric.name == "cpu_percent").unwrap();
+    assert_eq!((cpu.min, cpu.max, cpu.avg, cpu.latest), (10.0, 10.0, 10.0, 10.0));
+    assert!(!metrics.iter().any(|metric| metric.name == "temperature_c"), "never measured");
+}
+
+#[tokio::test]
+async fn a_command_goes_from_publishing_through_its_states_to_withdrawal() {
+    let world = World::new().await;
+    let device = world.enrol("default", "a").await;
+    world.command("a", "c1").await;
+    world.command("a", "c2").await;
+    let id = CommandId::new("c1").unwrap();
+    let to_send = world.store.commands_to_publish(10).await.unwrap();
+    assert_eq!(to_send.len(), 2);
+    assert_eq!((&to_send[0].id, &to_send[0].message[..]), (&id, &b"signed 1"[..]));
+    world.store.mark_published(std::slice::from_ref(&id), Utc::now()).await.unwrap();
+    assert_eq!(world.store.commands_to_publish(10).await.unwrap().len(), 1);
+    let applied = world
+        .store
+        .apply(&[status(&device, "c1", 1, DeviceState::Received), status(&device, "c1", 3, DeviceState::Executing)])
+        .await
+        .unwrap();
+    assert_eq!(applied.commands, [(device.clone(), id.clone())]);
+    assert_eq!(world.store.sync_state(&device).await.unwrap().unwrap().seq_floor, 0);
+    world.store.apply(&[status(&device, "c1", 2, DeviceState::Accepted)]).await.unwrap();
+    assert_eq!(world.state("c1").await, "executing", "an overtaken status changes nothing");
+    assert!(world.store.commands_to_withdraw(10).await.unwrap().is_empty());
+    world.store.apply(&[status(&device, "c1", 4, DeviceState::Succeeded)]).await.unwrap();
+    world.store.apply(&[status(&device, "c1", 5, DeviceState::Failed)]).await.unwrap();
+    let row = world.store.command("default", "c1").await.unwrap().unwrap();
+    assert!(row.state == "succeeded" && row.finished_at.is_some() && row.published_at.is_some());
+    assert_eq!(world.store.commands_to_withdraw(10).await.unwrap(), [(device.clone(), id.clone())]);
+    world.store.mark_withdrawn(std::slice::from_ref(&id)).await.unwrap();
+    assert!(world.store.commands_to_withdraw(10).await.unwrap().is_empty());
+    let sync = world.store.sync_state(&device).await.unwrap().unwrap();
+    assert_eq!((sync.seq_floor, sync.pending), (1, vec![CommandId::new("c2").unwrap()]));
+    let steps: Vec<String> =
+        world.store.command_history(&["c1".into()]).await.unwrap().into_iter().map(|step| step.state).collect();
+    assert_eq!(steps, ["published", "received", "executing", "succeeded"]);
+}
+
+#[tokio::test]
+async fn a_status_cannot_touch_another_devices_command() {
+    let world = World::new().await;
+    world.enrol("default", "a").await;
+    let stranger = world.enrol("other", "b").await;
+    world.command("a", "c1").await;
+    let applied = world.store.apply(&[status(&stranger, "c1", 1, DeviceState::Succeeded)]).await.unwrap();
+    assert!(applied.commands.is_empty());
+    assert_eq!(world.state("c1").await, "published");
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_forged_message_does_not_end_the_real_command() {
+    let world = World::new().await;
+    let device = world.enrol("default", "a").await;
+    world.command("a", "c1").await;
+    let Report::Status { mut status, .. } = status(&device, "c1", 0, DeviceState::Rejected).report else { panic!() };
+    status.hash = Some("sha256:of something else".into());
+    world.store.apply(&[record(&device, Report::Status { status, position: None })]).await.unwrap();
+    assert_eq!(world.state("c1").await, "published");
+}
+
+#[tokio::test]
+async fn a_command_published_by_hand_is_adopted_and_withdrawn_when_it_is_over() {
+    let world = World::new().await;
+    let device = world.enrol("default", "a").await;
+    let unknown = status(&device, "hand1", 1, DeviceState::Received);
+    assert!(world.store.apply(std::slice::from_ref(&unknown)).await.unwrap().commands.is_empty(), "no command inside");
+    let Report::Status { mut status, .. } = unknown.report else { panic!() };
+    status.command = Some(json!({"op": "take", "args": {"scene": "quad"}, "by": {"user": "me"}}));
+    let position = StreamPosition { stream: Name::new("cmd").unwrap(), seq: 5, first_available: 5 };
+    let report = Report::Status { status, position: Some(position) };
+    let applied = world.store.apply(&[record(&device, report)]).await.unwrap();
+    assert_eq!(acked(&applied, &device, "cmd"), Some(5));
+    let row = world.store.command("default", "hand1").await.unwrap().unwrap();
+    assert_eq!((row.kind.as_str(), row.created_by.as_str(), row.seq), ("take", "by hand:me", 0));
+    world.store.apply(&[self::status(&device, "hand1", 2, DeviceState::Succeeded)]).await.unwrap();
+    assert_eq!(world.store.commands_to_withdraw(10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_expired_command_ends_unless_it_had_begun_and_a_late_result_still_counts() {
+    let world = World::new().await;
+    let device = world.enrol("default", "a").await;
+    let soon = Utc::now() + Duration::minutes(1);
+    world.command_until("a", "idle", soon).await;
+    world.command_until("a", "busy", soon).await;
+    world.store.apply(&[status(&device, "busy", 1, DeviceState::Executing)]).await.unwrap();
+    let ended = world.store.expire_commands(soon + Duration::seconds(1)).await.unwrap();
+    assert_eq!(ended, [(device.clone(), CommandId::new("idle").unwrap())]);
+    world.store.apply(&[status(&device, "idle", 7, DeviceState::Succeeded)]).await.unwrap();
+    assert_eq!(world.state("idle").await, "succeeded", "it was done after all");
+    let ended = world.store.expire_commands(soon + Duration::days(2)).await.unwrap();
+    assert_eq!(ended.len(), 1, "nothing stays open for ever");
+    assert_eq!(world.state("busy").await, "expired");
+}
+
+#[tokio::test]
+async fn cancelling_ends_what_was_not_heard_of_and_asks_the_device_for_the_rest() {
+    let world = World::new().await;
+    let device = world.enrol("default", "a").await;
+    for id in ["new", "held", "begun"] {
+        world.command("a", id).await;
+    }
+    world
+        .store
+        .apply(&[status(&device, "held", 1, DeviceState::Queued), status(&device, "begun", 1, DeviceState::Executing)])
+        .await
+        .unwrap();
+    let cancel = async |id: &str| world.store.cancel_command(&actor(), id, Utc::now()).await.unwrap();
+    assert_eq!(cancel("new").await.unwrap().unwrap().state, "cancelled");
+    let held = cancel("held").await.unwrap().unwrap();
+    assert!(held.state == "queued" && held.cancel_requested);
+    assert_eq!(cancel("begun").await.unwrap_err().state, "executing");
+    assert!(cancel("unknown").await.unwrap().is_none());
+    assert_eq!(world.store.commands_to_withdraw(10).await.unwrap().len(), 2);
+    world.store.apply(&[status(&device, "held", 2, DeviceState::Cancelled)]).await.unwrap();
+    assert_eq!(world.state("held").await, "cancelled");
+    world.store.apply(&[status(&device, "new", 4, DeviceState::Succeeded)]).await.unwrap();
+    assert_eq!(world.state("new").await, "succeeded", "the device had done it before the withdrawal came");
+}
+
+#[tokio::test]
+async fn a_failed_signature_stores_nothing_and_uses_no_number() {
+    let world = World::new().await;
+    world.enrol("default", "a").await;
+    let command = NewCommand {
+        id: "c".into(),
+        device_id: "a".into(),
+        kind: "x".into(),
+        payload: "{}".into(),
+        priority: 5,
+        notes: None,
+        not_before: None,
+        expires_at: Utc::now(),
+        draft: false,
+    };
+    let refused =
+        world.store.create_command(&actor(), &command, Utc::now(), |_| Err(StoreError::Bug("no".into()))).await;
+    assert!(refused.is_err());
+    assert_eq!(world.command("a", "c2").await.seq, 1);
+}
+
+#[tokio::test]
+async fn a_refresh_token_used_twice_ends_its_family() {
+    let world = World::new().await;
+    let user = NewUser {
+        id: "u".into(),
+        email: "a@b".into(),
+        name: "A".into(),
+        role: "viewer".into(),
+        password_hash: "x".into(),
+    };
+    world.store.create_user(&actor(), user, Utc::now()).await.unwrap();
+    let now = Utc::now();
+    let later = now + Duration::hours(1);
+    let add = async |hash: &str| world.store.add_refresh_token("u", "f", hash, now, later).await.unwrap();
+    let spend = async |hash: &str| world.store.use_refresh_token(hash, now).await.unwrap();
+    add("one").await;
+    assert_eq!(spend("one").await, Refreshed::Good { user_id: "u".into(), family: "f".into() });
+    add("two").await;
+    assert_eq!(spend("one").await, Refreshed::Reused);
+    assert_eq!(spend("two").await, Refreshed::Unknown, "the successor is dead too");
+}
+
+#[tokio::test]
+async fn a_locked_database_is_reported_as_busy_and_reading_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(None, dir.path()).await.unwrap();
+    store.ensure_organization("default", "Default", Utc::now()).await.unwrap();
+    sqlx::query("PRAGMA busy_timeout = 50").execute(&store.writer).await.unwrap();
+    let other = Store::open(None, dir.path()).await.unwrap();
+    let mut held = other.begin().await.unwrap();
+    sqlx::query("UPDATE counters SET value = value").execute(&mut *held).await.unwrap();
+    let refused = store.ensure_organization("new", "New", Utc::now()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Transient, "{refused}");
+    assert_eq!(store.count_users().await.unwrap(), 0);
+    held.rollback().await.unwrap();
+    store.ensure_organization("new", "New", Utc::now()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_and_reading_goes_on() {
+    let world = World::new().await;
+    // The engine's own limit stands in for the file system's: it answers with the same SQLITE_FULL.
+    let (pages,): (i64,) = sqlx::query_as("PRAGMA page_count").fetch_one(&world.store.writer).await.unwrap();
+    let limit = format!("PRAGMA max_page_count = {}", pages + 2);
+    sqlx::query(sqlx::AssertSqlSafe(limit)).execute(&world.store.writer).await.unwrap();
+    let mut refused = None;
+    for n in 0..200 {
+        let name = "x".repeat(2_000);
+        if let Err(error) = world.store.ensure_organization(&format!("org{n}"), &name, Utc::now()).await {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert!(matches!(refused, Some(StoreError::DiskFull)), "{refused:?}");
+    assert_eq!(world.store.count_users().await.unwrap(), 0);
+}
