@@ -158,6 +158,9 @@ impl Session<'_> {
 
     /// Sends the device away to do something that may block. Does nothing while it is away.
     fn send(&mut self, work: impl FnOnce(&mut dyn CaptureDevice) -> Answer + Send + 'static) {
+        if !self.is_here() {
+            return;
+        }
         let Whereabouts::Here(mut device) = std::mem::replace(&mut self.device, Whereabouts::Lost) else { return };
         self.next_probe = Instant::now() + PROBE_EVERY;
         let (hand_back, back) = mpsc::channel();

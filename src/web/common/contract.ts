@@ -48,7 +48,7 @@ export interface State {
     missed_slots: number;
     scene: string | null;
     viewers?: number;
-    encoder?: { name: string; reason?: string } | null;
+    encoder?: { name: string; reason?: string; rejected?: unknown } | null;
   };
   pvw: { scene: string | null };
   transition: null | { kind: string; duration_ms?: number };
@@ -80,6 +80,8 @@ export interface Seat {
   token?: string;
   join_url?: string;
   state: "free" | "joining" | "live" | "silent" | string;
+  /** How the guest is connected: `host`, `srflx` or `relay`. */
+  path?: string | null;
   session?: unknown;
 }
 

@@ -13,8 +13,10 @@ export interface WhepOptions {
   onState(state: WhepState, why: string | null): void;
 }
 
-/** From POST to connected; after that the picture is taken from thumbnails and the next attempt is made later. */
-const CONNECT_LIMIT = 10_000;
+/** From the beginning to connected, gathering included; after that thumbnails have to do until the next attempt. */
+const CONNECT_LIMIT = 14_000;
+/** A connection that says "disconnected" has been silent for some seconds; within this time it often comes back. */
+const DISCONNECT_GRACE = 3_000;
 
 /** Keeps watching until the returned function is called. */
 export function watchWhep(options: WhepOptions): () => void {
@@ -64,12 +66,14 @@ async function session(options: WhepOptions, onEnd: (stop: () => void) => void, 
     const stream = new MediaStream();
     const ended = new Promise<string>((resolve) => {
       onEnd(() => resolve("stopped"));
-      const limit = setTimeout(() => resolve("no route to the box"), CONNECT_LIMIT + 4_000);
+      let limit = setTimeout(() => resolve("no route to the box"), CONNECT_LIMIT);
       peer.onconnectionstatechange = () => {
         if (peer.connectionState === "connected") {
           clearTimeout(limit);
           onUp();
           options.onState("playing", null);
+        } else if (peer.connectionState === "disconnected") {
+          limit = setTimeout(() => resolve("connection lost"), DISCONNECT_GRACE);
         } else if (peer.connectionState === "failed") {
           clearTimeout(limit);
           resolve("connection lost");
@@ -78,6 +82,9 @@ async function session(options: WhepOptions, onEnd: (stop: () => void) => void, 
       peer.ontrack = (event) => {
         stream.addTrack(event.track);
         options.onStream(stream);
+        // A box that ends the session says so by DTLS at once.
+        const dtls = event.receiver.transport;
+        if (dtls) dtls.onstatechange = () => dtls.state === "closed" && resolve("ended by the box");
       };
     });
     peer.addTransceiver("video", { direction: "recvonly" });

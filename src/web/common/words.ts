@@ -15,7 +15,8 @@ const signals: Record<string, [string, Mood]> = {
   stalled: ["No frames arriving", "warn"],
   failed: ["Failed", "bad"],
   free: ["Seat free", "idle"],
-  empty: ["Seat free", "idle"],
+  joining: ["Guest is joining", "busy"],
+  silent: ["No picture from the guest", "warn"],
 };
 
 /** What a signal state means, whether it is written NoCable, no_cable or no-cable. */
@@ -67,6 +68,19 @@ export function fleetWords(state: string): { words: string; mood: Mood } {
       return { words: "unreachable, retrying", mood: "warn" };
     default:
       return { words: sentence(state), mood: "warn" };
+  }
+}
+
+/** Who lets guests in through firewalls. Only STUN is not enough for the strict ones. */
+export function turnWords(provider: string | null | undefined, stale = false): { words: string; mood: Mood } {
+  switch ((provider ?? "").toLowerCase()) {
+    case "":
+    case "none":
+      return { words: "none", mood: "warn" };
+    case "stun":
+      return { words: "STUN only", mood: "warn" };
+    default:
+      return { words: sentence(provider) + (stale ? " (stale)" : ""), mood: stale ? "warn" : "good" };
   }
 }
 

@@ -2,7 +2,8 @@
 
 import { useEffect } from "preact/hooks";
 import { Actors } from "../common/actors.js";
-import { diskPercent, duration, figure, sentence, expiry } from "../common/format.js";
+import { diskPercent, duration, figure, expiry } from "../common/format.js";
+import { turnWords } from "../common/words.js";
 import type { Detail } from "./contract.js";
 import { History } from "./history.js";
 import { Operations } from "./operations.js";
@@ -92,7 +93,7 @@ function Figures({ box }: { box: Detail }) {
     ["Uptime", duration(beat?.uptime_seconds)],
     ["Load average", Array.isArray(load) ? load.join(", ") : load === undefined || load === null ? "–" : String(load)],
     ["Recording", beat?.status?.recording_active ? "yes" : "no"],
-    ["TURN", beat?.turn?.provider ? `${sentence(beat.turn.provider)}, ${expiry(beat.turn.expires_at, now.value)}` : "none"],
+    ["TURN", turnWords(beat?.turn?.provider).words + (beat?.turn?.expires_at ? `, ${expiry(beat.turn.expires_at, now.value)}` : "")],
     ["Outbox", `${beat?.outbox?.pending ?? "–"} waiting, ${beat?.outbox?.dropped ?? "–"} dropped`],
     ["Boot", beat?.boot_seq === undefined ? "–" : `number ${beat.boot_seq}, heartbeat ${beat.seq ?? "–"}`],
   ];

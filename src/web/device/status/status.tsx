@@ -10,7 +10,7 @@ import { Actors } from "../../common/actors.js";
 import { rejectedEncoders, type ActorReport, type MixerStatus, type State } from "../../common/contract.js";
 import { ago, duration, figure, sentence, expiry } from "../../common/format.js";
 import { json, wordsFor } from "../../common/problem.js";
-import { degradationWords, fleetWords, signalWords, type Mood } from "../../common/words.js";
+import { degradationWords, fleetWords, signalWords, turnWords, type Mood } from "../../common/words.js";
 import { followBox, link, now, state } from "../box.js";
 import { LostBanner } from "../lost.js";
 
@@ -77,8 +77,9 @@ function Facts({ box }: { box: State }) {
   const { programme, turn, fleet, degradation } = box;
   const fleetState = fleetWords(fleet.state);
   const load = degradationWords(degradation.level);
+  const relay = turnWords(turn.provider, turn.stale);
   const encoder = mixer.value?.encoder ?? programme.encoder ?? null;
-  const rejected = rejectedEncoders(mixer.value?.encoder?.rejected);
+  const rejected = rejectedEncoders(encoder?.rejected);
   const longest = mixer.value?.stats?.longest_gap_ms;
   return (
     <div class="facts">
@@ -105,11 +106,11 @@ function Facts({ box }: { box: State }) {
           </>
         ) : null}
       </Card>
-      <Card name="TURN" badge={turn.provider ? (turn.stale ? "stale" : "ready") : "none"} mood={!turn.provider ? "warn" : turn.stale ? "warn" : "good"}>
-        <Line name="Served by" value={turn.provider ? sentence(turn.provider) : "nobody"} />
+      <Card name="TURN" badge={turn.stale ? "stale" : relay.mood === "good" ? "ready" : "no relay"} mood={relay.mood}>
+        <Line name="Served by" value={relay.words} />
         <Line name="Credentials" value={turn.provider ? sentence(expiry(turn.expires_at, now.value)) : "–"} />
         {turn.stale ? <p class="muted">The provider is away; these credentials are still valid and are used until they expire.</p> : null}
-        {turn.provider ? null : <p class="muted">Guests behind strict firewalls may not get in.</p>}
+        {relay.mood === "good" || turn.stale ? null : <p class="muted">Guests behind strict firewalls may not get in.</p>}
       </Card>
       <Card name="Fleet link" badge={fleetState.words} mood={fleetState.mood}>
         <Line name="Since" value={fleet.since ? ago(fleet.since, now.value) : "–"} />

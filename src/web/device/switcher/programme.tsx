@@ -3,6 +3,7 @@
 import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import type { State } from "../../common/contract.js";
+import { watchFrames } from "../../common/frames.js";
 import { Meter } from "../../common/meter.js";
 import { Picture } from "../../common/picture.js";
 import { watchWhep, type WhepState } from "../../common/whep.js";
@@ -11,7 +12,7 @@ import { level, pictures } from "../box.js";
 const stream = signal<MediaStream | null>(null);
 const whep = signal<{ state: WhepState; why: string | null }>({ state: "connecting", why: null });
 const muted = signal(true);
-/** True once the video element really shows frames: connected is not yet a picture. */
+/** True while the video element really shows new frames. */
 const showing = signal(false);
 
 export function Programme({ box }: { box: State }) {
@@ -29,6 +30,7 @@ export function Programme({ box }: { box: State }) {
       }),
     [],
   );
+  useEffect(() => (video.current ? watchFrames(video.current, (moving) => (showing.value = moving)) : undefined), []);
   useEffect(() => {
     const element = video.current;
     if (!element) return;
@@ -53,8 +55,6 @@ export function Programme({ box }: { box: State }) {
           autoplay
           playsinline
           data-testid="programme-video"
-          onPlaying={() => (showing.value = true)}
-          onEmptied={() => (showing.value = false)}
         />
         <span class="flag pgm">PGM</span>
         <span class="what cut-off">{scene?.label ?? box.programme.scene ?? "no scene"}</span>

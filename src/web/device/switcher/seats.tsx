@@ -26,6 +26,8 @@ const words: Record<string, [string, string]> = {
   silent: ["No picture arriving", "warn"],
 };
 
+const paths: Record<string, string> = { host: "same network", srflx: "direct", prflx: "direct", relay: "through a TURN relay" };
+
 const linkOf = (seat: Seat): string =>
   seat.join_url ?? (seat.token ? new URL(`/guest_join?seat=${encodeURIComponent(seat.id)}&token=${encodeURIComponent(seat.token)}`, location.href).href : "");
 
@@ -64,6 +66,7 @@ export function Seats({ box }: { box: State }) {
             <li key={seat.id} data-testid={`seat-${seat.id}`} data-state={seat.state}>
               <b>{seat.label}</b>
               <span class={`badge ${mood}`}>{text}</span>
+              {seat.path && seat.state === "live" ? <span class="muted">{paths[seat.path] ?? seat.path}</span> : null}
               {link ? (
                 <>
                   <button class="small" onClick={() => void copy(seat)} data-testid={`copy-${seat.id}`}>

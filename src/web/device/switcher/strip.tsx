@@ -2,13 +2,14 @@
 
 import type { State } from "../../common/contract.js";
 import { figure, expiry } from "../../common/format.js";
-import { degradationWords, fleetWords } from "../../common/words.js";
+import { degradationWords, fleetWords, turnWords } from "../../common/words.js";
 import { now } from "../box.js";
 
 export function Strip({ box, onHelp }: { box: State; onHelp: () => void }) {
   const { programme, fleet, turn, degradation } = box;
   const fleetState = fleetWords(fleet.state);
   const load = degradationWords(degradation.level);
+  const relay = turnWords(turn.provider, turn.stale);
   return (
     <header class="strip">
       <h1 class="cut-off">{box.device.name}</h1>
@@ -25,8 +26,8 @@ export function Strip({ box, onHelp }: { box: State; onHelp: () => void }) {
         <Item name="Fleet" value={fleetState.words} mood={fleetState.mood} title={fleet.last_error ?? undefined} />
         <Item
           name="TURN"
-          value={turn.provider ? turn.provider + (turn.stale ? " (stale)" : "") : "none"}
-          mood={!turn.provider || turn.stale ? "warn" : ""}
+          value={relay.words}
+          mood={relay.mood === "good" ? "" : relay.mood}
           title={turn.expires_at ? `credentials: ${expiry(turn.expires_at, now.value)}` : "guests behind strict firewalls may not get in"}
         />
         <Item

@@ -3,6 +3,7 @@
 import { signal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import type { Input, State } from "../../common/contract.js";
+import { watchFrames } from "../../common/frames.js";
 import { Meter } from "../../common/meter.js";
 import { Picture } from "../../common/picture.js";
 import { digitOf, fullSceneOf } from "../../common/scenes.js";
@@ -131,6 +132,10 @@ function LiveVideo({ name }: { name: string }) {
       }),
     [name],
   );
+  useEffect(
+    () => (video.current ? watchFrames(video.current, (frames) => (shown.value = { ...shown.value, frames })) : undefined),
+    [],
+  );
   return (
     <>
       <video
@@ -139,7 +144,6 @@ function LiveVideo({ name }: { name: string }) {
         muted
         autoplay
         playsinline
-        onPlaying={() => (shown.value = { ...shown.value, frames: true })}
       />
       <span class="how">{shown.value.frames ? "Live" : shown.value.state === "waiting" ? (shown.value.why ?? "No live picture") : "Connecting…"}</span>
     </>
