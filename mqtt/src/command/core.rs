@@ -70,13 +70,11 @@ pub(super) struct Running {
     last_progress: Option<Instant>,
 }
 
-/// What waits for a write.
+/// What waits for a write. An effect is released only if its attempt still runs by then.
 #[derive(Debug)]
-pub(super) enum After {
+enum After {
     PubAck(PacketRef),
-    Execute,
-    Proceed,
-    Verify,
+    Effect(CommandId, u32),
 }
 
 /// What this turn will write.
@@ -154,7 +152,7 @@ impl Core {
             Input::EffectRebooting { id, attempt } => {
                 if self.is_running(&id, attempt) && self.state(&id) == Some(DeviceState::Executing) {
                     self.tell(now, &id, DeviceState::Rebooting, None, None);
-                    self.draft.after.push(After::Proceed);
+                    self.draft.after.push(After::Effect(id, attempt));
                 }
             }
             Input::EffectFinished { id, attempt, outcome } => {
@@ -365,7 +363,7 @@ impl Core {
         let attempt = row.last.attempt;
         self.running = Some(Running { id: id.clone(), attempt, deadline: None, last_progress: None });
         self.tell(now, id, DeviceState::Executing, None, None);
-        self.draft.after.push(After::Execute);
+        self.draft.after.push(After::Effect(id.clone(), attempt));
     }
 
     /// An interrupted effect whose shell must look whether it took place.
@@ -374,7 +372,7 @@ impl Core {
         let attempt = row.last.attempt;
         self.running = Some(Running { id: id.clone(), attempt, deadline: None, last_progress: None });
         self.tell(now, id, DeviceState::Verifying, None, None);
-        self.draft.after.push(After::Verify);
+        self.draft.after.push(After::Effect(id.clone(), attempt));
     }
 
     fn on_progress(&mut self, now: Instant, id: &CommandId, attempt: u32, progress: f64) {
@@ -440,25 +438,26 @@ impl Core {
         for after in std::mem::replace(&mut self.after, later).into_values().flatten() {
             match after {
                 After::PubAck(packet) => self.outputs.push_back(Output::PubAck { packet }),
-                After::Execute | After::Proceed | After::Verify => self.release(now, &after),
+                After::Effect(id, attempt) => self.release(now, id, attempt),
             }
         }
     }
 
     /// Lets the running command's effect go, now that its row is durable.
-    fn release(&mut self, now: Instant, after: &After) {
-        let Some(running) = &mut self.running else { return };
-        let Some(row) = self.rows.get(&running.id) else { return };
-        let (id, attempt) = (running.id.clone(), running.attempt);
+    fn release(&mut self, now: Instant, id: CommandId, attempt: u32) {
+        let Some(running) = self.running.as_mut().filter(|running| running.id == id && running.attempt == attempt) else {
+            return;
+        };
+        let Some(row) = self.rows.get(&id) else { return };
         let (op, args) = (row.command.op.clone(), row.command.args.clone());
-        if !matches!(after, After::Proceed) {
+        if running.deadline.is_none() {
             running.deadline = now.checked_add(Duration::from_secs(row.command.exec_timeout_s.into()));
         }
         let rebooted = row.began_boot_id.as_deref() != Some(self.config.boot_id.as_str());
-        self.outputs.push_back(match after {
-            After::Proceed => Output::Proceed { id, attempt },
-            After::Verify => Output::Verify { id, op, args, attempt, rebooted },
-            After::Execute | After::PubAck(_) => Output::Execute { id, op, args, attempt },
+        self.outputs.push_back(match row.state() {
+            DeviceState::Rebooting => Output::Proceed { id, attempt },
+            DeviceState::Verifying => Output::Verify { id, op, args, attempt, rebooted },
+            _ => Output::Execute { id, op, args, attempt },
         });
     }
 

@@ -66,7 +66,7 @@ impl DeviceState {
     }
 
     /// Whether the device may move a command from `self` to `next`. Staying is allowed where there is news to tell:
-    /// another reason to wait, progress, another attempt.
+    /// another reason to wait, progress, another attempt, a verification begun again.
     ///
     /// ```
     /// use r58_mqtt::payload::DeviceState::*;
@@ -86,7 +86,7 @@ impl DeviceState {
             ),
             S::Rebooting => matches!(next, S::Verifying | S::Failed | S::TimedOut | S::Interrupted),
             S::Verifying => {
-                matches!(next, S::Executing | S::Succeeded | S::Failed | S::TimedOut | S::Interrupted)
+                matches!(next, S::Verifying | S::Executing | S::Succeeded | S::Failed | S::TimedOut | S::Interrupted)
             }
             S::Rejected | S::Succeeded | S::Failed | S::TimedOut | S::Cancelled | S::Interrupted => false,
         }
