@@ -27,6 +27,9 @@ interface Entry {
   misses: number;
 }
 
+/** Downloads in a second, of all pictures together: a wall of boxes must not keep the server busy with itself. */
+const MOST_A_SECOND = 15;
+
 export class Pictures {
   private readonly entries = new Map<string, Entry>();
   private timer: ReturnType<typeof setInterval> | undefined;
@@ -86,6 +89,15 @@ export class Pictures {
     return entry;
   }
 
+  /** Pause between two downloads of a picture that keeps all of them within the limit, in milliseconds. */
+  private pace(): number {
+    let watched = 0;
+    for (const entry of this.entries.values()) {
+      if (entry.watchers > 0) watched += 1;
+    }
+    return (watched * 1_000) / MOST_A_SECOND;
+  }
+
   private tick(): void {
     if (document.hidden) return;
     const now = performance.now();
@@ -119,7 +131,7 @@ export class Pictures {
     } finally {
       clearTimeout(limit);
       entry.busy = false;
-      entry.due = performance.now() + (entry.misses > 0 ? 1_000 * (1 + entry.misses) : this.period);
+      entry.due = performance.now() + (entry.misses > 0 ? 1_000 * (1 + entry.misses) : Math.max(this.period, this.pace()));
     }
   }
 }

@@ -41,7 +41,9 @@ export function totals(cards: Iterable<Card>): Totals {
   return sum;
 }
 
+const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
+
 /** By name as people count: box 2 before box 10. The order never depends on what moves, so that cards stay where they are. */
 export function byName(a: Card, b: Card): number {
-  return a.name.localeCompare(b.name, "en", { numeric: true, sensitivity: "base" }) || (a.id < b.id ? -1 : 1);
+  return collator.compare(a.name, b.name) || (a.id < b.id ? -1 : 1);
 }

@@ -28,7 +28,7 @@ export function Bar(props: { name: string; value: number | null | undefined; tex
     <div class={`bar ${mood}`}>
       <span class="muted">{props.name}</span>
       <div role="meter" aria-label={props.name} aria-valuemin={0} aria-valuemax={100} aria-valuenow={Math.round(value ?? 0)}>
-        <span style={{ width: `${value ?? 0}%` }} />
+        <span style={{ transform: `scaleX(${(value ?? 0) / 100})` }} />
       </div>
       <span class="value">{props.text ?? percent(value)}</span>
     </div>

@@ -120,21 +120,39 @@ async function refreshDetail(id: string): Promise<void> {
   }
 }
 
+/** Cards that came in and are not shown yet. */
+const incoming = new Map<string, Card>();
+let flushing: ReturnType<typeof setTimeout> | undefined;
+
+/** Milliseconds for which cards are gathered: totals and order of a large fleet are then worked out five times a second at most. */
+const GATHER = 200;
+
+function receive(card: Card): void {
+  incoming.set(idOf(card), card);
+  flushing ??= setTimeout(() => {
+    flushing = undefined;
+    batch(() => {
+      for (const one of incoming.values()) {
+        put(one);
+        if (detail.value && openDevice.value === idOf(one)) {
+          detail.value = { ...detail.value, ...one };
+          refreshSoon(idOf(one));
+        }
+      }
+    });
+    incoming.clear();
+  }, GATHER);
+}
+
 function onEvent(name: string, data: string): void {
   switch (name) {
     case "hello":
       // We were too slow and missed something: everything is read anew.
       if ((JSON.parse(data) as { missed?: boolean }).missed) reload();
       break;
-    case "device": {
-      const card = JSON.parse(data) as Card;
-      put(card);
-      if (detail.value && openDevice.value === idOf(card)) {
-        detail.value = { ...detail.value, ...card };
-        refreshSoon(idOf(card));
-      }
+    case "device":
+      receive(JSON.parse(data) as Card);
       break;
-    }
     case "command": {
       const command = JSON.parse(data) as Command;
       if (command.device_id === openDevice.value) commands.value = withCommand(commands.value, command);
