@@ -11,14 +11,23 @@
 //! Its threads are its own: a panic or a flood in it cannot stall media or the HTTP face of the process. It opens exactly
 //! one port. Several brokers can run, stop and start again in one process.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::oneshot;
 
 use crate::MqttError;
+
+mod acl;
+mod hooks;
+mod node;
+mod retained;
+mod sessions;
+mod store;
 
 /// What an authenticated client may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,22 +127,48 @@ impl BrokerSettings {
     }
 }
 
-/// A running broker. Dropping it stops it too, without waiting.
-#[derive(Debug)]
+/// A running broker. Dropping it stops it too, without waiting for the end.
 pub struct EmbeddedBroker {
     addr: SocketAddr,
+    scx: rmqtt::context::ServerContext,
+    runtime: tokio::runtime::Handle,
+    accepting: tokio::task::AbortHandle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl fmt::Debug for EmbeddedBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedBroker").field("addr", &self.addr).finish_non_exhaustive()
+    }
 }
 
 impl EmbeddedBroker {
-    /// Opens the store, binds the port and restores the sessions, in this order; returns when clients can connect.
-    /// Blocks for as long as that takes; call it from a thread that may block.
+    /// Binds the port, opens the store and restores the sessions, in this order; returns when clients can connect.
+    /// Blocks for as long as that takes (milliseconds, and about ten for each thousand stored sessions).
     ///
     /// # Errors
     /// [`MqttError::Broker`] if the address is taken or a certificate cannot be used, [`MqttError::StoreLocked`] if
-    /// another process holds the state directory. Nothing is left half up.
+    /// another broker holds the state directory, [`MqttError::Io`] if it cannot be made. Nothing is left half up.
     pub fn start(settings: BrokerSettings, authenticate: Arc<dyn Authenticate>) -> Result<Self, MqttError> {
-        let _ = authenticate;
-        Ok(Self { addr: settings.listen })
+        let runtime = node::runtime()?;
+        let handle = runtime.handle().clone();
+        let (ready, started) = std::sync::mpsc::sync_channel(1);
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("broker-main".into())
+            .spawn(move || run(runtime, &settings, authenticate, &ready, stopped))
+            .map_err(|source| MqttError::Io { what: "start the broker's thread".into(), source })?;
+        match started.recv() {
+            Ok(Ok((addr, scx, accepting))) => {
+                Ok(Self { addr, scx, runtime: handle, accepting, stop: Some(stop), thread: Some(thread) })
+            }
+            Ok(Err(e)) => {
+                let _ = thread.join();
+                Err(e)
+            }
+            Err(_) => Err(MqttError::Bug("the broker's thread ended while starting".into())),
+        }
     }
 
     /// The address that it listens on, with the real port.
@@ -141,14 +176,72 @@ impl EmbeddedBroker {
         self.addr
     }
 
-    /// Closes a client's connection at once; its session and queue stay. For a rotated token. Returns whether it was
-    /// connected.
-    pub async fn disconnect(&self, client_id: &str) -> bool {
-        let _ = client_id;
-        false
+    /// Whether it still accepts clients; `false` only after a fault in it.
+    pub fn is_running(&self) -> bool {
+        !self.accepting.is_finished()
     }
 
-    /// Stops: no new clients, sessions and queues written, connections closed, store flushed. Takes at most ten seconds
-    /// (blocking). The state directory is free afterwards.
-    pub fn stop(self) {}
+    /// Clients connected now.
+    pub fn connections(&self) -> usize {
+        usize::try_from(self.scx.connections.count()).unwrap_or(0)
+    }
+
+    /// Closes a client's connection at once with "not authorized"; its session and queue stay. For a rotated token.
+    /// Returns whether it was connected.
+    pub async fn disconnect(&self, client_id: &str) -> bool {
+        let (scx, client_id) = (self.scx.clone(), client_id.to_owned());
+        self.runtime.spawn(async move { node::disconnect(&scx, &client_id).await }).await.unwrap_or(false)
+    }
+
+    /// Stops: no new clients, connections closed with "server shutting down", sessions and queues written, store closed.
+    /// Blocks, at most about ten seconds. The state directory and the port are free afterwards.
+    pub fn stop(mut self) {
+        self.ask_to_stop();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the broker's thread panicked");
+        }
+    }
+
+    fn ask_to_stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+}
+
+impl Drop for EmbeddedBroker {
+    fn drop(&mut self) {
+        self.ask_to_stop();
+    }
+}
+
+type Started = Result<(SocketAddr, rmqtt::context::ServerContext, tokio::task::AbortHandle), MqttError>;
+
+/// The broker's thread: up, wait, down, and the store last.
+fn run(
+    runtime: tokio::runtime::Runtime,
+    settings: &BrokerSettings,
+    authenticate: Arc<dyn Authenticate>,
+    ready: &std::sync::mpsc::SyncSender<Started>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let node = match runtime.block_on(node::Node::up(settings, authenticate)) {
+        Ok(node) => node,
+        Err(e) => {
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            let _ = ready.send(Err(e));
+            return;
+        }
+    };
+    let _ = ready.send(Ok((node.addr, node.scx.clone(), node.accepting())));
+    let store = runtime.block_on(async {
+        // An error means that the handle was dropped, which is a stop too.
+        let _ = stopped.await;
+        node.down().await
+    });
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    store.close();
+    tracing::info!("broker down");
 }

@@ -1,0 +1,149 @@
+//! What rmqtt asks while it works: may this client in, may it publish and subscribe there, and what waits for whom.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rmqtt::codec::v5::SubscribeAckReason;
+use rmqtt::hook::{Handler, HookManager, HookResult, Parameter, Register, ReturnType, Type};
+use rmqtt::types::{AuthResult, ConnectInfo, LastWill, PublishAclResult, QoS, SubscribeAclResult};
+use tracing::{debug, info, warn};
+
+use super::store::Store;
+use super::{Authenticate, Role, Verdict, acl, sessions};
+
+/// An authenticator that takes longer says no.
+const AUTHENTICATE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Who is who, and what the hooks need to answer.
+pub(super) struct Doorman {
+    authenticate: Arc<dyn Authenticate>,
+    store: Arc<Store>,
+    /// Role of each client id that was let in; a client id has one connection at a time.
+    roles: RwLock<HashMap<String, Role>>,
+    closing: AtomicBool,
+}
+
+impl Doorman {
+    pub(super) fn new(authenticate: Arc<dyn Authenticate>, store: Arc<Store>) -> Arc<Self> {
+        Arc::new(Self { authenticate, store, roles: RwLock::default(), closing: AtomicBool::new(false) })
+    }
+
+    /// Lets nobody in any more.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    /// Registers everything with rmqtt and switches it on.
+    pub(super) async fn register(self: &Arc<Self>, hooks: &dyn HookManager) -> Box<dyn Register> {
+        let register = hooks.register();
+        for kind in [
+            Type::ClientAuthenticate,
+            Type::ClientSubscribeCheckAcl,
+            Type::MessagePublishCheckAcl,
+            Type::OfflineMessage,
+            Type::OfflineInflightMessages,
+            Type::SessionTerminated,
+        ] {
+            register.add(kind, Box::new(Answer(self.clone()))).await;
+        }
+        register.start().await;
+        register
+    }
+
+    fn role(&self, client_id: &str) -> Option<Role> {
+        self.roles.read().unwrap_or_else(PoisonError::into_inner).get(client_id).cloned()
+    }
+
+    async fn admit(&self, connect: &ConnectInfo) -> AuthResult {
+        if self.closing.load(Ordering::SeqCst) {
+            // Any refusal that rmqtt can send from here would tell the client that its password is wrong.
+            std::future::pending::<()>().await;
+        }
+        let client_id: &str = connect.client_id();
+        let (Some(username), Some(password)) = (connect.username(), connect.password()) else {
+            return AuthResult::BadUsernameOrPassword;
+        };
+        let asked = tokio::time::timeout(AUTHENTICATE_LIMIT, self.authenticate.authenticate(username, client_id, password));
+        let role = match asked.await {
+            Ok(Verdict::Allowed(role)) => role,
+            Ok(Verdict::Denied) => {
+                info!(client = client_id, user = &**username, "broker refused a client");
+                return AuthResult::BadUsernameOrPassword;
+            }
+            Err(_) => {
+                warn!(client = client_id, "authentication timed out");
+                return AuthResult::BadUsernameOrPassword;
+            }
+        };
+        if let Role::Device { org, dev } = &role
+            && (dev != client_id || !acl::is_plain_level(org) || !acl::is_plain_level(dev))
+        {
+            info!(client = client_id, "client id is not the device's");
+            return AuthResult::NotAuthorized;
+        }
+        // rmqtt publishes a will without asking the ACL.
+        let will = connect.last_will().map(|will| match will {
+            LastWill::V3(w) => w.topic.clone(),
+            LastWill::V5(w) => w.topic.clone(),
+        });
+        if let Some(topic) = will
+            && !acl::may_publish(&role, &topic)
+        {
+            info!(client = client_id, "will outside of the client's topics");
+            return AuthResult::NotAuthorized;
+        }
+        self.roles.write().unwrap_or_else(PoisonError::into_inner).insert(client_id.to_owned(), role);
+        AuthResult::Allow(false, None)
+    }
+}
+
+/// One registration of the doorman.
+struct Answer(Arc<Doorman>);
+
+#[async_trait]
+impl Handler for Answer {
+    async fn hook(&self, param: &Parameter, acc: Option<HookResult>) -> ReturnType {
+        let doorman = &self.0;
+        match param {
+            Parameter::ClientAuthenticate(connect) => (false, Some(HookResult::AuthResult(doorman.admit(connect).await))),
+            Parameter::MessagePublishCheckAcl(session, publish) => {
+                let allowed = doorman.role(&session.id.client_id).is_some_and(|r| acl::may_publish(&r, &publish.topic));
+                if !allowed {
+                    debug!(client = &*session.id.client_id, topic = &*publish.topic, "publish refused");
+                }
+                let answer = if allowed { PublishAclResult::allow() } else { PublishAclResult::rejected(false, None) };
+                (false, Some(HookResult::PublishAclResult(answer)))
+            }
+            Parameter::ClientSubscribeCheckAcl(session, subscribe) => {
+                let shared = subscribe.opts.has_shared_group();
+                let role = doorman.role(&session.id.client_id);
+                let allowed = role.is_some_and(|r| acl::may_subscribe(&r, &subscribe.topic_filter, shared));
+                let answer = if allowed {
+                    SubscribeAclResult::new_success(subscribe.opts.qos(), None)
+                } else {
+                    debug!(client = &*session.id.client_id, filter = &*subscribe.topic_filter, "subscribe refused");
+                    SubscribeAclResult::new_failure(SubscribeAckReason::NotAuthorized)
+                };
+                (false, Some(HookResult::SubscribeAclResult(answer)))
+            }
+            Parameter::OfflineMessage(session, from, publish) => {
+                if publish.qos != QoS::AtMostOnce {
+                    doorman.store.push_queue(&session.id, from, publish);
+                }
+                (true, acc)
+            }
+            Parameter::OfflineInflightMessages(session, inflight) => {
+                sessions::save_waiting(&doorman.store, session, inflight);
+                (true, acc)
+            }
+            Parameter::SessionTerminated(session, _) => {
+                doorman.store.remove_session(&session.id);
+                (true, acc)
+            }
+            _ => (true, acc),
+        }
+    }
+}
