@@ -186,7 +186,8 @@ impl EmbeddedBroker {
         usize::try_from(self.scx.connections.count()).unwrap_or(0)
     }
 
-    /// Closes a client's connection at once with "not authorized"; its session and queue stay. For a rotated token.
+    /// Closes a client's connection at once; its session and queue stay. For a rotated token. (rmqtt 0.24 closes the
+    /// socket before it would send the reason, so the client sees a lost connection.)
     /// Returns whether it was connected.
     pub async fn disconnect(&self, client_id: &str) -> bool {
         let (scx, client_id) = (self.scx.clone(), client_id.to_owned());

@@ -2,20 +2,30 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rmqtt::codec::v5::SubscribeAckReason;
+use rmqtt::context::ServerContext;
 use rmqtt::hook::{Handler, HookManager, HookResult, Parameter, Register, ReturnType, Type};
-use rmqtt::types::{AuthResult, ConnectInfo, LastWill, PublishAclResult, QoS, SubscribeAclResult};
+use rmqtt::types::{
+    AuthResult, ClientId, ConnectInfo, From as Sender, LastWill, Publish, PublishAclResult, QoS, Reason, SubscribeAclResult,
+};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::store::Store;
-use super::{Authenticate, Role, Verdict, acl, sessions};
+use super::{Authenticate, Role, Verdict, acl, node, sessions};
 
 /// An authenticator that takes longer says no.
 const AUTHENTICATE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a client that is just being taken over may take to be there again.
+const TAKEOVER_LIMIT: Duration = Duration::from_secs(2);
+/// Messages that may wait at a time for a takeover to end.
+const WAITING_LIMIT: usize = 10_000;
 
 /// Who is who, and what the hooks need to answer.
 pub(super) struct Doorman {
@@ -24,16 +34,69 @@ pub(super) struct Doorman {
     /// Role of each client id that was let in; a client id has one connection at a time.
     roles: RwLock<HashMap<String, Role>>,
     closing: AtomicBool,
+    /// Taken out by [`Self::close`], because the context holds the hooks that hold it.
+    scx: Mutex<Option<ServerContext>>,
+    waiting: Semaphore,
 }
 
 impl Doorman {
-    pub(super) fn new(authenticate: Arc<dyn Authenticate>, store: Arc<Store>) -> Arc<Self> {
-        Arc::new(Self { authenticate, store, roles: RwLock::default(), closing: AtomicBool::new(false) })
+    pub(super) fn new(authenticate: Arc<dyn Authenticate>, store: Arc<Store>, scx: ServerContext) -> Arc<Self> {
+        Arc::new(Self {
+            authenticate,
+            store,
+            roles: RwLock::default(),
+            closing: AtomicBool::new(false),
+            scx: Mutex::new(Some(scx)),
+            waiting: Semaphore::new(WAITING_LIMIT),
+        })
     }
 
     /// Lets nobody in any more.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
+        self.scx.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn scx(&self) -> Option<ServerContext> {
+        self.scx.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends a client's present connection away before its next one takes over. rmqtt throws away what is on its way to a
+    /// connected client when it is taken over, but hands on everything of one that is away.
+    async fn make_way(&self, client_id: &str) {
+        let Some(scx) = self.scx() else { return };
+        let until = Instant::now() + TAKEOVER_LIMIT;
+        if node::disconnect(&scx, client_id).await {
+            while node::is_connected(&scx, client_id).await && Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+
+    /// In the moment between two connections of a client rmqtt finds nobody to give a message to, and drops it.
+    fn give_later(self: &Arc<Self>, client_id: ClientId, from: Sender, publish: Publish) {
+        let (doorman, until) = (self.clone(), Instant::now() + TAKEOVER_LIMIT);
+        tokio::spawn(async move {
+            let Ok(_turn) = doorman.waiting.try_acquire() else {
+                warn!(client = &*client_id, "message dropped: too many wait for a takeover");
+                return;
+            };
+            let mut message = (from, publish);
+            while let Some(scx) = doorman.scx() {
+                let entry = node::entry(&scx, &client_id).await;
+                if entry.exist() {
+                    match entry.publish(message.0, message.1).await {
+                        Ok(()) => return,
+                        Err((from, publish, _)) => message = (from, publish),
+                    }
+                }
+                if Instant::now() >= until {
+                    debug!(client = &*client_id, "message dropped: its client has no session");
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
     }
 
     /// Registers everything with rmqtt and switches it on.
@@ -46,6 +109,7 @@ impl Doorman {
             Type::OfflineMessage,
             Type::OfflineInflightMessages,
             Type::SessionTerminated,
+            Type::MessageDropped,
         ] {
             register.add(kind, Box::new(Answer(self.clone()))).await;
         }
@@ -95,6 +159,7 @@ impl Doorman {
             info!(client = client_id, "will outside of the client's topics");
             return AuthResult::NotAuthorized;
         }
+        self.make_way(client_id).await;
         self.roles.write().unwrap_or_else(PoisonError::into_inner).insert(client_id.to_owned(), role);
         AuthResult::Allow(false, None)
     }
@@ -143,7 +208,19 @@ impl Handler for Answer {
                 doorman.store.remove_session(&session.id);
                 (true, acc)
             }
+            Parameter::MessageDropped(Some(to), from, publish, reason) => {
+                if publish.qos != QoS::AtMostOnce && found_nobody(reason) {
+                    doorman.give_later(to.client_id.clone(), from.clone(), publish.clone());
+                }
+                (true, acc)
+            }
             _ => (true, acc),
         }
     }
+}
+
+/// rmqtt's words for "no connection and no session of this client just now".
+fn found_nobody(reason: &Reason) -> bool {
+    let Reason::Error(text) = reason else { return false };
+    matches!(&**text, "the client has disconnected" | "Connection Tx is closed" | "Tx is None" | "Tx is closed")
 }

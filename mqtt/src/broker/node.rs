@@ -150,7 +150,7 @@ impl Node {
         *scx.extends.retain_mut().await = Box::new(retained.clone());
         *scx.extends.session_mgr_mut().await = Box::new(StoredSessions(store.clone()));
         *scx.extends.shared_subscription_mut().await = Box::new(InTurn::default());
-        let doorman = Doorman::new(authenticate, store.clone());
+        let doorman = Doorman::new(authenticate, store.clone(), scx.clone());
         doorman.register(scx.extends.hook_mgr()).await;
         let server = MqttServer::new(scx.clone()).listener_by_id(listener, LISTENER).build();
         let restored = sessions::restore(&scx, &store, &listen_cfg).await;
@@ -216,7 +216,9 @@ async fn save(store: &Store, mut entry: Box<dyn Entry>) {
     match entry.kick(false, false, false).await {
         Ok(OfflineSession::Exist(Some(session))) => {
             store.clear_messages(&session.id);
-            store.put_inflight(&session.id, &session.inflight_messages);
+            // Turned round once more, see `subscriptions_drain` in `sessions`.
+            let inflight: Vec<_> = session.inflight_messages.into_iter().rev().collect();
+            store.put_inflight(&session.id, &inflight);
             for (from, publish) in session.offline_messages.iter().filter(|(_, p)| p.qos != QoS::AtMostOnce) {
                 store.push_queue(&session.id, from, publish);
             }
@@ -229,9 +231,18 @@ async fn save(store: &Store, mut entry: Box<dyn Entry>) {
     }
 }
 
+/// rmqtt's entry of a client, connected or not.
+pub(super) async fn entry(scx: &ServerContext, client_id: &str) -> Box<dyn Entry> {
+    let id = Id::new(scx.node.id(), LISTENER, None, None, ClientId::from(client_id), None);
+    scx.extends.shared().await.entry(id)
+}
+
+pub(super) async fn is_connected(scx: &ServerContext, client_id: &str) -> bool {
+    entry(scx, client_id).await.is_connected().await
+}
+
 /// Closes one client's connection; its session stays. Whether it was connected.
 pub(super) async fn disconnect(scx: &ServerContext, client_id: &str) -> bool {
-    let id = Id::new(scx.node.id(), LISTENER, None, None, ClientId::from(client_id), None);
-    let entry = scx.extends.shared().await.entry(id);
-    entry.is_connected().await && close(entry.as_ref(), DisconnectReasonCode::NotAuthorized)
+    let entry = entry(scx, client_id).await;
+    entry.is_connected().await && close(entry.as_ref(), DisconnectReasonCode::SessionTakenOver)
 }

@@ -148,8 +148,15 @@ impl SessionLike for StoredSession {
         self.save_subscriptions().await;
         Ok(before)
     }
-    /// Called when another connection takes over: the rows are its from now on, and stay as they are.
+    /// Called when another connection takes over: the rows are its from now on, and stay as they are. What it has not
+    /// acknowledged is turned round, because rmqtt 0.24 is about to hand it to the new connection from the last to the
+    /// first (`transfer_session_state` pops a vector).
     async fn subscriptions_drain(&self) -> rmqtt::Result<Subscriptions> {
+        let mut window = self.inner.out_inflight().write().await;
+        for message in window.to_inflight_messages().into_iter().rev() {
+            window.push_back(message);
+        }
+        drop(window);
         self.inner.subscriptions_drain().await
     }
     async fn subscriptions_extend(&self, other: Subscriptions) -> rmqtt::Result<()> {

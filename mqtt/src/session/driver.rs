@@ -73,6 +73,10 @@ struct Live {
     /// Handed to rumqttc, no packet id yet; in the order of its channel.
     unnumbered: VecDeque<(Qos, Done)>,
     inflight: HashMap<u16, Done>,
+    /// To be acknowledged; rumqttc takes one for each ten packets that it reads, so they can pile up.
+    acks: VecDeque<u16>,
+    /// Acknowledgements in rumqttc's channel.
+    acks_handed: usize,
     closing: Option<Closing>,
     since: Instant,
 }
@@ -209,6 +213,8 @@ impl Driver {
             limit: self.settings.max_packet.min(broker_limit) as usize,
             unnumbered: VecDeque::new(),
             inflight: HashMap::new(),
+            acks: VecDeque::new(),
+            acks_handed: 0,
             closing: None,
             since: Instant::now(),
         };
@@ -245,19 +251,17 @@ impl Driver {
     /// Hands out what the reader has not seen yet, then answers whoever asked for the end.
     async fn finish(&mut self, closing: Option<Closing>) {
         let Some(mut closing) = closing else { return };
-        if let Some(done) = closing.done.take() {
-            let _ = done.send(closing.acked && closing.written);
+        self.publishes.close();
+        while let Ok(publish) = self.publishes.try_recv() {
+            self.settle(publish.done, Err(NotSent::Closed));
         }
         while let Some(event) = self.buffer.pop_front() {
             if self.events.try_send(event).is_err() {
                 break;
             }
         }
-        self.publishes.close();
-        while let Ok(publish) = self.publishes.try_recv() {
-            if let Done::Receipt(tx) = publish.done {
-                let _ = tx.send(Err(NotSent::Closed));
-            }
+        if let Some(done) = closing.done.take() {
+            let _ = done.send(closing.acked && closing.written);
         }
     }
 
@@ -312,6 +316,13 @@ impl Driver {
             {
                 return Ok(());
             }
+            while live.acks_handed < usize::from(self.settings.receive_max)
+                && let Some(pkid) = live.acks.pop_front()
+            {
+                let taken = live.client.try_ack(&wire::acknowledged(pkid));
+                taken.map_err(|_| DisconnectReason::Protocol("acknowledgement not taken".into()))?;
+                live.acks_handed += 1;
+            }
             let outstanding = live.unnumbered.len() + live.inflight.len();
             // An outstanding acknowledgement must be read even if the reader of events is the one who waits for it.
             let reading = self.buffer.len() < high || outstanding > 0 || live.closing.is_some();
@@ -322,7 +333,7 @@ impl Driver {
                 control = self.control.recv() => match control {
                     Some(Control::Ack(token)) => {
                         if token.conn_seq == live.conn_seq {
-                            self.ack(live, token.pkid)?;
+                            live.acks.push_back(token.pkid);
                         }
                     }
                     Some(Control::Close { last, deadline, done }) => self.begin_close(live, last, deadline, done),
@@ -384,12 +395,6 @@ impl Driver {
         live.closing = Some(Closing { at, done: Some(done), last: Some(rx), acked: false, written: false });
     }
 
-    fn ack(&mut self, live: &Live, pkid: u16) -> Result<(), DisconnectReason> {
-        live.client
-            .try_ack(&wire::acknowledged(pkid))
-            .map_err(|_| DisconnectReason::Protocol("acknowledgement not taken".into()))
-    }
-
     fn send(&mut self, live: &mut Live, publish: Publish) {
         let Publish { message, done } = publish;
         let packet = match wire::publish(&message) {
@@ -448,13 +453,14 @@ impl Driver {
                     .collect();
                 self.buffer.push_back(SessionEvent::Subscribed { grants });
             }
-            Event::Incoming(Packet::Publish(publish)) => self.receive(live, publish)?,
+            Event::Outgoing(Written::PubAck(_)) => live.acks_handed = live.acks_handed.saturating_sub(1),
+            Event::Incoming(Packet::Publish(publish)) => self.receive(live, publish),
             _ => {}
         }
         Ok(())
     }
 
-    fn receive(&mut self, live: &Live, publish: mqtt::Publish) -> Result<(), DisconnectReason> {
+    fn receive(&mut self, live: &mut Live, publish: mqtt::Publish) {
         let qos = wire::qos_in(publish.qos);
         let size = publish.payload.len();
         let topic = wire::text(&publish.topic);
@@ -463,14 +469,14 @@ impl Driver {
             let topic = topic.unwrap_or_else(|lossy| lossy);
             warn!(client = %self.settings.client_id, topic, size, "poison message acknowledged and discarded");
             if qos == Qos::AtLeastOnce {
-                self.ack(live, publish.pkid)?;
+                live.acks.push_back(publish.pkid);
             }
             self.buffer.push_back(SessionEvent::Discarded { topic, size });
-            return Ok(());
+            return;
         }
         if qos == Qos::AtMostOnce && self.buffer.len() >= self.settings.event_capacity.saturating_mul(4) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
-            return Ok(());
+            return;
         }
         let ack = (qos == Qos::AtLeastOnce).then_some(AckToken { conn_seq: live.conn_seq, pkid: publish.pkid });
         self.buffer.push_back(SessionEvent::Message(Incoming {
@@ -482,6 +488,5 @@ impl Driver {
             properties: wire::properties(publish.properties),
             ack,
         }));
-        Ok(())
     }
 }

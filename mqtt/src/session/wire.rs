@@ -253,15 +253,16 @@ mod tests {
     fn settings_that_cannot_work_are_refused_before_anything_starts() {
         let good = SessionSettings::new("mqtt://b", "c", "u", "p");
         assert!(check(&good).is_ok());
-        for change in [
-            |s: &mut SessionSettings| s.client_id.clear(),
+        let changes: [fn(&mut SessionSettings); 7] = [
+            |s| s.client_id.clear(),
             |s| s.receive_max = 0,
             |s| s.inflight = 0,
             |s| s.keep_alive = Duration::from_secs(4),
             |s| s.max_packet = 100,
             |s| s.subscriptions = vec![Subscription::new("a/#/b")],
             |s| s.ca = Some(b"no certificate".to_vec()),
-        ] {
+        ];
+        for change in changes {
             let mut bad = good.clone();
             change(&mut bad);
             assert!(check(&bad).is_err());

@@ -1,0 +1,282 @@
+//! What only the embedded broker promises: to come back with everything, and to say plainly why it does not start.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use r58_mqtt::broker::{EmbeddedBroker, TlsFiles};
+use r58_mqtt::session::{DisconnectReason, Outgoing, Qos, Session, SessionEvent, Will, WillSource};
+use r58_mqtt::{ErrorKind, MqttError};
+use support::{Broker, ChildBroker, Client, Everyone, Kind, LIMIT, embedded_settings, quick, set};
+use tempfile::TempDir;
+
+const DOWN: &str = "r58/1/acme/box-1/down/#";
+const CHILD: &str = "a_broker_for_another_process";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_keeps_retained_messages_sessions_and_queues() {
+    let mut broker = Broker::embedded(false);
+    let fleet = Client::start(broker.fleet("fleet")).await;
+    let mut settings = broker.device("box-1");
+    settings.receive_max = 4;
+    let mut device = Client::with(settings.clone(), &[DOWN]).await;
+    for n in 0..100 {
+        fleet.retain(&format!("r58/1/acme/box-2/down/cmd/{n}"), &n.to_string()).await;
+    }
+    fleet.retain("r58/1/acme/box-2/down/cmd/0", "").await;
+    // One acknowledged, four in flight, five behind them when it goes, five more while it is away.
+    for n in 0..10 {
+        fleet.say("r58/1/acme/box-1/down/cmd/x", &n.to_string()).await;
+    }
+    assert_eq!(device.payloads(1).await, ["0"]);
+    device.unacked().await;
+    device.settled().await.vanish().await;
+    for n in 10..15 {
+        fleet.say("r58/1/acme/box-1/down/cmd/x", &n.to_string()).await;
+    }
+    broker.restart().await;
+    // Its subscription is there before it is: a message published now waits for it.
+    let again = Client::start(broker.fleet("fleet-2")).await;
+    again.say("r58/1/acme/box-1/down/cmd/x", "15").await;
+    let mut device = Client::start(settings).await;
+    assert!(device.session_present);
+    let expected: Vec<String> = (1..16).map(|n| n.to_string()).collect();
+    assert_eq!(device.payloads(15).await, expected);
+    let mut other = Client::with(broker.device("box-2"), &["r58/1/acme/box-2/down/#"]).await;
+    assert_eq!(set(other.payloads(99).await).len(), 99);
+    again.say("r58/1/acme/box-2/down/sync", "end").await;
+    assert!(other.before_the_end().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_connected_at_a_restart_comes_back_and_misses_nothing() {
+    let mut broker = Broker::embedded(false);
+    let mut device = Client::with(broker.device("box-1"), &[DOWN]).await;
+    let fleet = Client::start(broker.fleet("fleet")).await;
+    fleet.say("r58/1/acme/box-1/down/cmd/x", "before").await;
+    device.unacked().await;
+    broker.restart().await;
+    let publisher = Client::start(broker.fleet("other")).await;
+    publisher.say("r58/1/acme/box-1/down/cmd/x", "after").await;
+    // What is published while a client is on its way back may overtake what waits for it.
+    assert_eq!(set(device.payloads(2).await), set(vec!["before".into(), "after".into()]));
+    assert!(device.session_present);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_publishes_only_the_wills_of_those_who_stay_away() {
+    let mut broker = Broker::embedded(false);
+    let with_will = |dev: &str| {
+        let mut settings = broker.device(dev);
+        let topic = format!("r58/1/acme/{dev}/up/presence");
+        let payload = Bytes::from(format!("{dev} is gone"));
+        let delay = Duration::from_secs(1);
+        settings.will = Some(WillSource::fixed(Will { topic, payload, qos: Qos::AtLeastOnce, retain: true, delay }));
+        settings
+    };
+    let stays = Client::start(with_will("stays")).await;
+    Client::start(with_will("said-goodbye")).await.leave().await;
+    let vanishes = Client::start(with_will("vanishes")).await;
+    vanishes.vanish().await;
+    broker.restart().await;
+    let mut fleet = Client::with(broker.fleet("fleet"), &["r58/1/+/+/up/presence"]).await;
+    assert_eq!(fleet.payloads(1).await, ["vanishes is gone"]);
+    stays.say("r58/1/acme/stays/up/presence", "end").await;
+    assert_eq!(fleet.before_the_end().await, [""; 0]);
+}
+
+/// The child process of [`a_killed_broker_comes_back_with_its_state`]; does nothing by itself.
+#[test]
+#[ignore = "started by other tests"]
+fn a_broker_for_another_process() {
+    support::be_a_broker();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_broker_comes_back_with_its_state() {
+    let dir = TempDir::new().unwrap();
+    let first = ChildBroker::start(dir.path(), CHILD);
+    let url = format!("mqtt://{}", first.addr);
+    Client::with(quick(&url, "acme", "box-1"), &[DOWN]).await.leave().await;
+    let fleet = Client::start(quick(&url, "$fleet", "fleet")).await;
+    for n in 0..1000 {
+        fleet.retain(&format!("r58/1/acme/box-2/down/cmd/{n}"), &n.to_string()).await;
+    }
+    for n in 0..5 {
+        fleet.say("r58/1/acme/box-1/down/cmd/x", &n.to_string()).await;
+    }
+    // The flush interval is 50 ms; what is younger is not promised.
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    first.kill();
+    let second = ChildBroker::start(dir.path(), CHILD);
+    let url = format!("mqtt://{}", second.addr);
+    let mut device = Client::with(quick(&url, "acme", "box-1"), &[DOWN]).await;
+    assert!(device.session_present);
+    assert_eq!(device.payloads(5).await, ["0", "1", "2", "3", "4"]);
+    let mut other = Client::with(quick(&url, "acme", "box-2"), &["r58/1/acme/box-2/down/#"]).await;
+    assert_eq!(set(other.payloads(1000).await).len(), 1000);
+}
+
+#[test]
+fn a_taken_port_is_one_clear_error() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = TempDir::new().unwrap();
+    let mut settings = embedded_settings(dir.path());
+    settings.listen = taken.local_addr().unwrap();
+    let error = EmbeddedBroker::start(settings, Arc::new(Everyone)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misconfigured);
+    assert_eq!(error.to_string(), format!("embedded broker: {} is already in use by another program", taken.local_addr().unwrap()));
+    assert!(!dir.path().join("broker").exists(), "nothing half up");
+}
+
+#[test]
+fn one_state_directory_serves_one_broker_at_a_time() {
+    let dir = TempDir::new().unwrap();
+    let first = EmbeddedBroker::start(embedded_settings(dir.path()), Arc::new(Everyone)).unwrap();
+    let second = EmbeddedBroker::start(embedded_settings(dir.path()), Arc::new(Everyone)).unwrap_err();
+    assert!(matches!(second, MqttError::StoreLocked { .. }), "{second}");
+    first.stop();
+    for _ in 0..3 {
+        EmbeddedBroker::start(embedded_settings(dir.path()), Arc::new(Everyone)).unwrap().stop();
+    }
+}
+
+#[test]
+fn a_missing_certificate_is_one_clear_error() {
+    let dir = TempDir::new().unwrap();
+    let mut settings = embedded_settings(dir.path());
+    settings.tls = Some(TlsFiles { cert: dir.path().join("none.pem"), key: dir.path().join("none.key") });
+    let error = EmbeddedBroker::start(settings, Arc::new(Everyone)).unwrap_err();
+    assert!(error.to_string().starts_with("embedded broker: tls: "), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_corrupt_store_is_moved_aside_and_the_broker_starts_empty() {
+    let mut broker = Broker::embedded(false);
+    let fleet = Client::start(broker.fleet("fleet")).await;
+    fleet.retain("r58/1/acme/box-1/down/desired", "x").await;
+    fleet.leave().await;
+    if let Kind::Embedded(running) = &mut broker.kind {
+        let running = running.take().unwrap();
+        tokio::task::spawn_blocking(move || running.stop()).await.unwrap();
+    }
+    let store = broker.dir.path().join("broker");
+    std::fs::write(store.join("conf"), b"this is no configuration of a database").unwrap();
+    std::fs::write(store.join("db"), vec![0x5a; 4096]).unwrap();
+    let path = broker.dir.path().to_owned();
+    let start = move || EmbeddedBroker::start(embedded_settings(&path), Arc::new(Everyone)).unwrap();
+    let fresh = tokio::task::spawn_blocking(start).await.unwrap();
+    broker.addr = fresh.addr();
+    broker.kind = Kind::Embedded(Some(fresh));
+    let fleet = Client::start(broker.fleet("fleet")).await;
+    fleet.say("r58/1/acme/box-1/down/sync", "it works").await;
+    assert!(broker.dir.path().join("broker.corrupt-0").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disconnected_client_keeps_its_session() {
+    let broker = Broker::embedded(false);
+    let mut device = Client::with(broker.device("box-1"), &[DOWN]).await;
+    let Kind::Embedded(Some(running)) = &broker.kind else { unreachable!() };
+    assert!(running.is_running());
+    assert!(running.disconnect("box-1").await);
+    assert!(!running.disconnect("nobody").await);
+    loop {
+        if let SessionEvent::Disconnected { reason, .. } = device.event().await {
+            // rmqtt 0.24 closes the socket before it would send DISCONNECT.
+            assert!(matches!(reason, DisconnectReason::Network(_)), "{reason}");
+            break;
+        }
+    }
+    device.subscribed().await;
+    assert!(device.session_present);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_id_or_a_will_of_another_device_is_refused() {
+    let broker = Broker::embedded(false);
+    let mut wills = broker.device("box-1");
+    wills.will = Some(WillSource::fixed(Will {
+        topic: "r58/1/acme/box-2/up/presence".into(),
+        payload: Bytes::from_static(b"offline"),
+        qos: Qos::AtLeastOnce,
+        retain: true,
+        delay: Duration::ZERO,
+    }));
+    for settings in [broker.device("wrong-box-1"), wills, broker.settings("nobody", "box-1")] {
+        let (_session, mut events) = Session::start(settings).unwrap();
+        match tokio::time::timeout(LIMIT, events.recv()).await.unwrap().unwrap() {
+            SessionEvent::Disconnected { reason: DisconnectReason::Refused(_), .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Prints throughput, memory and start time. Run it with `--release -- --ignored --nocapture measure`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn measure() {
+    let dir = TempDir::new().unwrap();
+    let begun = Instant::now();
+    EmbeddedBroker::start(embedded_settings(dir.path()), Arc::new(Everyone)).unwrap().stop();
+    println!("start and stop of an empty broker: {:?}", begun.elapsed());
+    let child = ChildBroker::start(dir.path(), CHILD);
+    println!("resident, empty: {} KiB", resident_kib(child.child.id()));
+    let url = format!("mqtt://{}", child.addr);
+    for inflight in [1, 16, 64] {
+        let mut settings = quick(&url, "$fleet", "reader");
+        settings.receive_max = 64;
+        let mut reader = Client::with(settings, &["r58/1/+/+/up/#"]).await;
+        let mut settings = quick(&url, "acme", "box-1");
+        settings.inflight = inflight;
+        let device = Client::start(settings).await;
+        let count = if inflight == 1 { 5_000 } else { 20_000 };
+        let begun = Instant::now();
+        let session = device.session.clone();
+        let sender = tokio::spawn(async move {
+            let mut receipts = Vec::with_capacity(count);
+            for _ in 0..count {
+                receipts.push(session.publish(Outgoing::json("r58/1/acme/box-1/up/tm/x", vec![b'x'; 64])).await.unwrap());
+            }
+            for receipt in receipts {
+                receipt.await.unwrap();
+            }
+        });
+        for _ in 0..count {
+            reader.message().await;
+        }
+        sender.await.unwrap();
+        let rate = count as f64 / begun.elapsed().as_secs_f64();
+        println!("QoS 1, 64 B, window {inflight}, one to one, end to end: {rate:.0} messages/s");
+        reader.leave().await;
+        device.leave().await;
+    }
+    let fleet = Client::start(quick(&url, "$fleet", "fleet")).await;
+    let begun = Instant::now();
+    let mut receipts = Vec::new();
+    for n in 0..20_000 {
+        let message = Outgoing::json(format!("r58/1/acme/dev-{n}/up/reported"), vec![b'x'; 1024]).retained(true);
+        receipts.push(fleet.session.publish(message).await.unwrap());
+    }
+    for receipt in receipts {
+        receipt.await.unwrap();
+    }
+    let rate = 20_000.0 / begun.elapsed().as_secs_f64();
+    println!("retained, 1 KiB, window 16: {rate:.0} messages/s; resident with 20,000: {} KiB", resident_kib(child.child.id()));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    child.kill();
+    let begun = Instant::now();
+    let broker = EmbeddedBroker::start(embedded_settings(dir.path()), Arc::new(Everyone)).unwrap();
+    println!("start with 20,000 retained messages after a kill: {:?}", begun.elapsed());
+    broker.stop();
+}
