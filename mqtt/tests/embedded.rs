@@ -11,7 +11,7 @@ use bytes::Bytes;
 use r58_mqtt::broker::{EmbeddedBroker, TlsFiles};
 use r58_mqtt::session::{DisconnectReason, Outgoing, Qos, Session, SessionEvent, Will, WillSource};
 use r58_mqtt::{ErrorKind, MqttError};
-use support::{Broker, ChildBroker, Client, Everyone, Kind, LIMIT, embedded_settings, quick, set};
+use support::{Broker, ChildBroker, Client, Everyone, Kind, LIMIT, embedded_settings, quick, set, until};
 use tempfile::TempDir;
 
 const DOWN: &str = "r58/1/acme/box-1/down/#";
@@ -82,6 +82,8 @@ async fn a_restart_publishes_only_the_wills_of_those_who_stay_away() {
     Client::start(with_will("said-goodbye")).await.leave().await;
     let vanishes = Client::start(with_will("vanishes")).await;
     vanishes.vanish().await;
+    let Kind::Embedded(Some(running)) = &broker.kind else { unreachable!() };
+    until(|| running.connections() == 1);
     broker.restart().await;
     let mut fleet = Client::with(broker.fleet("fleet"), &["r58/1/+/+/up/presence"]).await;
     assert_eq!(fleet.payloads(1).await, ["vanishes is gone"]);

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parking::Locked;
+use rmqtt::codec::v5::Disconnect as DisconnectPacket;
 use rmqtt::inflight::OutInflightMessage;
 use rmqtt::types::{
-    ConnectInfo, DisconnectInfo, From as Sender, Id, Publish, Retain, SubscriptionOptions, TimestampMillis, TopicFilter,
+    ConnectInfo, Disconnect, DisconnectInfo, From as Sender, Id, Publish, Retain, SubscriptionOptions, TimestampMillis, TopicFilter,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,32 @@ pub(super) struct SessionRow {
     pub conn: ConnectInfo,
     pub created_at: TimestampMillis,
     pub connected_at: TimestampMillis,
+}
+
+/// When and how a client went; rmqtt's own record of it also holds reasons that nobody reads again.
+#[derive(Debug, Serialize, Deserialize)]
+struct GoneRow {
+    at: TimestampMillis,
+    goodbye: bool,
+    expiry_secs: Option<u32>,
+}
+
+impl GoneRow {
+    fn of(gone: &DisconnectInfo) -> Self {
+        let expiry_secs = match &gone.mqtt_disconnect {
+            Some(Disconnect::V5(packet)) => packet.session_expiry_interval_secs,
+            _ => None,
+        };
+        Self { at: gone.disconnected_at, goodbye: gone.mqtt_disconnect.is_some(), expiry_secs }
+    }
+
+    fn into_info(self) -> DisconnectInfo {
+        let mut gone = DisconnectInfo::new(self.at);
+        gone.mqtt_disconnect = self.goodbye.then(|| {
+            Disconnect::V5(DisconnectPacket { session_expiry_interval_secs: self.expiry_secs, ..Default::default() })
+        });
+        gone
+    }
 }
 
 /// A session as it is found at a start.
@@ -211,7 +238,7 @@ impl Store {
 
     /// It went.
     pub(super) fn put_gone(&self, id: &Id, gone: &DisconnectInfo) {
-        let Some(value) = encode(gone) else { return };
+        let Some(value) = encode(&GoneRow::of(gone)) else { return };
         self.owned(id, |t| t.gone.insert(key(id), value).map(drop));
     }
 
@@ -273,7 +300,7 @@ impl Store {
                 }
                 found.push(Found {
                     subscriptions: get(&t.subscriptions, &key)?.unwrap_or_default(),
-                    gone: get(&t.gone, &key)?,
+                    gone: get(&t.gone, &key)?.map(GoneRow::into_info),
                     inflight: get(&t.inflight, &key)?.unwrap_or_default(),
                     queue,
                     row,
