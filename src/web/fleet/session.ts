@@ -73,11 +73,13 @@ export function bearer(): Record<string, string> {
 
 /** Runs a request with the token; renews it once when it is not accepted. */
 async function authorized<T>(run: () => Promise<T>): Promise<T> {
+  const used = tokens;
   try {
     return await run();
   } catch (error) {
     if (!(error instanceof Problem) || error.status !== 401 || !tokens) throw error;
-    await renew();
+    // Another call may have renewed it while this one was under way.
+    if (tokens === used) await renew();
     return run();
   }
 }
