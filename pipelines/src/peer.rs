@@ -230,6 +230,11 @@ impl PeerFactory {
         self.shared.spares.is_ready(&ice::for_peer(ice))
     }
 
+    /// Tasks of all peers that are alive: what does not go back after they are closed is a leak.
+    pub fn tasks(&self) -> usize {
+        self.shared.runtime.as_ref().map_or(0, |runtime| runtime.metrics().num_alive_tasks())
+    }
+
     /// Answers a WHIP offer. The packets of the client go to `sink`, unchanged.
     ///
     /// # Errors
