@@ -12,6 +12,7 @@
 
 mod connection;
 mod engine;
+mod keyframe;
 mod meter;
 mod publisher;
 mod spare;

@@ -10,7 +10,7 @@ use r58_pipelines::RtpFanout;
 use r58_pipelines::feed::Feed;
 use r58_pipelines::guest::{GuestPipeline, GuestSettings};
 use r58_pipelines::mode::Mode;
-use r58_pipelines::peer::{PeerError, PeerEvent, PeerFactory, PeerSettings, RtpSink};
+use r58_pipelines::peer::{PeerError, PeerEvent, PeerFactory, PeerSettings, RtpSink, UdpPorts};
 use r58_pipelines::sdp::{CheckedOffer, MediaKind};
 use rtc_support::*;
 
@@ -21,19 +21,24 @@ impl RtpSink for Nowhere {
     fn rtp(&self, _kind: MediaKind, _payload_type: u8, _packet: Bytes) {}
 }
 
-fn count(folder: &str, what: &str) -> usize {
-    let entries = std::fs::read_dir(folder).unwrap().flatten();
-    entries
-        .filter(|e| what.is_empty() || std::fs::read_link(e.path()).is_ok_and(|l| l.to_string_lossy().starts_with(what)))
-        .count()
-}
+/// The factory's ports; the clients use the system's ephemeral ones.
+const PORTS: (u16, u16) = (20_000, 24_999);
 
+/// Open UDP sockets on the factory's ports, in the whole machine: nobody else takes these.
 fn sockets() -> usize {
-    count("/proc/self/fd", "socket:")
+    let open = |file: &str| {
+        let table = std::fs::read_to_string(file).unwrap_or_default();
+        let ports = table.lines().skip(1).filter_map(|line| {
+            let local = line.split_whitespace().nth(1)?;
+            u16::from_str_radix(local.rsplit(':').next()?, 16).ok()
+        });
+        ports.filter(|port| (PORTS.0..=PORTS.1).contains(port)).count()
+    };
+    open("/proc/self/net/udp") + open("/proc/self/net/udp6")
 }
 
 fn threads() -> usize {
-    count("/proc/self/task", "")
+    std::fs::read_dir("/proc/self/task").unwrap().count()
 }
 
 async fn settle(what: &str, limit: usize, now: impl Fn() -> usize) {
@@ -85,7 +90,8 @@ async fn stranger_posts(factory: &PeerFactory) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_joins_leave_no_socket_no_thread_and_no_task() {
-    let factory = PeerFactory::new(PeerSettings { loopback: true, ..PeerSettings::default() }).unwrap();
+    let ports = UdpPorts::Range(PORTS.0, PORTS.1);
+    let factory = PeerFactory::new(PeerSettings { loopback: true, ports, ..PeerSettings::default() }).unwrap();
     let fanout = RtpFanout::new();
     for _ in 0..3 {
         guest_comes_and_goes(&factory).await;
@@ -104,13 +110,14 @@ async fn fifty_joins_leave_no_socket_no_thread_and_no_task() {
         guest_comes_and_goes(&factory).await;
         viewer_comes_and_goes(&factory, &fanout).await;
     }
-    println!("50 joins in {:?}; before: sockets, threads, tasks = {base:?}", begun.elapsed());
+    println!("50 joins in {:?}; before: sockets, threads, tasks = {base:?}, now {:?}", begun.elapsed(), (sockets(), threads(), factory.tasks()));
     for _ in 0..10 {
         stranger_posts(&factory).await;
     }
     settle("sockets", base.0, sockets).await;
-    settle("threads", base.1 + 2, threads).await;
-    settle("tasks", base.2 + 2, || factory.tasks()).await;
+    // GLib keeps up to eight idle threads in its pool.
+    settle("threads", base.1 + 8, threads).await;
+    settle("tasks", base.2, || factory.tasks()).await;
     println!("after: {:?}", (sockets(), threads(), factory.tasks()));
 }
 
@@ -136,8 +143,7 @@ async fn hostile_offers_are_refused_at_once_and_the_next_guest_comes_in() {
         let (on_event, _queue) = events();
         let error = factory.publisher(&offer, &[], Arc::new(Nowhere), on_event).await.err().unwrap();
         assert!(matches!(error, PeerError::Sdp(_)), "{name}: {error}");
-        let cut = name == "cut short";
-        assert!(error.http_status() == status || (cut && error.http_status() == 422), "{name}: {error}");
+        assert_eq!(error.http_status(), status, "{name}: {error}");
         assert!(begun.elapsed().as_millis() < 500, "{name}");
     }
     guest_comes_and_goes(&factory).await;

@@ -2,7 +2,6 @@
 
 mod rtc_support;
 
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +27,7 @@ impl Turn {
     fn start() -> Self {
         let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let state = tempfile::tempdir().unwrap();
-        let mut child = Command::new("turnserver")
+        let child = Command::new("turnserver")
             .args(["-n", "--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1", "--no-tls", "--no-dtls", "--no-cli"])
             .args(["--allow-loopback-peers", "--lt-cred-mech", "--realm=r58.test", "--log-file=stdout", "--simple-log"])
             .args(["--no-tcp-relay", "--relay-threads=1", &format!("--listening-port={port}")])
@@ -36,19 +35,30 @@ impl Turn {
             .arg(format!("--pidfile={}", state.path().join("pid").display()))
             .arg(format!("--userdb={}", state.path().join("db").display()))
             .current_dir(state.path())
-            .stdout(Stdio::piped())
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("turnserver (Debian package coturn) is needed");
-        // It says so when it listens; the rest of its words is read and dropped, or it would stop at a full pipe.
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        while !lines.next().expect("the TURN server ended").unwrap().contains("UDP listener opened") {}
-        std::thread::spawn(move || lines.for_each(drop));
+        await_answer(port);
         Self { child, port, _state: state }
     }
 
     fn servers(&self) -> Vec<IceServer> {
         vec![IceServer::turn(format!("turn:127.0.0.1:{}?transport=udp", self.port), USER, PASSWORD)]
+    }
+}
+
+/// Asks for its address (a STUN binding request, RFC 8489, section 5) until somebody answers.
+fn await_answer(port: u16) {
+    let mut request = [0u8; 20];
+    request[1] = 1;
+    request[4..8].copy_from_slice(&0x2112_A442u32.to_be_bytes());
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let begun = Instant::now();
+    // An error here is a port that is not open yet.
+    while socket.send_to(&request, ("127.0.0.1", port)).is_err() || socket.recv_from(&mut [0; 256]).is_err() {
+        assert!(begun.elapsed() < PATIENCE, "the TURN server does not answer");
     }
 }
 

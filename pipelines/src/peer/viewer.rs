@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use webrtc::peer_connection::RTCPeerConnection;
 use webrtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
@@ -22,9 +22,13 @@ use webrtc::util::Unmarshal;
 
 use super::connection::{self, Connection};
 use super::engine::{h264_capability, opus_capability};
+use super::keyframe::begins_keyframe;
 use super::{KEYFRAME_INTERVAL, PeerError, PeerEvents};
 use crate::fanout::RtpFanout;
 use crate::sdp::{CheckedOffer, H264Profile, MediaKind, Purpose};
+
+/// A viewer that waits for a key frame asks again after this long; the fan-out merges requests for half a second.
+const ASK_AGAIN: Duration = Duration::from_millis(600);
 
 /// A viewer that is connected or on its way. Dropping it closes it.
 pub struct ViewerPeer {
@@ -108,9 +112,10 @@ async fn send(
         MediaKind::Video => fanout.subscribe_video(),
         MediaKind::Audio => fanout.subscribe_audio(),
     };
-    if kind == MediaKind::Video {
-        fanout.request_keyframe();
-    }
+    let mut entry = match kind {
+        MediaKind::Video => Entry::wait(&fanout),
+        MediaKind::Audio => Entry::Open,
+    };
     loop {
         // The sender of `connected` lives in a handler of the connection, and goes when that is closed.
         let next = tokio::select! {
@@ -118,10 +123,14 @@ async fn send(
             gone = ended(&mut connected) => { let () = gone; return }
         };
         match next {
-            Ok(bytes) => forward(&track, bytes, &counters).await,
+            Ok(bytes) => forward(&track, bytes, &mut entry, &fanout, &counters).await,
             Err(RecvError::Lagged(missed)) => {
                 counters.dropped.fetch_add(missed, Ordering::Relaxed);
-                packets = jump(kind, &fanout, packets);
+                // On with what is fresh, and with a picture that can be decoded.
+                packets = packets.resubscribe();
+                if kind == MediaKind::Video {
+                    entry = Entry::wait(&fanout);
+                }
             }
             Err(RecvError::Closed) => return,
         }
@@ -132,18 +141,52 @@ async fn ended(connected: &mut watch::Receiver<bool>) {
     while connected.changed().await.is_ok() {}
 }
 
-/// After a lag: on with what is fresh, and with a picture that can be decoded.
-fn jump(kind: MediaKind, fanout: &RtpFanout, packets: broadcast::Receiver<Bytes>) -> broadcast::Receiver<Bytes> {
-    if kind == MediaKind::Video {
-        fanout.request_keyframe();
-    }
-    packets.resubscribe()
+/// Whether packets of use to the viewer's decoder come yet.
+enum Entry {
+    /// Not before a key frame, which was asked for then.
+    Waiting { asked: Instant },
+    /// They do.
+    Open,
 }
 
-async fn forward(track: &TrackLocalStaticRTP, bytes: Bytes, counters: &Counters) {
+impl Entry {
+    fn wait(fanout: &RtpFanout) -> Self {
+        fanout.request_keyframe();
+        Self::Waiting { asked: Instant::now() }
+    }
+
+    /// Whether this payload is to be sent. A fan-out merges requests: one that came right after somebody else's key frame is
+    /// never fulfilled, so it is repeated.
+    fn admits(&mut self, payload: &[u8], fanout: &RtpFanout) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Waiting { .. } if begins_keyframe(payload) => {
+                *self = Self::Open;
+                true
+            }
+            Self::Waiting { asked } => {
+                if asked.elapsed() >= ASK_AGAIN {
+                    *self = Self::wait(fanout);
+                }
+                false
+            }
+        }
+    }
+}
+
+async fn forward(
+    track: &TrackLocalStaticRTP,
+    bytes: Bytes,
+    entry: &mut Entry,
+    fanout: &RtpFanout,
+    counters: &Counters,
+) {
     let size = bytes.len() as u64;
     let mut rest = bytes;
     let Ok(packet) = Packet::unmarshal(&mut rest) else { return };
+    if !entry.admits(&packet.payload, fanout) {
+        return;
+    }
     // The track writes this viewer's SSRC and payload type into a copy of the header.
     if track.write_rtp(&packet).await.is_ok_and(|written| written > 0) {
         counters.packets.fetch_add(1, Ordering::Relaxed);

@@ -252,14 +252,16 @@ fn sha256(value: &str) -> Option<&str> {
 }
 
 fn check_bundle(session: &Block<'_>, media: &[OfferedMedia]) -> Result<(), SdpError> {
-    let bundled = session.values("group").any(|group| {
-        let mut words = group.split_ascii_whitespace();
-        words.next() == Some("BUNDLE") && {
-            let mids: Vec<&str> = words.take(32).collect();
-            media.iter().all(|m| mids.contains(&m.mid.as_str()))
-        }
-    });
-    if bundled { Ok(()) } else { Err(SdpError::NotBundled) }
+    let bundle = session.values("group").find_map(|group| group.strip_prefix("BUNDLE"));
+    let mids: Vec<&str> = bundle.unwrap_or_default().split_ascii_whitespace().take(32).collect();
+    if !media.iter().all(|m| mids.contains(&m.mid.as_str())) {
+        return Err(SdpError::NotBundled);
+    }
+    // An offer that was cut off on its way still promises its last section here.
+    if mids.len() != media.len() {
+        return Err(SdpError::Malformed("the BUNDLE group names a section that is not there"));
+    }
+    Ok(())
 }
 
 /// The first SSRC that is not the retransmission of another one (RFC 5576, RFC 4588) nor a later layer of a simulcast.

@@ -142,6 +142,8 @@ fn api(streams: &[Stream], loopback: bool) -> API {
     let registry = register_default_interceptors(Registry::new(), &mut media).unwrap();
     let mut settings = SettingEngine::default();
     settings.set_include_loopback_candidate(loopback);
+    // This stack would wait two seconds for something better than a relay; browsers do not.
+    settings.set_relay_acceptance_min_wait(Some(Duration::ZERO));
     APIBuilder::new().with_media_engine(media).with_interceptor_registry(registry).with_setting_engine(settings).build()
 }
 
