@@ -25,6 +25,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         bitrate_kbps: 2500,
     };
     let programme = Programme::start(plan, |_| {})?;
+    let last = std::sync::atomic::AtomicU64::new(0);
+    programme.watch_frames(move |frame| {
+        let slot = mode.nearest_slot(frame.pts().map_or(0, gst::ClockTime::nseconds));
+        let before = last.swap(slot, std::sync::atomic::Ordering::Relaxed);
+        if slot > before + 1 {
+            eprintln!("missed between slot {before} and {slot}");
+        }
+    });
     let inputs: Vec<_> = ids.iter().map(|id| SceneInput::camera(id, id)).collect();
     let scenes = SceneSet::shipped(&inputs)?;
     let scene = scenes.get(&wanted).ok_or_else(|| format!("no scene {wanted}"))?;

@@ -52,6 +52,18 @@ pub fn choose_encoder(mode: &Mode) -> Result<EncoderChoice, PipelineError> {
     choose_from(CANDIDATES, mode)
 }
 
+/// Tries the candidates of a hardware profile, in its order; an empty list is this software's own order.
+///
+/// # Errors
+/// `NoEncoder` when none works, with every reason.
+pub fn choose_from_profile(encoders: &[String], mode: &Mode) -> Result<EncoderChoice, PipelineError> {
+    if encoders.is_empty() {
+        return choose_encoder(mode);
+    }
+    let names: Vec<_> = encoders.iter().map(String::as_str).collect();
+    choose_from(&names, mode)
+}
+
 /// Tries one encoder by name (`programme.encoder` in the configuration).
 ///
 /// # Errors

@@ -18,6 +18,7 @@ pub mod mode;
 mod output;
 pub mod peer;
 pub mod preview;
+pub mod profile;
 pub mod programme;
 pub mod render;
 pub mod scene;
@@ -35,6 +36,7 @@ pub use input::{Fault, InputEvent, InputPipeline, SignalReport, SourceSpec};
 pub use layout::Transition;
 pub use mode::Mode;
 pub use preview::PreviewEncoder;
+pub use profile::Profile;
 pub use programme::{
     InputOnProgramme, Programme, ProgrammeEvent, ProgrammeInput, ProgrammePlan, ProgrammeStats, TakeTicket,
 };

@@ -19,6 +19,7 @@ use crate::fanout::RtpFanout;
 use crate::feed::Feed;
 use crate::feed::level::rms_db;
 use crate::layout::{FramePlan, PadState, Stage, Transition};
+use crate::mode::Mode;
 use crate::render;
 use crate::scene::Scene;
 use crate::teardown;
@@ -88,20 +89,24 @@ impl Programme {
         let fanout = RtpFanout::new();
         let encoder_dropped = Arc::new(AtomicU64::new(0));
         let built = build::build(&plan, &fanout, &encoder_dropped)?;
-        let base = clock::now_nanos();
+        let thumbnails = Thumbnails::start("programme", &plan.mode)?;
+        let small: Vec<_> =
+            plan.inputs.iter().map(|input| Thumbnails::start(&input.id, &plan.mode)).collect::<Result<_, _>>()?;
+        let stills = Stills::draw(&plan.mode)?;
         let events: Events = Arc::new(events);
+        // Time begins as late as possible: the compositor must not be behind its own clock when the first pictures come.
+        let base = clock::now_nanos();
         let mut slots = Vec::with_capacity(plan.inputs.len());
-        for (n, input) in plan.inputs.iter().enumerate() {
+        for (n, (input, small)) in plan.inputs.iter().zip(small).enumerate() {
             let sources = (built.video[n].clone(), built.audio[n].clone());
-            let thumbnails = Thumbnails::start(&input.id, &plan.mode)?;
-            slots.push(Arc::new(Slot::new(input.clone(), plan.mode, base, sources, thumbnails, events.clone())));
+            slots.push(Arc::new(Slot::new(input.clone(), plan.mode, base, sources, small, events.clone())));
         }
         let ids: Vec<_> = plan.inputs.iter().map(|input| input.id.clone()).collect();
         let shared = Arc::new(Shared {
             stage: Mutex::new(Stage::new(plan.mode, &ids)),
             applied: Mutex::default(),
             meter: Mutex::new(Meter::new(plan.mode)),
-            thumbnails: Thumbnails::start("programme", &plan.mode)?,
+            thumbnails,
             plan,
             built,
             slots,
@@ -114,7 +119,7 @@ impl Programme {
             stopping: AtomicBool::new(false),
         });
         let programme = Self { shared, base };
-        programme.run()?;
+        programme.run(stills)?;
         Ok(programme)
     }
 
@@ -265,15 +270,13 @@ impl Programme {
         first
     }
 
-    fn run(&self) -> Result<(), PipelineError> {
+    fn run(&self, stills: Stills) -> Result<(), PipelineError> {
         let shared = &self.shared;
-        let mode = &shared.plan.mode;
-        let plain = render::plain(mode, 0xff20_2830)?;
         for slot in &shared.slots {
-            slot.show_still(&plain);
+            slot.show_still(&stills.plain);
         }
-        self.push_still(&shared.built.black.0, render::plain(mode, 0xff00_0000)?);
-        self.push_still(&shared.built.strip.0, render::strip(mode, "")?.0);
+        self.push_still(&shared.built.black.0, stills.black);
+        self.push_still(&shared.built.strip.0, stills.strip);
         Shared::hook(shared)?;
         let pipeline = &shared.built.pipeline;
         pipeline.set_start_time(gst::ClockTime::NONE);
@@ -298,6 +301,23 @@ impl Programme {
     fn slot(&self, input: &str) -> Result<&Arc<Slot>, PipelineError> {
         let found = self.shared.slots.iter().find(|slot| slot.input.id == input);
         found.ok_or_else(|| PipelineError::Rejected(format!("the programme has no input {input}")))
+    }
+}
+
+/// The pictures that every pad is given before the first frame.
+struct Stills {
+    plain: gst::Buffer,
+    black: gst::Buffer,
+    strip: gst::Buffer,
+}
+
+impl Stills {
+    fn draw(mode: &Mode) -> Result<Self, PipelineError> {
+        Ok(Self {
+            plain: render::plain(mode, 0xff20_2830)?,
+            black: render::plain(mode, 0xff00_0000)?,
+            strip: render::strip(mode, "")?.0,
+        })
     }
 }
 
@@ -327,6 +347,11 @@ impl Shared {
                 shared.after_frame(buffer);
             }
             gst::PadProbeReturn::Ok
+        });
+        // A slow consumer must never make the compositor skip a frame.
+        frames.add_probe(gst::PadProbeType::EVENT_UPSTREAM, |_, info| match info.event() {
+            Some(event) if event.type_() == gst::EventType::Qos => gst::PadProbeReturn::Drop,
+            _ => gst::PadProbeReturn::Ok,
         });
         let weak = Arc::downgrade(this);
         let sound = this.built.audiomixer.static_pad("src").ok_or_else(|| bug("sound"))?;
@@ -371,10 +396,11 @@ impl Shared {
 
     fn after_frame(&self, buffer: &gst::Buffer) {
         let pts = buffer.pts().map_or(0, gst::ClockTime::nseconds);
+        let duration = buffer.duration().map_or(0, gst::ClockTime::nseconds);
         let landed = std::mem::take(&mut lock(&self.applied).landed);
         let (first, reports) = {
             let mut meter = lock(&self.meter);
-            let reports = meter.frame(Instant::now(), pts, &landed);
+            let reports = meter.frame(Instant::now(), (pts, duration), &landed);
             (meter.frames() == 1, reports)
         };
         if first {

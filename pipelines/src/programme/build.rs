@@ -25,6 +25,9 @@ use crate::mode::{Mode, audio_caps};
 use crate::output::{audio_tail, video_tail};
 use crate::render::strip_mode;
 
+/// What the picture waits for late frames beyond the one frame that the compositor takes anyway: a quarter of a frame.
+/// Pictures sit in the middle of their slots, so they may be three quarters of a frame late.
+const VIDEO_LATENCY_DIVISOR: u64 = 4;
 /// What the sound waits for late blocks (nanoseconds): two Opus frames.
 const AUDIO_LATENCY: u64 = 40_000_000;
 
@@ -51,7 +54,7 @@ pub(super) fn build(
     let pipeline = gst::Pipeline::with_name("programme");
     clock::adopt(&pipeline);
     let caps = plan.mode.video_caps();
-    let compositor = aggregate_live("compositor", plan.mode.frame_nanos())?;
+    let compositor = aggregate_live("compositor", plan.mode.frame_nanos() / VIDEO_LATENCY_DIVISOR)?;
     compositor.set_property_from_str("background", "black");
     compositor.set_property("emit-signals", true);
     let filter = make("capsfilter")?;

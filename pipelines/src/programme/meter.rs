@@ -62,13 +62,20 @@ impl Meter {
         self.underway.push(Underway { id, requested: now, frames_before: self.frames });
     }
 
-    /// A frame left the compositor, with the takes that landed on it. Answers each take's id and frames.
-    pub(super) fn frame(&mut self, now: Instant, pts: u64, landed: &[u64]) -> Vec<(u64, u64)> {
+    /// A frame left the compositor (start and length in nanoseconds), with the takes that landed on it. Answers each take's id
+    /// and frames.
+    pub(super) fn frame(&mut self, now: Instant, (pts, length): (u64, u64), landed: &[u64]) -> Vec<(u64, u64)> {
         let slot = self.mode.nearest_slot(pts);
-        if let Some(last) = self.last_slot {
-            self.missed_slots += slot.saturating_sub(last + 1);
-        }
-        self.last_slot = Some(slot);
+        self.last_slot = Some(match self.last_slot {
+            // The aggregator sets its time line back when its very first input arrives after its first frame; the frame
+            // that follows is as long as what it replaces.
+            Some(last) if slot <= last => slot + self.mode.nearest_slot(length).saturating_sub(1),
+            Some(last) => {
+                self.missed_slots += slot - last - 1;
+                slot
+            }
+            None => slot,
+        });
         if let Some(last) = self.last_frame {
             self.longest_gap = self.longest_gap.max(now.saturating_duration_since(last));
         }
@@ -133,21 +140,33 @@ mod tests {
         let start = Instant::now();
         let mut meter = Meter::new(mode);
         let at = |ms| start + Duration::from_millis(ms);
-        meter.frame(at(0), mode.slot_start(0), &[]);
-        meter.frame(at(33), mode.slot_start(1), &[]);
-        meter.frame(at(150), mode.slot_start(2), &[]);
-        meter.frame(at(180), mode.slot_start(4), &[]);
+        let length = mode.frame_nanos();
+        meter.frame(at(0), (mode.slot_start(0), length), &[]);
+        meter.frame(at(33), (mode.slot_start(1), length), &[]);
+        meter.frame(at(150), (mode.slot_start(2), length), &[]);
+        meter.frame(at(180), (mode.slot_start(4), length), &[]);
         let stats = meter.stats(at(180), 0, 0);
         assert_eq!((stats.frames, stats.missed_slots, stats.longest_gap_ms), (4, 1, 117.0));
+    }
+
+    #[test]
+    fn a_time_line_that_is_set_back_at_the_start_misses_nothing() {
+        let mode = Mode::default();
+        let start = Instant::now();
+        let mut meter = Meter::new(mode);
+        for (slot, slots) in [(0, 1), (0, 2), (2, 1), (3, 1)] {
+            meter.frame(start, (mode.slot_start(slot), mode.slot_start(slots)), &[]);
+        }
+        assert_eq!(meter.stats(start, 0, 0).missed_slots, 0);
     }
 
     #[test]
     fn a_take_on_the_next_frame_counts_as_one() {
         let start = Instant::now();
         let mut meter = Meter::new(Mode::default());
-        meter.frame(start, 0, &[]);
+        meter.frame(start, (0, 33_333_333), &[]);
         meter.requested(start, 7);
-        assert_eq!(meter.frame(start + Duration::from_millis(20), 33_333_333, &[7]), [(7, 1)]);
+        assert_eq!(meter.frame(start + Duration::from_millis(20), (33_333_333, 33_333_333), &[7]), [(7, 1)]);
         let stats = meter.stats(start, 0, 0);
         assert_eq!((stats.takes, stats.last_take_frames, stats.last_take_ms), (1, 1, 20.0));
     }

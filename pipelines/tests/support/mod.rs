@@ -1,7 +1,7 @@
 //! Stand-ins and waiting for the tests with the real GStreamer.
 #![allow(dead_code)]
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gst_video::prelude::*;
@@ -29,27 +29,31 @@ impl<T> Cell<T> {
         Arc::new(Self { value: Mutex::new(value), changed: Condvar::new() })
     }
 
+    fn lock(&self) -> MutexGuard<'_, T> {
+        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn update(&self, change: impl FnOnce(&mut T)) {
-        change(&mut self.value.lock().unwrap());
+        change(&mut self.lock());
         self.changed.notify_all();
     }
 
     /// Waits until `look` finds something.
     pub fn wait<R>(&self, what: &str, mut look: impl FnMut(&T) -> Option<R>) -> R {
         let deadline = Instant::now() + LIMIT;
-        let mut value = self.value.lock().unwrap();
+        let mut value = self.lock();
         loop {
             if let Some(found) = look(&value) {
                 return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "waited in vain for {what}");
-            value = self.changed.wait_timeout(value, left).unwrap().0;
+            value = self.changed.wait_timeout(value, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     pub fn peek<R>(&self, look: impl FnOnce(&T) -> R) -> R {
-        look(&self.value.lock().unwrap())
+        look(&self.lock())
     }
 }
 
