@@ -1,0 +1,193 @@
+//! Who may do what.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use r58::fleet::{self, FleetError};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::world::{PASSWORD, World, plan};
+
+/// Operations that need no sign-in, by design.
+const PUBLIC: [&str; 5] =
+    ["/health", "/api/v1/auth/login", "/api/v1/auth/refresh", "/api/v1/auth/logout", "/api/v1/devices/register"];
+
+/// A body that passes the checks of its path, so that what is refused is refused for the role.
+fn body(method: &Method, path: &str) -> Option<Value> {
+    let body = match (method.as_str(), path) {
+        ("POST", "/api/v1/users") => {
+            json!({"email": "n@x.example", "name": "N", "role": "viewer", "password": PASSWORD})
+        }
+        ("POST", path) if path.ends_with("/commands") => json!({"type": "identify"}),
+        ("POST" | "PATCH", _) => json!({}),
+        _ => return None,
+    };
+    Some(body)
+}
+
+#[actix_web::test]
+async fn without_a_token_nothing_is_served_that_is_not_public() {
+    let world = World::new().await;
+    world.enrol(&world.admin, "box1").await;
+    for (method, path, _) in world.operations("box1") {
+        if PUBLIC.contains(&path.as_str()) {
+            continue;
+        }
+        for token in ["", "nonsense", "eyJhbGciOiJub25lIn0.e30."] {
+            let answer = world.call(method.clone(), &path, token, body(&method, &path)).await;
+            assert_eq!(answer.status, 401, "{method} {path} with {token:?}");
+            assert!(answer.headers.contains_key("www-authenticate"));
+        }
+    }
+    world.end().await;
+}
+
+#[actix_web::test]
+async fn each_role_may_do_its_own_and_no_more() {
+    let world = World::new().await;
+    world.enrol(&world.admin, "box1").await;
+    let (viewer, operator) = (world.user("default", "viewer").await, world.user("default", "operator").await);
+    let admins_only = |method: &Method, path: &str| {
+        path.contains("/users")
+            || path.contains("/enrolment-codes")
+            || path.ends_with("/rotate-token")
+            || (*method == Method::DELETE && path.contains("/devices/"))
+    };
+    for (method, path, _) in world.operations("box1") {
+        if PUBLIC.contains(&path.as_str()) || path.ends_with("/events") {
+            continue;
+        }
+        let least = match (admins_only(&method, &path), &method) {
+            (true, _) => "admin",
+            (false, &Method::GET) => "viewer",
+            _ => "operator",
+        };
+        let answer = world.call(method.clone(), &path, &viewer, body(&method, &path)).await;
+        assert_eq!(answer.status == 403, least != "viewer", "viewer: {method} {path}: {}", answer.status);
+        if least != "viewer" {
+            let answer = world.call(method.clone(), &path, &operator, body(&method, &path)).await;
+            assert_eq!(answer.status == 403, least == "admin", "operator: {method} {path}: {}", answer.status);
+        }
+    }
+    world.end().await;
+}
+
+#[actix_web::test]
+async fn an_administrator_of_another_organization_sees_and_changes_nothing() {
+    let world = World::new().await;
+    world.enrol(&world.admin, "box1").await;
+    let command =
+        world.post("/api/v1/devices/box1/commands", &world.admin, json!({"type": "identify"})).await.expect(201);
+    let own = world.get("/api/v1/auth/me", &world.admin).await.expect(200).text("id");
+    let codes = world.get("/api/v1/enrolment-codes", &world.admin).await.expect(200);
+    let stranger = world.user("other", "admin").await;
+    let code = codes.body["items"][0]["id"].as_str().unwrap().to_owned();
+    for id in ["box1", command.text("id").as_str(), own.as_str(), code.as_str()] {
+        for (method, path, _) in world.operations(id) {
+            if !path.contains(id) {
+                continue;
+            }
+            let answer = world.call(method.clone(), &path, &stranger, body(&method, &path)).await;
+            assert_eq!(answer.status, 404, "{method} {path}: {}", answer.body);
+        }
+    }
+    for path in ["/api/v1/devices", "/api/v1/enrolment-codes"] {
+        assert_eq!(world.get(path, &stranger).await.expect(200).body["total"], 0, "{path}");
+    }
+    let users = world.get("/api/v1/users", &stranger).await.expect(200);
+    assert_eq!(users.body["total"], 1, "only itself");
+    let kept = world.get("/api/v1/devices/box1", &world.admin).await.expect(200);
+    assert_eq!(kept.text("name"), "Box box1");
+    world.end().await;
+}
+
+#[actix_web::test]
+async fn the_first_start_makes_an_administrator_and_the_second_finds_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = plan(dir.path());
+    first.access.admin_password = None;
+    let handle = fleet::start(first.clone()).await.unwrap();
+    let admin = handle.first_start.clone().unwrap();
+    assert!(admin.password.len() >= 19 && admin.email == "admin@r58.local");
+    handle.stop().await;
+    for file in ["access-token.key", "command-key.pem"] {
+        let mode = std::fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    let handle = fleet::start(first).await.unwrap();
+    assert!(handle.first_start.is_none());
+    let url = format!("http://{}/api/v1/auth/login", handle.addr);
+    let body = json!({"email": " Admin@R58.local ", "password": admin.password});
+    let answer = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    handle.stop().await;
+}
+
+#[actix_web::test]
+async fn a_port_that_is_taken_and_a_key_that_others_can_read_stop_the_start_with_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut refused = plan(dir.path());
+    refused.listen = taken.local_addr().unwrap();
+    let error = fleet::start(refused).await.err().unwrap();
+    assert!(matches!(error, FleetError::Listen { .. }), "{error}");
+    assert!(error.to_string().contains(&taken.local_addr().unwrap().to_string()), "{error}");
+    let key = dir.path().join("access-token.key");
+    std::fs::write(&key, "00".repeat(32)).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let error = fleet::start(plan(dir.path())).await.err().unwrap();
+    assert!(error.to_string().contains("readable by others"), "{error}");
+}
+
+#[actix_web::test]
+async fn guessing_a_password_has_to_wait() {
+    let world = World::with(|plan| {
+        plan.access.max_failures = 3;
+        plan.access.lockout = Duration::from_secs(600);
+    })
+    .await;
+    let guess = |password: &str| json!({"email": "admin@r58.local", "password": password});
+    for _ in 0..3 {
+        world.post("/api/v1/auth/login", "", guess("wrong password")).await.expect(401);
+    }
+    let answer = world.post("/api/v1/auth/login", "", guess(PASSWORD)).await.expect(429);
+    assert!(answer.headers.contains_key("retry-after"));
+    let other = json!({"email": "somebody@else.example", "password": PASSWORD});
+    world.post("/api/v1/auth/login", "", other).await.expect(401);
+    world.end().await;
+}
+
+#[actix_web::test]
+async fn a_refresh_token_is_good_for_one_use_and_a_second_use_ends_the_session() {
+    let world = World::new().await;
+    let login = json!({"email": "admin@r58.local", "password": PASSWORD});
+    let first = world.post("/api/v1/auth/login", "", login).await.expect(200).text("refresh_token");
+    let spend = async |token: &str| world.post("/api/v1/auth/refresh", "", json!({"refresh_token": token})).await;
+    let answer = spend(&first).await.expect(200);
+    let second = answer.text("refresh_token");
+    world.get("/api/v1/auth/me", &answer.text("access_token")).await.expect(200);
+    spend(&first).await.expect(401);
+    spend(&second).await.expect(401);
+    world.end().await;
+}
+
+#[actix_web::test]
+async fn pages_of_another_origin_cannot_act_and_every_answer_says_how_it_may_be_used() {
+    let world = World::new().await;
+    let login = json!({"email": "admin@r58.local", "password": PASSWORD});
+    let url = world.url("/api/v1/auth/login");
+    let foreign = world.http.post(&url).header("origin", "http://evil.example").json(&login).send().await.unwrap();
+    world.read(&Method::POST, "/api/v1/auth/login", foreign).await.expect(403);
+    let own = format!("http://{}", world.handle.addr);
+    let ours = world.http.post(&url).header("origin", own).json(&login).send().await.unwrap();
+    world.read(&Method::POST, "/api/v1/auth/login", ours).await.expect(200);
+    for path in ["/health", "/api/v1/devices", "/nothing"] {
+        let headers = world.get(path, "").await.headers;
+        assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
+        assert_eq!(headers["x-frame-options"], "DENY", "{path}");
+        assert!(headers["content-security-policy"].to_str().unwrap().contains("default-src 'none'"), "{path}");
+        assert!(!headers.contains_key("access-control-allow-origin"), "{path}");
+    }
+    world.end().await;
+}

@@ -1,0 +1,12 @@
+//! Promise: the fleet's API answers as it is described, to whom it may, and to nobody else.
+//!
+//! Every test runs against a server of its own on a free port, with its own database and its own embedded broker.
+//! Every answer that passes through [`world::World::call`] is checked against the server's own description.
+
+mod access;
+mod commands;
+mod devices;
+mod input;
+mod live;
+mod users;
+mod world;
