@@ -1,23 +1,15 @@
-//! The crate's error and what to do about it.
+//! The crate's errors and what to do about it.
 
+pub use r58_pipelines::ErrorKind;
+use std::time::Duration;
+
+use r58_pipelines::PipelineError;
+use r58_pipelines::peer::PeerError;
+use r58_pipelines::sdp::SdpError;
+
+use crate::guest::core::SeatRefusal;
+use crate::mixer::core::MixerRefusal;
 use crate::supervision::DoorError;
-
-/// What the receiver of an error should do with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// Try again within the budget.
-    Transient,
-    /// The part is down: degrade and report.
-    Unavailable,
-    /// The caller asked for something that cannot be: tell the caller.
-    Rejected,
-    /// The configuration is wrong: stop that feature, say it once.
-    Misconfigured,
-    /// Stored data is damaged: quarantine it and go on.
-    Corrupt,
-    /// Our own mistake: a backtrace and a hard restart.
-    Bug,
-}
 
 /// Everything that an actor of this crate can answer in place of a result.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +17,12 @@ pub enum ActorsError {
     /// The message did not reach its actor, or the actor died on it.
     #[error(transparent)]
     Door(#[from] DoorError),
+    /// A pipeline did not do it.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// The mixer does not do it.
+    #[error(transparent)]
+    Mixer(#[from] MixerRefusal),
     /// The named thing does not exist.
     #[error("no {what} named {name:?}")]
     Unknown {
@@ -49,6 +47,8 @@ impl ActorsError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Door(door) => door.kind(),
+            Self::Pipeline(pipeline) => pipeline.kind(),
+            Self::Mixer(_) => ErrorKind::Rejected,
             Self::Unknown { .. } | Self::Rejected(_) => ErrorKind::Rejected,
             Self::Unavailable(_) => ErrorKind::Unavailable,
             Self::Misconfigured(_) => ErrorKind::Misconfigured,
@@ -59,10 +59,95 @@ impl ActorsError {
     pub fn status(&self) -> u16 {
         match self {
             Self::Door(door) => door.status(),
+            Self::Pipeline(pipeline) => match pipeline.kind() {
+                ErrorKind::Rejected => 422,
+                ErrorKind::Bug | ErrorKind::Corrupt => 500,
+                ErrorKind::Transient | ErrorKind::Unavailable | ErrorKind::Misconfigured => 503,
+            },
+            Self::Mixer(MixerRefusal::UnknownScene(_)) => 404,
+            Self::Mixer(MixerRefusal::BadTransition(_)) => 422,
             Self::Unknown { .. } => 404,
             Self::Rejected(_) => 409,
             Self::Unavailable(_) => 503,
             Self::Misconfigured(_) => 422,
+        }
+    }
+}
+
+/// Why a guest or a viewer has no session.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// The request carries no token.
+    #[error("a bearer token is required")]
+    NoToken,
+    /// Nobody knows the token.
+    #[error("the bearer token is not valid")]
+    BadToken,
+    /// The token belongs to another seat.
+    #[error("the bearer token is for another seat")]
+    WrongSeat,
+    /// The seat says no.
+    #[error(transparent)]
+    Seat(#[from] SeatRefusal),
+    /// There is nothing to watch under that name.
+    #[error("there is nothing named {0:?} to watch")]
+    UnknownStream(String),
+    /// There is no picture to watch now.
+    #[error("there is no picture of {0} now")]
+    NoPicture(String),
+    /// The governor has switched single inputs off for viewers.
+    #[error("the box is short of power: only the programme can be watched")]
+    PreviewsOff,
+    /// As many watch as may.
+    #[error("too many are watching")]
+    TooManyViewers,
+    /// The offer is refused.
+    #[error(transparent)]
+    Sdp(#[from] SdpError),
+    /// The peer did not come about.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The pipeline did not come about.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// Something that is needed is not there now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl GuestError {
+    /// What to do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Peer(peer) => peer.kind(),
+            Self::Pipeline(pipeline) => pipeline.kind(),
+            Self::Unavailable(_) | Self::PreviewsOff | Self::TooManyViewers => ErrorKind::Unavailable,
+            _ => ErrorKind::Rejected,
+        }
+    }
+
+    /// The HTTP status of WHIP and WHEP (RFC 9725, section 4).
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::NoToken | Self::BadToken => 401,
+            Self::WrongSeat => 403,
+            Self::Seat(SeatRefusal::UnknownSeat(_) | SeatRefusal::UnknownSession) | Self::UnknownStream(_) => 404,
+            Self::Seat(SeatRefusal::Taken { .. }) | Self::NoPicture(_) => 409,
+            Self::Seat(SeatRefusal::Busy { .. }) | Self::PreviewsOff | Self::TooManyViewers => 503,
+            Self::Sdp(sdp) => sdp.http_status(),
+            Self::Peer(peer) => peer.http_status(),
+            Self::Pipeline(_) | Self::Unavailable(_) => 503,
+        }
+    }
+
+    /// When another try may be worth it, for `Retry-After`; absent when the same request will never do.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Seat(SeatRefusal::Taken { retry_after } | SeatRefusal::Busy { retry_after }) => Some(*retry_after),
+            Self::NoPicture(_) => Some(Duration::from_secs(2)),
+            Self::PreviewsOff | Self::TooManyViewers => Some(Duration::from_secs(30)),
+            other if other.status() == 503 => Some(Duration::from_secs(5)),
+            _ => None,
         }
     }
 }

@@ -3,6 +3,13 @@
 //! | module | duty |
 //! |---|---|
 //! | [`supervision`] | restart budgets, wardens, doors that outlive the actor behind them, the tree's report |
+//! | [`device`] | a box put together: plan in, doors out |
+//! | [`studio`] | feeds, thumbnails and the programme, which outlive the actors |
+//! | [`camera`] | opens an input's source and keeps it open, names its signal |
+//! | [`mixer`] | preview, programme, cuts, mixes, tally, slates |
+//! | [`guest`] | seats, admission by WHIP, liveness by decoded pictures |
+//! | [`viewers`] | WHEP of the programme and of each input |
+//! | [`state`] | what pages show |
 //! | [`governor`] | watches the machine, gives up what matters least |
 //! | [`host`] | the seam to the machine: reboot, units, boot id |
 //! | [`fleet_link`] | the box's end of its fleet: enrolment, session, commands |
@@ -12,13 +19,21 @@
 //! An actor's thinking lives in a pure core beside it (`camera.rs` and `camera/core.rs`); the actor itself only moves
 //! messages, timers and pipelines. Peers hold a [`Door`] for a message, never an address.
 
+pub mod camera;
+pub mod device;
 pub mod error;
 pub mod fleet_link;
 pub mod governor;
+pub mod guest;
 pub mod host;
 pub mod ingest;
+pub mod mixer;
+mod offthread;
+pub mod state;
+pub mod studio;
 pub mod supervision;
 pub mod turn;
+pub mod viewers;
 
-pub use error::{ActorsError, ErrorKind};
+pub use error::{ActorsError, ErrorKind, GuestError};
 pub use supervision::{ActorReport, ActorState, Door, DoorError, House, Life};

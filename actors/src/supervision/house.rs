@@ -356,6 +356,13 @@ impl Patrol {
                 }
                 self.feed(ward, WardInput::PingAnswered { generation });
             }
+            Notice::GaveUp { ward, cause } => {
+                let vitals = self.wards[ward].1.vitals().clone();
+                error!(actor = vitals.name, cause, "actor gave up");
+                if vitals.essential {
+                    (self.on_lost_duty)(&vitals.name, &cause);
+                }
+            }
             Notice::Ended { ward, generation, cause } => {
                 let before = self.wards[ward].0.poll_timeout();
                 self.wards[ward].0.handle(Instant::now(), WardInput::Ended { generation }, rand::random());

@@ -111,6 +111,8 @@ pub(super) enum Notice {
     Ended { ward: usize, generation: u64, cause: String },
     /// A life answered its ping.
     Pong { ward: usize, generation: u64 },
+    /// A life has spent its soft budget.
+    GaveUp { ward: usize, cause: String },
 }
 
 /// Handed to the factory; the actor keeps it in a field for as long as it lives.
@@ -156,8 +158,9 @@ impl Life {
     /// `started` says what was granted.
     pub fn failed(&mut self, cause: impl Into<String>) -> Verdict {
         let verdict = self.budget.handle_failed(Instant::now(), rand::random());
+        let cause = cause.into();
         let mut standing = lock(&self.vitals.standing);
-        standing.last_cause = Some(cause.into());
+        standing.last_cause = Some(cause.clone());
         match verdict {
             Verdict::RestartIn(pause) => {
                 standing.restarts += 1;
@@ -167,6 +170,7 @@ impl Life {
             Verdict::GaveUp => {
                 standing.own = ActorState::Degraded;
                 self.pause = None;
+                let _ = self.notices.send(Notice::GaveUp { ward: self.ward, cause });
             }
         }
         drop(standing);

@@ -1,0 +1,123 @@
+//! The seam between GuestIngest and what a guest consists of, one peer and one pipeline; and the real ones.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use r58_pipelines::guest::{self, GuestPipeline};
+use r58_pipelines::ice::IceServer;
+use r58_pipelines::peer::{PeerEvent, PeerEvents, PeerFactory, PublisherPeer};
+
+use crate::error::GuestError;
+use crate::offthread::off_thread;
+use crate::studio::InputRoom;
+
+/// What a guest's peer or pipeline says, from whichever thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuestEvent {
+    /// A first picture was decoded: worth a look at the counters.
+    Picture,
+    /// The peer is connected, by this sort of path.
+    Connected(String),
+    /// The peer will not come up, or not come back.
+    Lost,
+    /// The peer was closed.
+    Closed,
+    /// The pipeline is of no use any more.
+    Broke(String),
+}
+
+/// Takes a guest's news; must not block.
+pub type GuestNews = Arc<dyn Fn(GuestEvent) + Send + Sync>;
+
+/// A guest's peer and pipeline. Dropping it ends both, and may block.
+pub trait GuestMedia: Send {
+    /// Pictures decoded in this session, and when the last.
+    fn decoded(&self) -> (u64, Option<Instant>);
+}
+
+/// A guest that has its answer.
+pub struct Joined {
+    /// The SDP answer.
+    pub answer: String,
+    /// What was made for it.
+    pub media: Box<dyn GuestMedia>,
+}
+
+/// Makes what a guest needs.
+pub trait GuestDoorway: Send + Sync {
+    /// Answers an offer; the guest's pictures and sound fill the room's feed.
+    fn join(
+        &self,
+        room: &InputRoom,
+        offer: String,
+        ice: Vec<IceServer>,
+        news: GuestNews,
+    ) -> BoxFuture<'static, Result<Joined, GuestError>>;
+}
+
+/// The real thing: webrtc-rs in, GStreamer out.
+pub struct WebRtcDoorway {
+    /// Makes the peers.
+    pub peers: PeerFactory,
+    /// How long packets are held back.
+    pub latency: guest::GuestSettings,
+}
+
+impl GuestDoorway for WebRtcDoorway {
+    fn join(
+        &self,
+        room: &InputRoom,
+        offer: String,
+        ice: Vec<IceServer>,
+        news: GuestNews,
+    ) -> BoxFuture<'static, Result<Joined, GuestError>> {
+        let (peers, latency) = (self.peers.clone(), self.latency);
+        let (seat, feed) = (room.name().id.clone(), room.feed().clone());
+        Box::pin(async move {
+            let heard = news.clone();
+            let starting = off_thread("guest-start", move || {
+                GuestPipeline::start(&seat, &feed, latency, Arc::new(move |event| pipeline_said(&heard, event)))
+            });
+            let broken = || GuestError::Unavailable("the guest's pipeline did not start".into());
+            let pipeline = starting.await.ok_or_else(broken)??;
+            let events: PeerEvents = Arc::new(move |event| peer_said(&news, event));
+            let (peer, answer) = peers.publisher(&offer, &ice, pipeline.sink(), events).await?;
+            pipeline.on_keyframe_request(peer.keyframe_requester());
+            Ok(Joined { answer, media: Box::new(Media { pipeline, _peer: peer }) })
+        })
+    }
+}
+
+fn pipeline_said(news: &GuestNews, event: guest::GuestEvent) {
+    match event {
+        guest::GuestEvent::FirstFrame { codec } => {
+            tracing::debug!(codec = codec.name(), "first picture of a guest");
+            news(GuestEvent::Picture);
+        }
+        guest::GuestEvent::Size { width, height } => tracing::debug!(width, height, "size of a guest's picture"),
+        guest::GuestEvent::Error { message } => news(GuestEvent::Broke(message)),
+    }
+}
+
+fn peer_said(news: &GuestNews, event: PeerEvent) {
+    match event {
+        PeerEvent::Connected { path } => news(GuestEvent::Connected(path.as_str().to_owned())),
+        // It may recover; until then the decoded pictures tell.
+        PeerEvent::Disconnected => tracing::debug!("a guest's peer is disconnected"),
+        PeerEvent::Failed => news(GuestEvent::Lost),
+        PeerEvent::Closed => news(GuestEvent::Closed),
+    }
+}
+
+struct Media {
+    pipeline: GuestPipeline,
+    _peer: PublisherPeer,
+}
+
+impl GuestMedia for Media {
+    fn decoded(&self) -> (u64, Option<Instant>) {
+        let stats = self.pipeline.stats();
+        (stats.decoded_frames, stats.last_decoded_frame)
+    }
+}

@@ -1,0 +1,341 @@
+//! Viewers: WHEP for the programme and, on demand, for each input.
+//!
+//! Job: admit viewers up to a cap, start an input's encoder with its first viewer and stop it after its last, count them. In:
+//! [`AdmitViewer`], [`DropViewer`], [`GetViewers`], the Governor's [`AllowInputViewers`], and what peers say. Out: the counts
+//! in the studio.
+//!
+//! Failure policy: a viewer whose peer fails is forgotten, its page comes back by itself. A panic ends all viewers' sessions
+//! and no frame of the programme. Supervised by the house, not essential.
+
+pub mod doorway;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{
+    Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, MessageResult, ResponseActFuture,
+    Supervised, WrapFuture as _,
+};
+use futures_util::FutureExt as _;
+use r58_pipelines::RtpFanout;
+use r58_pipelines::sdp::{CheckedOffer, Purpose};
+use tokio::sync::watch;
+use tracing::{debug, info};
+
+use self::doorway::{Preview, ViewerDoorway, ViewerEvent, ViewerNews, Watched};
+use crate::error::GuestError;
+use crate::governor::AllowInputViewers;
+use crate::guest::{Admission, fresh_session};
+use crate::offthread::{drop_off_thread, off_thread};
+use crate::studio::{InputRoom, Studio};
+use crate::supervision::{Life, Retire};
+use crate::turn::IceSnapshot;
+
+/// The name of the programme among what can be watched.
+pub const PROGRAMME: &str = "programme";
+/// An input's encoder is kept this long after its last viewer: a page that is reloaded finds it running.
+const LINGER: Duration = Duration::from_secs(3);
+/// Longest that an answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(7);
+
+/// Asks to watch (WHEP POST).
+#[derive(Clone, Message)]
+#[rtype(result = "Result<Admission, GuestError>")]
+pub struct AdmitViewer {
+    /// `programme`, or an input's id.
+    pub name: String,
+    /// The SDP offer.
+    pub offer: String,
+}
+
+/// Ends a session (WHEP DELETE).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), GuestError>")]
+pub struct DropViewer {
+    /// The name in the URL.
+    pub name: String,
+    /// The session in the URL.
+    pub session: String,
+}
+
+/// Asks how many watch what.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "BTreeMap<String, usize>")]
+pub struct GetViewers;
+
+/// What [`Viewers`] is made of; cheap to clone, one for all of its lives.
+#[derive(Clone)]
+pub struct ViewerSettings {
+    /// Where the programme and the inputs stand.
+    pub studio: Studio,
+    /// Makes peers and input encoders.
+    pub doorway: Arc<dyn ViewerDoorway>,
+    /// The ICE servers of the moment.
+    pub ice: watch::Receiver<IceSnapshot>,
+    /// Most viewers at the same time, of everything together.
+    pub most: usize,
+}
+
+struct Viewer {
+    name: String,
+    /// Absent while the answer is being made.
+    media: Option<Box<dyn Send>>,
+}
+
+struct RunningPreview {
+    preview: Preview,
+    unused_since: Option<Instant>,
+}
+
+/// The actor.
+pub struct Viewers {
+    life: Life,
+    settings: ViewerSettings,
+    viewers: BTreeMap<String, Viewer>,
+    previews: BTreeMap<String, RunningPreview>,
+}
+
+impl Viewers {
+    /// For the house's factory.
+    pub fn new(life: Life, settings: ViewerSettings) -> Self {
+        Self { life, settings, viewers: BTreeMap::new(), previews: BTreeMap::new() }
+    }
+
+    /// Everything that can be said no to without touching the stack.
+    fn check(&self, request: &AdmitViewer) -> Result<Option<Arc<InputRoom>>, GuestError> {
+        let room = self.settings.studio.input(&request.name).cloned();
+        if request.name != PROGRAMME && room.is_none() {
+            return Err(GuestError::UnknownStream(request.name.clone()));
+        }
+        CheckedOffer::parse(&request.offer, Purpose::View)?;
+        if self.viewers.len() >= self.settings.most {
+            return Err(GuestError::TooManyViewers);
+        }
+        if let Some(room) = &room {
+            if !self.settings.studio.previews_allowed() {
+                return Err(GuestError::PreviewsOff);
+            }
+            if !room.face().attached {
+                return Err(GuestError::NoPicture(request.name.clone()));
+            }
+        }
+        Ok(room)
+    }
+
+    fn forget(&mut self, session: &str) -> bool {
+        let Some(viewer) = self.viewers.remove(session) else { return false };
+        debug!(name = viewer.name, session, "viewer left");
+        if let Some(media) = viewer.media {
+            drop_off_thread("viewer-stop", media);
+        }
+        self.count(&viewer.name);
+        true
+    }
+
+    fn count(&mut self, name: &str) {
+        let count = self.viewers.values().filter(|viewer| viewer.name == name).count();
+        self.settings.studio.set_viewers(name, count);
+        if let Some(running) = self.previews.get_mut(name) {
+            running.unused_since = if count == 0 { running.unused_since.or(Some(Instant::now())) } else { None };
+        }
+        self.life.detail(format!("{} viewers, {} inputs encoded", self.viewers.len(), self.previews.len()));
+    }
+
+    /// Two first viewers at once start two encoders; the one that came second goes again.
+    fn preview_up(&mut self, name: &str, preview: Preview) -> RtpFanout {
+        if let Some(running) = self.previews.get(name) {
+            let fanout = running.preview.fanout.clone();
+            drop_off_thread("preview-stop", preview);
+            return fanout;
+        }
+        info!(input = name, "input encoded for viewers");
+        let fanout = preview.fanout.clone();
+        self.previews.insert(name.to_owned(), RunningPreview { preview, unused_since: None });
+        fanout
+    }
+
+    fn sweep(&mut self, _: &mut Context<Self>) {
+        let allowed = self.settings.studio.previews_allowed();
+        let over = |running: &RunningPreview| running.unused_since.is_some_and(|since| since.elapsed() >= LINGER);
+        let ended: Vec<String> =
+            self.previews.iter().filter(|(_, running)| !allowed || over(running)).map(|(name, _)| name.clone()).collect();
+        for name in ended {
+            if let Some(running) = self.previews.remove(&name) {
+                info!(input = name, "input no longer encoded");
+                drop_off_thread("preview-stop", running.preview);
+            }
+        }
+    }
+
+    fn end_inputs(&mut self) {
+        let watching = self.viewers.iter().filter(|(_, viewer)| viewer.name != PROGRAMME);
+        let sessions: Vec<String> = watching.map(|(session, _)| session.clone()).collect();
+        for session in sessions {
+            self.forget(&session);
+        }
+    }
+
+    fn put_down(&mut self) {
+        for (_, viewer) in std::mem::take(&mut self.viewers) {
+            drop_off_thread("viewer-stop", viewer.media);
+            self.settings.studio.set_viewers(&viewer.name, 0);
+        }
+        for (_, running) in std::mem::take(&mut self.previews) {
+            drop_off_thread("preview-stop", running.preview);
+        }
+    }
+
+    fn watched(&mut self, session: String, result: Result<Watched, GuestError>) -> Result<Admission, GuestError> {
+        match (result, self.viewers.get_mut(&session)) {
+            (Ok(watched), Some(viewer)) => {
+                viewer.media = Some(watched.media);
+                Ok(Admission { session, answer: watched.answer })
+            }
+            (Ok(late), None) => {
+                drop_off_thread("viewer-late", late.media);
+                Err(GuestError::Unavailable("the session ended before its answer".into()))
+            }
+            (Err(error), _) => {
+                self.forget(&session);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Actor for Viewers {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(LINGER / 3, Self::sweep);
+    }
+}
+
+impl Supervised for Viewers {}
+crate::supervised!(Viewers, ping only);
+
+impl Handler<AdmitViewer> for Viewers {
+    type Result = ResponseActFuture<Self, Result<Admission, GuestError>>;
+
+    fn handle(&mut self, request: AdmitViewer, ctx: &mut Self::Context) -> Self::Result {
+        let room = match self.check(&request) {
+            Ok(room) => room,
+            Err(refusal) => return Box::pin(std::future::ready(Err(refusal)).into_actor(self)),
+        };
+        let (name, session) = (request.name, fresh_session());
+        self.viewers.insert(session.clone(), Viewer { name: name.clone(), media: None });
+        self.count(&name);
+        let (me, about) = (ctx.address().recipient::<ViewerSpoke>(), session.clone());
+        let news: ViewerNews = Arc::new(move |event| {
+            let _ = me.try_send(ViewerSpoke { session: about.clone(), event });
+        });
+        let known = self.previews.get(&name).map(|running| running.preview.fanout.clone());
+        let (doorway, programme) = (self.settings.doorway.clone(), self.settings.studio.clone());
+        let stream = async move {
+            match (room, known) {
+                (None, _) => {
+                    let fanout = programme.programme().fanout();
+                    let fanout = fanout.ok_or_else(|| GuestError::Unavailable("the programme is starting".into()))?;
+                    Ok((fanout, None))
+                }
+                (Some(_), Some(fanout)) => Ok((fanout, None)),
+                (Some(room), None) => {
+                    let broken = || GuestError::Unavailable("the input's encoder did not start".into());
+                    let started = off_thread("preview-start", move || doorway.preview(&room)).await;
+                    let preview = started.ok_or_else(broken)??;
+                    Ok((preview.fanout.clone(), Some(preview)))
+                }
+            }
+        };
+        let (ice, offer) = (self.settings.ice.borrow().servers.clone(), request.offer);
+        let answered = stream.into_actor(self).then(move |stream: Result<_, GuestError>, me, _| {
+            let answering = match stream {
+                Ok((fanout, fresh)) => {
+                    let fanout = match fresh {
+                        Some(preview) => me.preview_up(&name, preview),
+                        None => fanout,
+                    };
+                    me.count(&name);
+                    me.settings.doorway.watch(fanout, offer, ice, news)
+                }
+                Err(error) => std::future::ready(Err(error)).boxed(),
+            };
+            let bounded = async move {
+                let answer = tokio::time::timeout(ANSWER_WITHIN, answering).await;
+                answer.unwrap_or_else(|_| Err(GuestError::Unavailable("no answer could be made in time".into())))
+            };
+            bounded.into_actor(me)
+        });
+        Box::pin(answered.map(move |result, me, _| me.watched(session, result)))
+    }
+}
+
+impl Handler<DropViewer> for Viewers {
+    type Result = Result<(), GuestError>;
+    fn handle(&mut self, DropViewer { name, session }: DropViewer, _: &mut Self::Context) -> Self::Result {
+        let known = self.viewers.get(&session).is_some_and(|viewer| viewer.name == name);
+        if !known {
+            return Err(crate::guest::core::SeatRefusal::UnknownSession.into());
+        }
+        self.forget(&session);
+        Ok(())
+    }
+}
+
+/// A viewer's peer says something.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct ViewerSpoke {
+    session: String,
+    event: ViewerEvent,
+}
+
+impl Handler<ViewerSpoke> for Viewers {
+    type Result = ();
+    fn handle(&mut self, ViewerSpoke { session, event }: ViewerSpoke, _: &mut Self::Context) {
+        match event {
+            ViewerEvent::Connected(path) => debug!(session, path, "viewer connected"),
+            ViewerEvent::Gone => {
+                self.forget(&session);
+            }
+        }
+    }
+}
+
+impl Handler<AllowInputViewers> for Viewers {
+    type Result = ();
+    fn handle(&mut self, AllowInputViewers(allowed): AllowInputViewers, ctx: &mut Self::Context) {
+        self.settings.studio.allow_previews(allowed);
+        if !allowed {
+            self.end_inputs();
+            self.sweep(ctx);
+        }
+    }
+}
+
+impl Handler<GetViewers> for Viewers {
+    type Result = MessageResult<GetViewers>;
+    fn handle(&mut self, _: GetViewers, _: &mut Self::Context) -> Self::Result {
+        let mut counts = BTreeMap::new();
+        for viewer in self.viewers.values() {
+            *counts.entry(viewer.name.clone()).or_insert(0) += 1;
+        }
+        MessageResult(counts)
+    }
+}
+
+impl Handler<Retire> for Viewers {
+    type Result = ();
+    fn handle(&mut self, _: Retire, _: &mut Self::Context) {
+        self.put_down();
+    }
+}
+
+impl Drop for Viewers {
+    fn drop(&mut self) {
+        self.put_down();
+    }
+}

@@ -1,0 +1,173 @@
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Condvar, Mutex};
+
+use futures_util::future::BoxFuture;
+use r58_pipelines::Mode;
+use r58_pipelines::ice::IceServer;
+
+use super::*;
+use crate::guest::tests::offer;
+use crate::state::InputKind;
+use crate::studio::InputName;
+use crate::supervision::testing::{LIMIT, brisk, in_a_house};
+use crate::supervision::{House, HouseSettings, Slot, lock};
+
+/// Counts things that live, and lets a test wait for a count.
+#[derive(Default)]
+struct Tally(Mutex<usize>, Condvar);
+
+impl Tally {
+    fn add(&self) {
+        *lock(&self.0) += 1;
+        self.1.notify_all();
+    }
+    fn sub(&self) {
+        *lock(&self.0) -= 1;
+        self.1.notify_all();
+    }
+    fn wait(&self, count: usize) {
+        let guard = lock(&self.0);
+        let (left, timeout) = self.1.wait_timeout_while(guard, LIMIT, |now| *now != count).unwrap();
+        assert!(!timeout.timed_out(), "{} instead of {count}", *left);
+    }
+}
+
+#[derive(Default)]
+struct Script {
+    peers: Tally,
+    encoders: Tally,
+    started: AtomicUsize,
+    news: Mutex<Option<ViewerNews>>,
+}
+
+struct Doorway(Arc<Script>);
+struct Peer(Arc<Script>);
+struct Encoder(Arc<Script>);
+
+impl ViewerDoorway for Doorway {
+    fn watch(
+        &self,
+        _: RtpFanout,
+        _: String,
+        _: Vec<IceServer>,
+        news: ViewerNews,
+    ) -> BoxFuture<'static, Result<Watched, GuestError>> {
+        *lock(&self.0.news) = Some(news);
+        self.0.peers.add();
+        let peer = Peer(self.0.clone());
+        Box::pin(async move { Ok(Watched { answer: "v=0".into(), media: Box::new(peer) }) })
+    }
+
+    fn preview(&self, _: &InputRoom) -> Result<Preview, GuestError> {
+        self.0.encoders.add();
+        self.0.started.fetch_add(1, SeqCst);
+        Ok(Preview { fanout: RtpFanout::new(), encoder: Box::new(Encoder(self.0.clone())) })
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.0.peers.sub();
+    }
+}
+
+impl Drop for Encoder {
+    fn drop(&mut self) {
+        self.0.encoders.sub();
+    }
+}
+
+struct Stage {
+    studio: Studio,
+    script: Arc<Script>,
+    slot: Slot<Viewers>,
+    _ice: watch::Sender<IceSnapshot>,
+}
+
+fn stage(house: &House) -> Stage {
+    let name = InputName { id: "cam1".into(), label: "CAM 1".into(), kind: InputKind::Camera };
+    let studio = Studio::set_up(&Mode::new(64, 64, 30), vec![name]).unwrap();
+    let script = Arc::<Script>::default();
+    let (ice, snapshot) = watch::channel(crate::turn::TurnSettings::first_snapshot(&[]));
+    let settings =
+        ViewerSettings { studio: studio.clone(), doorway: Arc::new(Doorway(script.clone())), ice: snapshot, most: 2 };
+    let slot = house.engage(brisk("viewers", "viewers"), move |life| Viewers::new(life, settings.clone()));
+    Stage { studio, script, slot, _ice: ice }
+}
+
+impl Stage {
+    async fn admit(&self, name: &str) -> Result<Admission, GuestError> {
+        let request = AdmitViewer { name: name.into(), offer: offer("recvonly") };
+        self.slot.door().send(request).await.unwrap()
+    }
+
+    fn live(&self) {
+        self.studio.input("cam1").unwrap().show("live", "", true);
+    }
+}
+
+#[test]
+fn an_input_is_encoded_once_for_all_its_viewers_and_not_after_the_last() {
+    in_a_house(HouseSettings::default(), |house| async move {
+        let stage = stage(&house);
+        stage.live();
+        let first = stage.admit("cam1").await.unwrap();
+        let second = stage.admit("cam1").await.unwrap();
+        assert_eq!((stage.script.started.load(SeqCst), stage.studio.viewers("cam1")), (1, 2));
+        let end = stage.slot.door::<DropViewer>();
+        for Admission { session, .. } in [first, second] {
+            end.send(DropViewer { name: "cam1".into(), session }).await.unwrap().unwrap();
+        }
+        assert_eq!(stage.studio.viewers("cam1"), 0);
+        stage.script.peers.wait(0);
+        stage.script.encoders.wait(0);
+    });
+}
+
+#[test]
+fn every_refusal_has_its_status() {
+    in_a_house(HouseSettings::default(), |house| async move {
+        let stage = stage(&house);
+        assert_eq!(stage.admit("cam9").await.unwrap_err().status(), 404);
+        assert_eq!(stage.admit("cam1").await.unwrap_err().status(), 409, "there is no picture yet");
+        assert_eq!(stage.admit("programme").await.unwrap_err().status(), 503, "it is not on air yet");
+        stage.live();
+        let publish = AdmitViewer { name: "cam1".into(), offer: offer("sendonly") };
+        assert_eq!(stage.slot.door().send(publish).await.unwrap().unwrap_err().status(), 422);
+        stage.admit("cam1").await.unwrap();
+        stage.admit("cam1").await.unwrap();
+        let full = stage.admit("cam1").await.unwrap_err();
+        assert_eq!((full.status(), full.retry_after().is_some()), (503, true));
+    });
+}
+
+#[test]
+fn a_governor_short_of_power_ends_the_viewers_of_inputs() {
+    in_a_house(HouseSettings::default(), |house| async move {
+        let stage = stage(&house);
+        stage.live();
+        stage.admit("cam1").await.unwrap();
+        stage.slot.door().send(AllowInputViewers(false)).await.unwrap();
+        stage.script.peers.wait(0);
+        stage.script.encoders.wait(0);
+        let refusal = stage.admit("cam1").await.unwrap_err();
+        assert_eq!((refusal.status(), stage.studio.previews_allowed()), (503, false));
+        stage.slot.door().send(AllowInputViewers(true)).await.unwrap();
+        stage.admit("cam1").await.unwrap();
+    });
+}
+
+#[test]
+fn a_viewer_whose_peer_is_gone_is_forgotten() {
+    in_a_house(HouseSettings::default(), |house| async move {
+        let stage = stage(&house);
+        stage.live();
+        let Admission { session, .. } = stage.admit("cam1").await.unwrap();
+        let news = lock(&stage.script.news).clone().unwrap();
+        news(ViewerEvent::Gone);
+        stage.script.peers.wait(0);
+        let again = stage.slot.door().send(DropViewer { name: "cam1".into(), session }).await.unwrap();
+        assert_eq!(again.unwrap_err().status(), 404);
+        assert_eq!(stage.slot.door().send(GetViewers).await.unwrap(), BTreeMap::new());
+    });
+}
