@@ -63,7 +63,7 @@ function Row({ command }: { command: Command }) {
       {command.result !== null && command.result !== undefined ? <p class="why mono">{typeof command.result === "string" ? command.result : JSON.stringify(command.result)}</p> : null}
       <p class="faint small-print">
         {clock(command.created_at, now.value)}
-        {command.created_by ? ` by ${command.created_by}` : ""}
+        {command.created_by ? ` by ${command.created_by.replace(/^user:/, "")}` : ""}
         {(command.attempts ?? 0) > 1 ? ` · attempt ${command.attempts}` : ""}
         {open && command.expires_at ? ` · ${expiry(command.expires_at, now.value)}` : ""}
         {` · ${command.id}`}
