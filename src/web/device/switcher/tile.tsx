@@ -10,6 +10,7 @@ import { digitOf, fullSceneOf } from "../../common/scenes.js";
 import { toast } from "../../common/toasts.js";
 import { watchWhep, type WhepState } from "../../common/whep.js";
 import { hasPicture, isLive, signalReason, signalWords } from "../../common/words.js";
+import { Age } from "../age.js";
 import { level, pictures } from "../box.js";
 import { preview, rehearse, take } from "./mixer.js";
 
@@ -52,7 +53,7 @@ export function Tile({ box, input }: { box: State; input: Input }) {
       >
         <span class="picture">
           <Picture store={pictures} name={input.id} label={input.label} class={shown ? "" : "old"} />
-          {watching.value && canWatch ? <LiveVideo name={input.id} /> : null}
+          {watching.value && canWatch ? <LiveVideo name={input.id} /> : shown ? <Age name={input.id} /> : null}
           {shown ? null : (
             <span class={`slate ${mood}`}>
               <b>{words}</b>
