@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
@@ -19,7 +19,7 @@ use crate::fanout::RtpFanout;
 use crate::feed::Feed;
 use crate::feed::level::rms_db;
 use crate::layout::{FramePlan, PadState, Stage, Transition};
-use crate::mode::Mode;
+use crate::mode::{AUDIO_RATE, Mode};
 use crate::render;
 use crate::scene::Scene;
 use crate::teardown;
@@ -42,6 +42,9 @@ pub use types::{
 
 /// Most inputs that one programme is built for.
 pub const MOST_INPUTS: usize = 16;
+
+/// Longest time from PAUSED until every pad has its first buffer; typically some milliseconds.
+const PRIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// Everything that streaming threads, the watch and the owner share.
 struct Shared {
@@ -72,7 +75,7 @@ struct Applied {
 /// The running programme. Dropping it stops it.
 pub struct Programme {
     shared: Arc<Shared>,
-    base: u64,
+    base: Arc<AtomicU64>,
 }
 
 impl Programme {
@@ -94,12 +97,11 @@ impl Programme {
             plan.inputs.iter().map(|input| Thumbnails::start(&input.id, &plan.mode)).collect::<Result<_, _>>()?;
         let stills = Stills::draw(&plan.mode)?;
         let events: Events = Arc::new(events);
-        // Time begins as late as possible: the compositor must not be behind its own clock when the first pictures come.
-        let base = clock::now_nanos();
+        let base = Arc::new(AtomicU64::new(0));
         let mut slots = Vec::with_capacity(plan.inputs.len());
         for (n, (input, small)) in plan.inputs.iter().zip(small).enumerate() {
             let sources = (built.video[n].clone(), built.audio[n].clone());
-            slots.push(Arc::new(Slot::new(input.clone(), plan.mode, base, sources, small, events.clone())));
+            slots.push(Arc::new(Slot::new(input.clone(), plan.mode, base.clone(), sources, small, events.clone())));
         }
         let ids: Vec<_> = plan.inputs.iter().map(|input| input.id.clone()).collect();
         let shared = Arc::new(Shared {
@@ -270,32 +272,44 @@ impl Programme {
         first
     }
 
+    /// Brings the pipeline to PLAYING, with something on every pad before its time begins: an aggregator that starts without
+    /// data sets its time line back when the first buffer arrives.
     fn run(&self, stills: Stills) -> Result<(), PipelineError> {
         let shared = &self.shared;
+        let pipeline = &shared.built.pipeline;
+        Shared::hook(shared)?;
+        let primed = shared.built.count_first_buffers();
         for slot in &shared.slots {
-            slot.show_still(&stills.plain);
+            slot.prime(&stills.plain, &stills.silence);
         }
         self.push_still(&shared.built.black.0, stills.black);
         self.push_still(&shared.built.strip.0, stills.strip);
-        Shared::hook(shared)?;
-        let pipeline = &shared.built.pipeline;
         pipeline.set_start_time(gst::ClockTime::NONE);
-        pipeline.set_base_time(gst::ClockTime::from_nseconds(self.base));
-        if pipeline.set_state(gst::State::Playing).is_err() {
-            let reason = watch::first_error(pipeline);
-            return Err(PipelineError::failed("programme", reason));
-        }
+        let failed = |_| PipelineError::failed("programme", watch::first_error(pipeline));
+        pipeline.set_state(gst::State::Paused).map_err(failed)?;
+        primed.wait(PRIME_LIMIT)?;
+        let base = clock::now_nanos();
+        self.base.store(base, Ordering::Relaxed);
+        pipeline.set_base_time(gst::ClockTime::from_nseconds(base));
+        pipeline.set_state(gst::State::Playing).map_err(failed)?;
         watch::spawn(shared)
     }
 
     fn push_still(&self, source: &gst_app::AppSrc, mut picture: gst::Buffer) {
         let mode = &self.shared.plan.mode;
-        let slot = mode.nearest_slot(clock::now_nanos().saturating_sub(self.base));
+        let slot = mode.nearest_slot(self.running_nanos());
         if let Some(buffer) = picture.get_mut() {
             buffer.set_pts(gst::ClockTime::from_nseconds(mode.slot_start(slot)));
             buffer.set_duration(gst::ClockTime::from_nseconds(mode.frame_nanos()));
         }
         let _ = source.push_buffer(picture);
+    }
+
+    fn running_nanos(&self) -> u64 {
+        match self.base.load(Ordering::Relaxed) {
+            0 => 0,
+            base => clock::now_nanos().saturating_sub(base),
+        }
     }
 
     fn slot(&self, input: &str) -> Result<&Arc<Slot>, PipelineError> {
@@ -309,6 +323,8 @@ struct Stills {
     plain: gst::Buffer,
     black: gst::Buffer,
     strip: gst::Buffer,
+    /// A frame's worth of no sound.
+    silence: gst::Buffer,
 }
 
 impl Stills {
@@ -317,8 +333,19 @@ impl Stills {
             plain: render::plain(mode, 0xff20_2830)?,
             black: render::plain(mode, 0xff00_0000)?,
             strip: render::strip(mode, "")?.0,
+            silence: silence(mode),
         })
     }
+}
+
+fn silence(mode: &Mode) -> gst::Buffer {
+    let samples = (mode.frame_nanos() * u64::from(AUDIO_RATE) / 1_000_000_000) as usize;
+    let mut buffer = gst::Buffer::from_mut_slice(vec![0u8; samples * 4]);
+    if let Some(stamped) = buffer.get_mut() {
+        stamped.set_pts(gst::ClockTime::ZERO);
+        stamped.set_duration(gst::ClockTime::from_nseconds(mode.frame_nanos()));
+    }
+    buffer
 }
 
 impl Drop for Programme {

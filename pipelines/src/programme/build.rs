@@ -11,8 +11,9 @@
 //! does the same with silence; so a slot needs no thread of its own that repeats frames, and a slate is one picture pushed
 //! once. That is three threads and about eight queues fewer per input.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
@@ -99,7 +100,43 @@ pub(super) fn build(
     Ok(built)
 }
 
+/// Waits until every pad has had a buffer.
+pub(super) struct Primed {
+    arrived: mpsc::Receiver<()>,
+    pads: usize,
+}
+
+impl Primed {
+    pub(super) fn wait(&self, limit: Duration) -> Result<(), PipelineError> {
+        let deadline = Instant::now() + limit;
+        for n in 0..self.pads {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.arrived.recv_timeout(left).is_err() {
+                let reason = format!("only {n} of {} pads got their first buffer", self.pads);
+                return Err(PipelineError::failed("programme", reason));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Built {
+    /// Counts the first buffer of each pad of both aggregators. Call it before the sources are started.
+    pub(super) fn count_first_buffers(&self) -> Primed {
+        let (arrives, arrived) = mpsc::channel();
+        let pads = self.pads.iter().flatten().chain(&self.volumes).chain([&self.black.1, &self.strip.1]);
+        let mut count = 0;
+        for pad in pads {
+            count += 1;
+            let arrives = arrives.clone();
+            pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+                let _ = arrives.send(());
+                gst::PadProbeReturn::Remove
+            });
+        }
+        Primed { arrived, pads: count }
+    }
+
     fn add_slot(&mut self, id: &str, caps: &gst::Caps) -> Result<(), PipelineError> {
         let video = live_source(&format!("video-{id}"), caps, 4);
         let tee = make("tee")?;
@@ -145,13 +182,14 @@ fn aggregate_live(factory: &str, latency: u64) -> Result<gst::Element, PipelineE
     Ok(element)
 }
 
-/// A source that is pushed into from anywhere and never waits: when nobody takes, its oldest buffer goes.
+/// A source that is pushed into from anywhere and never waits: when nobody takes, its oldest buffer goes. It is not live, so
+/// that it delivers its first buffer before the clock runs; the aggregators are live by themselves.
 fn live_source(name: &str, caps: &gst::Caps, buffers: u64) -> gst_app::AppSrc {
     gst_app::AppSrc::builder()
         .name(name)
         .caps(caps)
         .format(gst::Format::Time)
-        .is_live(true)
+        .is_live(false)
         .block(false)
         .max_buffers(buffers)
         .max_bytes(0)

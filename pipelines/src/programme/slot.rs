@@ -85,7 +85,8 @@ impl SlotCore {
 pub(super) struct Slot {
     pub(super) input: ProgrammeInput,
     mode: Mode,
-    base: u64,
+    /// The programme's time zero on the shared clock.
+    base: Arc<AtomicU64>,
     video: gst_app::AppSrc,
     audio: gst_app::AppSrc,
     core: Mutex<SlotCore>,
@@ -108,7 +109,7 @@ impl Slot {
     pub(super) fn new(
         input: ProgrammeInput,
         mode: Mode,
-        base: u64,
+        base: Arc<AtomicU64>,
         sources: (gst_app::AppSrc, gst_app::AppSrc),
         thumbnails: Thumbnails,
         events: Events,
@@ -167,10 +168,19 @@ impl Slot {
     }
 
     /// Shows a still picture from the next free frame slot on.
-    pub(super) fn show_still(&self, picture: &gst::Buffer) {
-        let now = clock::now_nanos().saturating_sub(self.base);
-        let slot = lock(&self.snapper).next_free(now);
+    fn show_still(&self, picture: &gst::Buffer) {
+        let slot = lock(&self.snapper).next_free(self.running(clock::now_nanos()));
         self.push(slot, picture);
+    }
+
+    /// Gives both pads and the sound something before the programme's time begins.
+    pub(super) fn prime(&self, picture: &gst::Buffer, silence: &gst::Buffer) {
+        self.push(lock(&self.snapper).next_free(0), picture);
+        let _ = self.audio.push_buffer(silence.clone());
+    }
+
+    fn running(&self, at: u64) -> u64 {
+        at.saturating_sub(self.base.load(Ordering::Relaxed))
     }
 
     pub(super) fn report(&self) -> InputOnProgramme {
@@ -215,7 +225,7 @@ impl FeedConsumer for Inlet {
         if !shown {
             return;
         }
-        match lock(&slot.snapper).snap(at.saturating_sub(slot.base)) {
+        match lock(&slot.snapper).snap(slot.running(at)) {
             Some(n) => {
                 slot.taken.fetch_add(1, Ordering::Relaxed);
                 slot.push(n, picture);
@@ -237,7 +247,7 @@ impl FeedConsumer for Inlet {
         }
         let mut sound = sound.copy();
         if let Some(buffer) = sound.get_mut() {
-            buffer.set_pts(gst::ClockTime::from_nseconds(at.saturating_sub(slot.base)));
+            buffer.set_pts(gst::ClockTime::from_nseconds(slot.running(at)));
             buffer.set_dts(None);
         }
         let _ = slot.audio.push_buffer(sound);
