@@ -18,7 +18,7 @@ use super::auth::{device, secret};
 use super::push::Hub;
 use super::state::BrokerSide;
 use super::store::Store;
-use super::{BrokerPlan, FleetError, FleetPlan};
+use super::{BrokerPlan, BrokerTls, FleetError, FleetPlan};
 
 /// User name of the server's own clients; no organization can be called so.
 const FLEET_USER: &str = "$fleet";
@@ -75,6 +75,49 @@ impl BrokerSide for Side {
     }
 }
 
+/// How the server's own clients, and boxes, reach the broker.
+struct Way {
+    own_url: String,
+    told_url: String,
+    /// Certificate to trust besides the system's.
+    ca: Option<Vec<u8>>,
+    username: String,
+    password: String,
+}
+
+async fn embed(
+    plan: &FleetPlan,
+    store: &Store,
+    listen: SocketAddr,
+    tls: Option<&BrokerTls>,
+    public_url: Option<&str>,
+) -> Result<(EmbeddedBroker, Way), FleetError> {
+    let own_password = secret::token();
+    let mut settings = BrokerSettings::new(plan.state_dir.join("broker"));
+    settings.listen = listen;
+    settings.tls = tls.map(|tls| TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() });
+    let keeper = Gatekeeper { store: store.clone(), own_password: own_password.clone() };
+    let started = tokio::task::spawn_blocking(move || EmbeddedBroker::start(settings, Arc::new(keeper))).await;
+    let broker = started
+        .map_err(|error| FleetError::Bug(error.to_string()))?
+        .map_err(|error| FleetError::Broker(error.to_string()))?;
+    let addr = broker.addr();
+    let (own_url, told_url, ca) = match tls {
+        None => (format!("mqtt://{addr}"), format!("mqtt://{addr}"), None),
+        Some(tls) => {
+            let ca = std::fs::read(&tls.cert).map_err(|error| FleetError::Path {
+                path: tls.cert.display().to_string(),
+                reason: error.to_string(),
+            })?;
+            // The certificate has to be good for the host, for our own clients too.
+            let own = public_url.map_or_else(|| format!("mqtts://localhost:{}", addr.port()), str::to_owned);
+            (own, format!("mqtts://{addr}"), Some(ca))
+        }
+    };
+    let told_url = public_url.map_or(told_url, str::to_owned);
+    Ok((broker, Way { own_url, told_url, ca, username: FLEET_USER.to_owned(), password: own_password }))
+}
+
 /// Broker and actors of one server.
 pub(super) struct BrokerDesk {
     embedded: Embedded,
@@ -88,28 +131,24 @@ pub(super) struct BrokerDesk {
 
 impl BrokerDesk {
     /// Starts the embedded broker, if the plan has one, and the actors.
+    ///
+    /// # Errors
+    /// When the broker's port is taken, or its certificate cannot be used.
     pub async fn start(plan: &FleetPlan, store: &Store) -> Result<Self, FleetError> {
-        let own_password = secret::token();
-        let (embedded, url, mqtt_url, username, password) = match &plan.broker {
+        let (embedded, way) = match &plan.broker {
             BrokerPlan::Embedded { listen, tls, public_url } => {
-                let mut settings = BrokerSettings::new(plan.state_dir.join("broker"));
-                settings.listen = *listen;
-                settings.tls = tls.as_ref().map(|tls| TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() });
-                let keeper = Gatekeeper { store: store.clone(), own_password: own_password.clone() };
-                let started =
-                    tokio::task::spawn_blocking(move || EmbeddedBroker::start(settings, Arc::new(keeper))).await;
-                let broker = started
-                    .map_err(|error| FleetError::Bug(error.to_string()))?
-                    .map_err(|error| FleetError::Broker(error.to_string()))?;
-                let scheme = if tls.is_some() { "mqtts" } else { "mqtt" };
-                let url = format!("{scheme}://{}", broker.addr());
-                let told = public_url.clone().unwrap_or_else(|| url.clone());
-                (Some(broker), url, told, FLEET_USER.to_owned(), own_password)
+                let (broker, way) = embed(plan, store, *listen, tls.as_ref(), public_url.as_deref()).await?;
+                (Some(broker), way)
             }
             BrokerPlan::Url { url, username, password, public_url } => {
-                let told = public_url.clone().unwrap_or_else(|| url.clone());
-                let user = username.clone().unwrap_or_default();
-                (None, url.clone(), told, user, password.clone().unwrap_or_default())
+                let way = Way {
+                    own_url: url.clone(),
+                    told_url: public_url.clone().unwrap_or_else(|| url.clone()),
+                    ca: None,
+                    username: username.clone().unwrap_or_default(),
+                    password: password.clone().unwrap_or_default(),
+                };
+                (None, way)
             }
         };
         let (events, _) = broadcast::channel(EVENTS);
@@ -117,7 +156,9 @@ impl BrokerDesk {
         let house = House::open(HouseSettings::default());
         let session = |name: &str| {
             let client = format!("fleet-{name}-{}", Ulid::new().to_string().to_lowercase());
-            SessionSettings::new(url.clone(), client, username.clone(), password.clone())
+            let mut session = SessionSettings::new(&way.own_url, client, &way.username, &way.password);
+            session.ca.clone_from(&way.ca);
+            session
         };
         let desk = DeskSettings { session: session("desk"), store: rows.clone(), events: events.clone() };
         let desk = house.engage(Duty::new("desk", "command desk"), move |life| CommandDesk::new(life, desk.clone()));
@@ -127,7 +168,7 @@ impl BrokerDesk {
         let shelf = ingest.shelf.clone();
         house.engage(Duty::new("ingest", "ingest"), move |life| Ingest::new(life, ingest.clone()));
         let addr = embedded.as_ref().map(EmbeddedBroker::addr);
-        Ok(Self { embedded: Arc::new(RwLock::new(embedded)), addr, mqtt_url, house, look, shelf, events })
+        Ok(Self { embedded: Arc::new(RwLock::new(embedded)), addr, mqtt_url: way.told_url, house, look, shelf, events })
     }
 
     /// Where the embedded broker listens.

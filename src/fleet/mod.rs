@@ -41,7 +41,7 @@ use self::auth::{Lockout, Role, password, secret};
 use self::broker::BrokerDesk;
 use self::keys::Keys;
 use self::push::Hub;
-use self::state::Fleet;
+use self::state::{Fleet, Places};
 use self::store::{Actor, NewUser, Store};
 use self::turn::TurnDesk;
 
@@ -147,8 +147,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
         hub: hub.clone(),
         thumbnails: desk.thumbnails(),
         turn,
-        public_url: public_url.unwrap_or_else(|| format!("http://{addr}")),
-        mqtt_url: desk.mqtt_url(),
+        places: Places { public_url, listen: addr, mqtt_url: desk.mqtt_url() },
         broker: desk.side(),
         started: Instant::now(),
         sign_ins: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
@@ -168,7 +167,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
         }
     };
     let tasks = vec![tokio::spawn(hub.clone().run(store)), tokio::spawn(broker::bridge(desk.events(), hub))];
-    tracing::info!(%addr, broker = %fleet.mqtt_url, "fleet server is up");
+    tracing::info!(%addr, broker = %fleet.places.mqtt_url, "fleet server is up");
     Ok(FleetHandle { addr, broker: desk.addr(), first_start, fleet, desk, http, tasks })
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 pub struct FleetPlan {
     /// Address of API and dashboard. Port 0 takes any free one.
     pub listen: SocketAddr,
-    /// Address under which browsers and boxes reach this server, without a slash at the end. By default
-    /// `http://` and the address listened on.
+    /// Address under which browsers and boxes reach this server, without a slash at the end. By default `http://` and
+    /// the address listened on; where that is every address, the one by which a box found us.
     pub public_url: Option<String>,
     /// `sqlite:` URL of the database; by default the file `fleet.db` in `state_dir`.
     pub database_url: Option<String>,
@@ -33,7 +33,8 @@ pub enum BrokerPlan {
         listen: SocketAddr,
         /// TLS, when the broker shall speak it.
         tls: Option<BrokerTls>,
-        /// `mqtt://` or `mqtts://` address that boxes are told; by default the address listened on.
+        /// `mqtt://` or `mqtts://` address that boxes are told; by default the address listened on, with the host of the
+        /// server's own address where it listens on every address. With TLS the certificate must be good for its host.
         public_url: Option<String>,
     },
     /// A broker that somebody else runs.

@@ -1,6 +1,6 @@
 //! What every handler of the API reaches: database, keys, live updates, and the way to the broker.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,47 @@ pub trait BrokerSide: Send + Sync {
     async fn disconnect(&self, device: &str);
 }
 
+/// Where browsers and boxes find the server and its broker.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// As configured, without a slash at the end.
+    pub public_url: Option<String>,
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// As configured, or where the broker listens.
+    pub mqtt_url: String,
+}
+
+impl Places {
+    /// The server's address for a caller that reached it as `host` (its `Host` header).
+    pub fn public_url(&self, host: &str) -> String {
+        match &self.public_url {
+            Some(url) => url.clone(),
+            None if self.listen.ip().is_unspecified() => format!("http://{host}"),
+            None => format!("http://{}", self.listen),
+        }
+    }
+
+    /// The broker's address for that caller.
+    pub fn mqtt_url(&self, host: &str) -> String {
+        let Some((scheme, address)) = self.mqtt_url.split_once("://") else { return self.mqtt_url.clone() };
+        match address.parse::<SocketAddr>() {
+            Ok(listen) if listen.ip().is_unspecified() => {
+                let url = self.public_url(host);
+                let authority = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+                let authority = authority.split('/').next().unwrap_or_default();
+                // Without the port, which an IPv6 address in brackets also has colons before.
+                let name = match authority.rsplit_once(':') {
+                    Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+                    _ => authority,
+                };
+                format!("{scheme}://{name}:{}", listen.port())
+            }
+            _ => self.mqtt_url.clone(),
+        }
+    }
+}
+
 /// Shared by all handlers.
 pub struct Fleet {
     /// The database.
@@ -40,10 +81,8 @@ pub struct Fleet {
     pub turn: TurnDesk,
     /// Rules of access.
     pub access: AccessPlan,
-    /// How browsers and boxes reach this server, without a slash at the end.
-    pub public_url: String,
-    /// How boxes reach the broker.
-    pub mqtt_url: String,
+    /// How the server is reached.
+    pub places: Places,
     /// The broker's side.
     pub broker: Arc<dyn BrokerSide>,
     /// When the server started.
@@ -87,4 +126,34 @@ impl Fleet {
 fn too_many(wait: Duration) -> Problem {
     Problem::new(actix_web::http::StatusCode::TOO_MANY_REQUESTS, "too many failed attempts; wait a little")
         .retry_after(wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_on_every_address_is_found_where_the_caller_found_it() {
+        let places = |public: Option<&str>, listen: &str, mqtt: &str| Places {
+            public_url: public.map(str::to_owned),
+            listen: listen.parse().unwrap(),
+            mqtt_url: mqtt.to_owned(),
+        };
+        let here = places(None, "127.0.0.1:8180", "mqtt://127.0.0.1:1883");
+        assert_eq!(
+            (here.public_url("evil"), here.mqtt_url("evil")),
+            ("http://127.0.0.1:8180".into(), "mqtt://127.0.0.1:1883".into())
+        );
+        let open = places(None, "0.0.0.0:8180", "mqtt://0.0.0.0:1883");
+        assert_eq!(
+            (open.public_url("box.lan:8180"), open.mqtt_url("box.lan:8180")),
+            ("http://box.lan:8180".into(), "mqtt://box.lan:1883".into())
+        );
+        assert_eq!(open.mqtt_url("[fd00::1]:8180"), "mqtt://[fd00::1]:1883");
+        let named = places(Some("https://fleet.example/r58"), "0.0.0.0:8180", "mqtts://[::]:8883");
+        assert_eq!(
+            (named.public_url("x"), named.mqtt_url("x")),
+            ("https://fleet.example/r58".into(), "mqtts://fleet.example:8883".into())
+        );
+    }
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Duration, Utc};
-use r58_mqtt::payload::{Command, IssuedBy, ServerState};
+use r58_mqtt::payload::{Command, IssuedBy, OnInterrupt, ServerState};
 use r58_mqtt::{CommandId, DeviceAddress, DeviceId, Down, OrgId, Topic};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -27,6 +27,10 @@ const DEFAULT_LIFE: Duration = Duration::hours(1);
 const MAX_LIFE: Duration = Duration::days(30);
 /// Priority unless asked otherwise.
 const DEFAULT_PRIORITY: u8 = 5;
+/// Attempts at what may run again; operators have always known three.
+const MAX_ATTEMPTS: u32 = 3;
+/// Longest an effect may take, in seconds: the protocol's limit.
+const LONGEST_EFFECT: u32 = 86_400;
 
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
@@ -246,8 +250,22 @@ fn checked(body: &CreateCommand, to: &DeviceAddress, caller: &Session, now: Date
     let id = CommandId::new(Ulid::new().to_string()).map_err(|_| Problem::unavailable("no id could be made"))?;
     let mut command = Command::new(to, id, 0, &body.kind, body.payload.clone(), now, expires_at);
     command.not_before = body.not_before;
+    (command.on_interrupt, command.max_attempts) = when_cut(&body.kind);
+    let delay = body.payload.get("delay_seconds").and_then(Value::as_u64).and_then(|delay| u32::try_from(delay).ok());
+    let timeout = command.exec_timeout_s.saturating_add(delay.unwrap_or(0));
+    command.exec_timeout_s = timeout.min(LONGEST_EFFECT);
     command.by = IssuedBy { user: caller.email.clone(), role: caller.role.as_str().to_owned(), ..IssuedBy::default() };
     Ok(command)
+}
+
+/// What a device shall do with an operation that was cut in the middle: what it can look up afterwards is verified,
+/// what may run twice without harm is run again, everything else is reported as interrupted.
+fn when_cut(op: &str) -> (OnInterrupt, u32) {
+    match op {
+        "reboot" | "config" => (OnInterrupt::Verify, 1),
+        "scene" | "identify" => (OnInterrupt::Resume, MAX_ATTEMPTS),
+        _ => (OnInterrupt::Fail, 1),
+    }
 }
 
 /// A device's commands, newest first.

@@ -1,5 +1,6 @@
 //! Letting boxes in: codes made by an administrator, each good for one registration.
 
+use actix_web::http::header::HOST;
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Duration, Utc};
 use r58_mqtt::DeviceId;
@@ -204,13 +205,14 @@ pub async fn register(request: HttpRequest, fleet: web::Data<Fleet>, body: web::
         Enrolled::Known => return Err(Problem::conflict("a device with this id is registered already")),
     };
     tracing::info!(device = %device.id, %org, "device registered");
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
     fleet.hub.device_changed(&org, &device.id);
     Ok(HttpResponse::Created().json(Registered {
         device_id: device.id,
         token,
-        fleet_url: fleet.public_url.clone(),
+        fleet_url: fleet.places.public_url(&host),
         org,
-        mqtt_url: fleet.mqtt_url.clone(),
+        mqtt_url: fleet.places.mqtt_url(&host),
         command_keys: vec![fleet.keys.commands.public_key().into()],
     }))
 }

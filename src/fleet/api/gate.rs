@@ -24,7 +24,8 @@ pub async fn gate<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<impl MessageBody + use<B>>, Error> {
-    let public_url = request.app_data::<web::Data<Fleet>>().map(|fleet| fleet.public_url.clone()).unwrap_or_default();
+    let public_url = request.app_data::<web::Data<Fleet>>().and_then(|fleet| fleet.places.public_url.clone());
+    let public_url = public_url.unwrap_or_default();
     let mut response = if is_foreign(request.method(), request.headers(), &public_url) {
         let problem = Problem::forbidden("this request comes from a page of another origin");
         let response = problem.error_response();

@@ -10,6 +10,7 @@ mod apply;
 mod audit;
 mod commands;
 mod devices;
+mod ending;
 mod enrolment;
 mod error;
 mod heartbeats;
