@@ -33,7 +33,6 @@ fn at() -> DeviceAddress {
 fn append(path: &Path, line: &str) {
     let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
     file.write_all(format!("{line}\n").as_bytes()).unwrap();
-    file.sync_data().unwrap();
 }
 
 fn lines(path: &Path) -> Vec<String> {
