@@ -11,16 +11,15 @@
 //! 3. After every input the shell drains the outputs, then arms one timer for `poll_timeout`.
 //! 4. A failed write means the journal cannot be trusted: the shell stops the core and starts a new one from disk.
 //!
-//! How the dedupe rules map to the code: manual acks (`Core::ack_when_durable`), known ids (`Core::on_known`), the
-//! executing row before the effect (`Core::begin`), terminal state and status in one write (`Core::end`), starting over
-//! (`start.rs`), tombstones and floor (`Core::purge`, `Core::on_sync`), the crash-loop breaker (`Core::breaker_open`),
-//! the clock (`clock.rs`) and withdrawal (`Core::on_withdrawn`).
+//! How the dedupe rules map to the code: manual acks (`ack_when_durable`), known ids (`on_known`), the
+//! executing row before the effect (`begin`), terminal state and status in one write (`end`), starting over
+//! (`core/start.rs`), tombstones and floor (`purge`, `on_sync`), the crash-loop breaker (`breaker_open`),
+//! the clock (`clock.rs`) and withdrawal (`on_withdrawn`).
 
 mod clock;
 mod core;
 mod failpoint;
 mod seam;
-mod start;
 
 pub use self::core::{Core, CoreConfig, OpSpec};
 pub use failpoint::{Step, failpoint};
@@ -28,5 +27,7 @@ pub use seam::{EffectOutcome, Input, Meta, Output, PacketRef, Row, Verification,
 
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod rig;
 #[cfg(test)]
 mod tests;

@@ -15,10 +15,9 @@ pub fn topic(bytes: &[u8]) {
 }
 
 fn round_trip<P: Payload>(bytes: &[u8]) {
-    if let Ok(payload) = P::parse(bytes) {
-        if let Ok(written) = payload.to_bytes() {
-            assert!(P::parse(&written).is_ok(), "{} does not read back", P::WHAT);
-        }
+    let Ok(payload) = P::parse(bytes) else { return };
+    if let Ok(written) = payload.to_bytes() {
+        assert!(P::parse(&written).is_ok(), "{} does not read back", P::WHAT);
     }
 }
 
@@ -37,7 +36,8 @@ pub fn payload(bytes: &[u8]) {
     round_trip::<SyncDown>(bytes);
 }
 
-/// A message on `down/cmd/{id}` of a device that trusts one key (of which nobody knows the private half).
+/// A message on `down/cmd/{id}` of a device that trusts one key. Random bytes do not find a signature, so whatever is
+/// accepted is a fault.
 pub fn command(bytes: &[u8]) {
     /// The public key of RFC 8032, section 7.1, test 1.
     const KEY: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
@@ -45,4 +45,51 @@ pub fn command(bytes: &[u8]) {
     let (Ok(ring), Ok(at)) = (KeyRing::new([&key]), DeviceAddress::new("o", "d")) else { return };
     let Ok(id) = CommandId::new("c") else { return };
     assert!(ring.verify(&at, &id, bytes).is_err(), "a forgery was accepted");
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::payload::Payload;
+
+    const SAMPLES: [&str; 6] = [
+        "r58/1/acme/box7/up/cmd/01J",
+        r#"{"state":"online","boot_seq":1,"conn_seq":2,"reason":null}"#,
+        r#"{"ts":"2026-01-02T03:04:05Z","metrics":{"cpu_percent":1.5},"inputs":[{"id":"a"}],"seq":7}"#,
+        r#"{"stream":"hb","boot_seq":1,"first_available":1,"items":[{"seq":1,"ts":null,"data":{}}]}"#,
+        r#"{"server_time":"2026-01-02T03:04:05Z","pending":["a"],"acked":{"hb":3},"seq_floor":1}"#,
+        r#"{"v":1,"id":"c","org":"o","device":"d","seq":1,"op":"take","issued_at":"2026-01-02T03:04:05Z",
+            "expires_at":"2026-01-02T03:04:05Z","hash":"sha256:00","sig":"ed25519:k:AAAA"}"#,
+    ];
+
+    proptest! {
+        #[test]
+        fn spoiled_messages_make_no_entry_point_panic(
+            which in 0..SAMPLES.len(),
+            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = SAMPLES[which].as_bytes().to_vec();
+            for (at, byte) in edits {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes.truncate(cut.index(bytes.len()) + 1);
+            super::topic(&bytes);
+            super::payload(&bytes);
+            super::command(&bytes);
+        }
+    }
+
+    #[test]
+    fn the_samples_reach_what_they_are_meant_to_reach() {
+        for sample in SAMPLES {
+            super::topic(sample.as_bytes());
+            super::payload(sample.as_bytes());
+            super::command(sample.as_bytes());
+        }
+        assert!(super::Command::parse(SAMPLES[5].as_bytes()).is_ok());
+        assert!(super::SyncDown::parse(SAMPLES[4].as_bytes()).is_ok());
+    }
 }

@@ -4,6 +4,8 @@
 //! The child is this very test program with a shell around the command core as small as one can be; `R58_FAILPOINT` makes
 //! it SIGKILL itself. The host is a directory: effects are lines in a file, a reboot is a changed boot id and exit code 77.
 
+#![allow(clippy::unwrap_used)] // a test may
+
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;

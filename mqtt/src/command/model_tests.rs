@@ -10,7 +10,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
-use super::tests::{Rig, command, id, sync, wall};
+use super::rig::{Rig, command, id, sync, wall};
 use super::*;
 use crate::id::CommandId;
 use crate::payload::{Command, CommandStatus, DeviceState, OnInterrupt};

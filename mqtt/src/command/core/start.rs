@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::core::Core;
+use super::Core;
 use crate::id::CommandId;
 use crate::payload::{DeviceState, OnInterrupt};
 

@@ -1,0 +1,116 @@
+//! Messages on `down/cmd/{id}`: known, unknown, withdrawn, forged.
+
+use std::time::{Duration, Instant};
+
+use super::{After, Core, REFUSALS_PER_MINUTE, is_waiting};
+use crate::command::seam::{Output, PacketRef, Row};
+use crate::id::CommandId;
+use crate::payload::command::MAX_EXEC_TIMEOUT_S;
+use crate::payload::{Command, DeviceState};
+use crate::sign::{VerifiedCommand, VerifyError};
+
+impl Core {
+    pub(super) fn on_message(
+        &mut self,
+        now: Instant,
+        packet: PacketRef,
+        id: CommandId,
+        verdict: Result<VerifiedCommand, VerifyError>,
+    ) {
+        match verdict {
+            // A forgery must not touch what the journal knows under this id.
+            Err(_) if self.rows.contains_key(&id) => {}
+            Err(error) => self.refuse(now, id, error.code(), error.to_string(), None),
+            Ok(verified) if self.rows.contains_key(&id) => self.on_known(now, &id, &verified),
+            Ok(verified) => self.on_unknown(now, id, &verified),
+        }
+        self.ack_when_durable(packet);
+    }
+
+    pub(super) fn on_known(&mut self, now: Instant, id: &CommandId, verified: &VerifiedCommand) {
+        let Some(row) = self.rows.get(id) else { return };
+        if row.hash == verified.hash() {
+            self.draft.statuses.push(row.last.clone());
+            return;
+        }
+        let reason = "another command with this id was received before".to_owned();
+        self.refuse(now, id.clone(), "conflict", reason, Some(verified.hash().to_owned()));
+    }
+
+    pub(super) fn on_unknown(&mut self, now: Instant, id: CommandId, verified: &VerifiedCommand) {
+        let command = verified.command();
+        let hash = Some(verified.hash().to_owned());
+        if command.seq <= self.meta.seq_floor {
+            let reason = format!("its seq {} is at or below the floor {}", command.seq, self.meta.seq_floor);
+            return self.refuse(now, id, "stale", reason, hash);
+        }
+        if self.rows.values().filter(|row| !row.state().is_terminal()).count() >= self.config.max_pending {
+            return self.refuse(now, id, "busy", "too many commands are waiting".to_owned(), hash);
+        }
+        let row = Row {
+            command: command.clone(),
+            hash: verified.hash().to_owned(),
+            last: self.status_of(now, id.clone(), 0, DeviceState::Received, hash),
+            began_boot_id: None,
+            keep_until: None,
+        };
+        self.rows.insert(id.clone(), row);
+        match self.objection(command) {
+            Some((code, reason)) => self.end(now, &id, DeviceState::Rejected, Some(code), Some(reason), None),
+            None => self.tell(now, &id, DeviceState::Accepted, None, None),
+        }
+        // The first status carries the command, so that a server which does not know it can adopt it.
+        if let Some(first) = self.draft.statuses.last_mut() {
+            first.command = Some(verified.raw().clone());
+        }
+    }
+
+    /// What is wrong with a command whatever the time.
+    pub(super) fn objection(&self, command: &Command) -> Option<(&'static str, String)> {
+        if !self.config.ops.contains_key(&command.op) {
+            return Some(("unsupported", "this device does not know the operation".to_owned()));
+        }
+        if command.max_attempts == 0 || !(1..=MAX_EXEC_TIMEOUT_S).contains(&command.exec_timeout_s) {
+            return Some(("malformed", "max_attempts or exec_timeout_s is out of range".to_owned()));
+        }
+        if let Some(name) = command.precond.extra.keys().next() {
+            let name: String = name.chars().take(40).collect();
+            return Some(("precondition", format!("this device cannot judge the precondition {name:?}")));
+        }
+        None
+    }
+
+    pub(super) fn on_withdrawn(&mut self, now: Instant, packet: PacketRef, id: &CommandId) {
+        if self.state(id).is_some_and(is_waiting) {
+            self.end(now, id, DeviceState::Cancelled, Some("withdrawn"), None, None);
+        }
+        self.ack_when_durable(packet);
+    }
+
+    /// Tells of a message that leaves no trace in the journal.
+    pub(super) fn refuse(&mut self, now: Instant, id: CommandId, code: &str, reason: String, hash: Option<String>) {
+        let (since, told) = &mut self.refusals;
+        if now.saturating_duration_since(*since) >= Duration::from_secs(60) {
+            (*since, *told) = (now, 0);
+        }
+        *told += 1;
+        if *told > REFUSALS_PER_MINUTE {
+            return;
+        }
+        let mut status = self.status_of(now, id, 0, DeviceState::Rejected, hash);
+        (status.code, status.reason) = (Some(code.to_owned()), Some(reason));
+        self.draft.statuses.push(status);
+    }
+
+    /// Acknowledges a message once everything decided so far is durable.
+    pub(super) fn ack_when_durable(&mut self, packet: PacketRef) {
+        if self.draft.is_empty() {
+            match self.after.get_mut(&self.last_write) {
+                Some(waiting) if self.last_write > self.written => waiting.push(After::PubAck(packet)),
+                _ => self.outputs.push_back(Output::PubAck { packet }),
+            }
+        } else {
+            self.draft.after.push(After::PubAck(packet));
+        }
+    }
+}
