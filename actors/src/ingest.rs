@@ -19,6 +19,8 @@ mod replies;
 mod retained;
 pub mod shelf;
 pub mod store;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

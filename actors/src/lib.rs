@@ -32,6 +32,8 @@ mod offthread;
 pub mod state;
 pub mod studio;
 pub mod supervision;
+#[cfg(test)]
+mod testkit;
 pub mod turn;
 pub mod viewers;
 

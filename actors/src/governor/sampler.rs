@@ -63,9 +63,9 @@ impl Machine {
             sample.temperature_c = hottest(components);
         }
         if let Ok(disk) = nix::sys::statvfs::statvfs(&self.state_dir) {
-            let fragment = disk.fragment_size() as u64;
-            sample.disk_free = Some(disk.blocks_available() as u64 * fragment);
-            sample.disk_total = Some(disk.blocks() as u64 * fragment);
+            let fragment = disk.fragment_size();
+            sample.disk_free = Some(disk.blocks_available() * fragment);
+            sample.disk_total = Some(disk.blocks() * fragment);
         }
         sample.load_avg = System::load_average().ok().map(|load| [load.one, load.five, load.fifteen]);
         sample

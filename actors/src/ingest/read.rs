@@ -24,6 +24,7 @@ const JPEG_START: [u8; 2] = [0xff, 0xd8];
 
 /// A message that says something.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "moved once, from the reader into the gatherer")]
 pub(super) enum Taken {
     /// For the store.
     Record(Record),

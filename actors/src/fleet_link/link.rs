@@ -1,0 +1,509 @@
+//! One link: the session, the command core and the outbox, joined. No actor and no timer in here: the actor
+//! hands in events, notes and the passing of time, and asks when to come again.
+//!
+//! What must survive is handed to the store before anything that depends on it happens; the store answers by
+//! a [`Note`]. Effects and publishing are tasks of their own that end with the link.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use r58_mqtt::command::{Core, Input, Output, PacketRef, Step, Write, WriteId, failpoint};
+use r58_mqtt::durable::KeyValue;
+use r58_mqtt::outbox::Outbox;
+use r58_mqtt::payload::{ClockState, MAX_THUMBNAIL_BYTES, Payload as _, Presence, SyncDown, SyncUp};
+use r58_mqtt::session::{AckToken, Incoming, NotSent, Outgoing, Properties, Qos, Session, SessionEvent};
+use r58_mqtt::sign::KeyRing;
+use r58_mqtt::{DeviceAddress, Down, MqttError, Name, Topic, Up, journal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+use super::effects::{Effects, EffectNote};
+use super::state::LinkWord;
+
+/// First wait for the answer to `up/sync`; doubled up to [`SYNC_AGAIN_MAX`]. A server that starts together
+/// with the box may not listen yet.
+const SYNC_AGAIN: Duration = Duration::from_secs(2);
+/// Longest wait before `up/sync` is said again.
+const SYNC_AGAIN_MAX: Duration = Duration::from_secs(60);
+
+/// What the store or an effect has to say; carries the epoch of the link that it belongs to.
+#[derive(Debug)]
+pub(super) struct Note {
+    pub epoch: u64,
+    pub what: Noted,
+}
+
+#[derive(Debug)]
+pub(super) enum Noted {
+    /// A write of the command core.
+    Written { write: WriteId, order: Option<u64>, ended: bool, result: Result<(), MqttError> },
+    /// An entry of the outbox; `live` is published at once when there is a connection.
+    Recorded { order: u64, live: Option<Outgoing>, result: Result<(), MqttError> },
+    /// What an effect says.
+    Effect(EffectNote),
+    /// The host's clock.
+    Clock { wall: Option<DateTime<Utc>> },
+}
+
+/// What the link wants of its actor.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// The disk cannot be trusted: start over from it.
+    StartOver(String),
+    /// The host was rebooted for show: link up again as after a boot.
+    BootAgain,
+}
+
+/// A message on its way to the session's queue.
+struct Parcel {
+    ticket: Option<u64>,
+    message: Outgoing,
+    is_status: bool,
+}
+
+/// What the link is made of once everything is open.
+pub(super) struct Parts {
+    pub epoch: u64,
+    pub address: DeviceAddress,
+    pub ring: KeyRing,
+    pub session: Session,
+    pub core: Core,
+    pub outbox: Outbox,
+    pub effects: Effects,
+    pub notes: mpsc::UnboundedSender<Note>,
+    pub boot_seq: u64,
+    pub boot_id: String,
+    pub version: String,
+}
+
+pub(super) struct Link {
+    parts: Parts,
+    store: Arc<dyn KeyValue>,
+    courier: mpsc::UnboundedSender<Parcel>,
+    tasks: JoinSet<()>,
+    packets: HashMap<PacketRef, AckToken>,
+    next_packet: PacketRef,
+    /// Tickets of statuses, for the failpoint after their acknowledgement.
+    statuses: HashSet<u64>,
+    /// Subscribed: messages can be said and will be heard.
+    online: bool,
+    session_word: LinkWord,
+    clock: ClockState,
+    sync_again: Option<(Instant, Duration)>,
+    wish: Option<Wish>,
+}
+
+impl Link {
+    pub fn new(parts: Parts, clock: Option<DateTime<Utc>>) -> Self {
+        let (courier, parcels) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(deliver(parts.session.clone(), parcels));
+        let store = parts.outbox.store().clone();
+        let mut link = Self {
+            parts,
+            store,
+            courier,
+            tasks,
+            packets: HashMap::new(),
+            next_packet: 1,
+            statuses: HashSet::new(),
+            online: false,
+            session_word: LinkWord::Connecting,
+            clock: ClockState::Unset,
+            sync_again: None,
+            wish: None,
+        };
+        link.set_clock(clock);
+        link
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.parts.epoch
+    }
+
+    pub fn is_online(&self) -> bool {
+        self.online
+    }
+
+    pub fn word(&self) -> &LinkWord {
+        &self.session_word
+    }
+
+    pub fn take_wish(&mut self) -> Option<Wish> {
+        self.wish.take()
+    }
+
+    pub fn session(&self) -> &Session {
+        &self.parts.session
+    }
+
+    pub fn is_clock_set(&self) -> bool {
+        self.clock == ClockState::Set
+    }
+
+    /// Entries waiting and entries dropped.
+    pub fn outbox_counts(&self) -> (u64, u64) {
+        (self.parts.outbox.pending(), self.parts.outbox.dropped())
+    }
+
+    /// What is said last, before an orderly end.
+    pub fn farewell(&self, conn_seq: u64, reason: &str) -> Option<Outgoing> {
+        let order = super::connection(self.parts.boot_seq, conn_seq);
+        let body = Presence::offline(order, reason).to_bytes().ok()?;
+        Some(Outgoing::json(self.topic(Up::Presence), body).retained(true))
+    }
+
+    // What comes in
+
+    pub fn handle_event(&mut self, now: Instant, event: SessionEvent) {
+        match event {
+            SessionEvent::Connected { conn_seq, session_present } => {
+                debug!(conn_seq, session_present, "connected to the fleet's broker");
+                self.session_word = LinkWord::Connecting;
+                self.packets.clear();
+            }
+            SessionEvent::Subscribed { grants } => match grants.into_iter().find(|grant| grant.granted.is_err()) {
+                // Nothing would ever be heard: say so and keep what is measured.
+                Some(grant) => {
+                    warn!(filter = grant.filter, "the broker refuses this box its subscription");
+                    self.session_word = LinkWord::Backoff("the broker refuses the subscription".to_owned());
+                }
+                None => {
+                    self.online = true;
+                    self.session_word = LinkWord::Online;
+                }
+            },
+            SessionEvent::Message(message) => self.take_message(now, message),
+            SessionEvent::Discarded { topic, size } => warn!(topic, size, "a message too large was discarded"),
+            SessionEvent::PublishAcked { token } => {
+                if self.statuses.remove(&token) {
+                    failpoint(Step::AfterStatus);
+                }
+                self.parts.outbox.acked(now, token);
+            }
+            SessionEvent::PublishFailed { token, reason } => self.publish_failed(now, token, &reason),
+            SessionEvent::Disconnected { reason, .. } => {
+                if self.online {
+                    info!(%reason, "the fleet's broker is gone");
+                }
+                self.online = false;
+                self.sync_again = None;
+                self.packets.clear();
+                self.statuses.clear();
+                self.parts.outbox.disconnected(now);
+                self.session_word = LinkWord::Backoff(reason.to_string());
+            }
+        }
+        self.drain(now);
+    }
+
+    pub fn handle_note(&mut self, now: Instant, noted: Noted) {
+        match noted {
+            Noted::Written { write, order, ended, result } => match result {
+                Ok(()) => {
+                    failpoint(if ended { Step::TerminalWritten } else { Step::Written });
+                    if let Some(order) = order {
+                        self.parts.outbox.committed(order);
+                    }
+                    self.parts.core.handle(now, Input::Written { write });
+                }
+                Err(error) => self.wish = Some(Wish::StartOver(error.to_string())),
+            },
+            Noted::Recorded { order, live, result } => match result {
+                Ok(()) => {
+                    self.parts.outbox.committed(order);
+                    if let Some(live) = live.filter(|_| self.online) {
+                        self.parts.session.try_publish(live);
+                    }
+                }
+                Err(error) => self.wish = Some(Wish::StartOver(error.to_string())),
+            },
+            Noted::Effect(EffectNote::Input(input)) => self.parts.core.handle(now, *input),
+            Noted::Effect(EffectNote::Rebooted) => self.wish = Some(Wish::BootAgain),
+            Noted::Clock { wall } => self.set_clock(wall),
+        }
+        self.drain(now);
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.parts.core.handle_timeout(now);
+        if let Some((_, pause)) = self.sync_again.filter(|(at, _)| *at <= now) {
+            self.say_sync(now, (pause * 2).min(SYNC_AGAIN_MAX));
+        }
+        self.drain(now);
+    }
+
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        let outbox = self.parts.outbox.poll_timeout().filter(|_| self.online);
+        let sync = self.sync_again.map(|(at, _)| at);
+        [self.parts.core.poll_timeout(now), outbox, sync].into_iter().flatten().min()
+    }
+
+    /// The conditions that preconditions are judged by.
+    pub fn set_conditions(&mut self, now: Instant, desired_ver: u64) {
+        self.parts.core.handle(now, Input::Conditions { desired_ver, activities: Vec::new() });
+        self.drain(now);
+    }
+
+    fn set_clock(&mut self, wall: Option<DateTime<Utc>>) {
+        self.clock = if wall.is_some() { ClockState::Set } else { ClockState::Unset };
+        self.parts.core.handle(Instant::now(), Input::Clock { wall });
+    }
+
+    fn take_message(&mut self, now: Instant, message: Incoming) {
+        failpoint(Step::Arrived);
+        let down = match Topic::parse_bytes(message.topic.as_bytes()) {
+            Ok(Topic::Down(address, down)) if address == self.parts.address => Some(down),
+            _ => None,
+        };
+        match down {
+            Some(Down::Command(id)) => {
+                let packet = self.next_packet;
+                self.next_packet += 1;
+                if let Some(token) = message.ack {
+                    self.packets.insert(packet, token);
+                }
+                let input = match message.payload.is_empty() {
+                    true => Input::Withdrawn { packet, id },
+                    false => {
+                        let verdict = self.parts.ring.verify(&self.parts.address, &id, &message.payload);
+                        if let Err(error) = &verdict {
+                            warn!(%id, %error, "a command is refused");
+                        }
+                        Input::Message { packet, id, verdict: Box::new(verdict) }
+                    }
+                };
+                self.parts.core.handle(now, input);
+                return;
+            }
+            Some(Down::Sync) => self.take_sync(now, &message.payload),
+            Some(Down::Desired) | None => debug!(topic = message.topic, "not for this version"),
+        }
+        if let Some(token) = message.ack {
+            self.parts.session.ack(token);
+        }
+    }
+
+    fn take_sync(&mut self, now: Instant, body: &[u8]) {
+        let sync = match SyncDown::parse(body) {
+            Ok(sync) => sync,
+            Err(error) => {
+                warn!(%error, "the server's sync cannot be read");
+                return;
+            }
+        };
+        // Only streams that this outbox has: an acknowledgement must not found one.
+        let known: HashSet<Name> = self.parts.outbox.last_seqs().into_iter().map(|(name, _)| name).collect();
+        for (stream, seq) in sync.acked.iter().filter(|(stream, _)| known.contains(*stream)) {
+            if let Err(error) = self.parts.outbox.acked_through(now, stream, *seq) {
+                self.wish = Some(Wish::StartOver(error.to_string()));
+            }
+        }
+        if sync.pending.is_some() {
+            self.sync_again = None;
+        }
+        self.parts.core.handle(now, Input::Sync(Box::new(sync)));
+    }
+
+    fn publish_failed(&mut self, now: Instant, ticket: u64, reason: &NotSent) {
+        self.statuses.remove(&ticket);
+        if reason.is_retryable() {
+            // The connection is going; all that is in flight goes again, in order.
+            self.parts.outbox.disconnected(now);
+        } else {
+            warn!(%reason, "the broker will never take this message, it is given up");
+            self.parts.outbox.acked(now, ticket);
+        }
+    }
+
+    // What goes out
+
+    /// Everything that follows from what came in.
+    fn drain(&mut self, now: Instant) {
+        while let Some(output) = self.parts.core.poll_output() {
+            match output {
+                Output::Write(write) => self.write(now, &write),
+                Output::PubAck { packet } => {
+                    if let Some(token) = self.packets.remove(&packet) {
+                        failpoint(Step::BeforePuback);
+                        self.parts.session.ack(token);
+                        failpoint(Step::AfterPuback);
+                    }
+                }
+                Output::Execute { id, op, args, attempt } => {
+                    info!(%id, op, attempt, "a command begins");
+                    let notes = self.note_sender();
+                    self.parts.effects.execute(&mut self.tasks, notes, id, &op, &args, attempt);
+                }
+                Output::Proceed { id, attempt } => {
+                    let notes = self.note_sender();
+                    self.parts.effects.proceed(&mut self.tasks, notes, id, attempt);
+                }
+                Output::Verify { id, op, args, attempt, .. } => {
+                    failpoint(Step::BeforeVerify);
+                    let input = self.parts.effects.verify(id, &op, &args, attempt);
+                    self.parts.core.handle(now, input);
+                }
+                Output::Abandon { id, attempt } => {
+                    warn!(%id, attempt, "a command did not end in its time");
+                    self.parts.effects.abandon(&id, attempt);
+                }
+            }
+        }
+        self.send_outbox(now);
+    }
+
+    fn write(&mut self, now: Instant, write: &Write) {
+        let ended = write.rows.iter().any(|row| row.state().is_terminal());
+        for row in write.rows.iter().filter(|row| row.state().is_terminal()) {
+            info!(id = %row.id(), state = %row.state(), code = row.last.code, "a command ended");
+        }
+        let staged = match journal::stage(&mut self.parts.outbox, now, write) {
+            Ok(staged) => staged,
+            Err(error) => {
+                self.wish = Some(Wish::StartOver(error.to_string()));
+                return;
+            }
+        };
+        let (notes, epoch) = (self.parts.notes.clone(), self.parts.epoch);
+        let (write, order) = (write.write, staged.order);
+        // Without a receiver the link is gone, and the next one reads what was written.
+        let done = move |result| drop(notes.send(Note { epoch, what: Noted::Written { write, order, ended, result } }));
+        self.store.submit(staged.changes, Box::new(done));
+        failpoint(if ended { Step::TerminalSubmitted } else { Step::Submitted });
+    }
+
+    fn send_outbox(&mut self, now: Instant) {
+        while self.online {
+            let next = match self.parts.outbox.next_batch(now) {
+                Ok(Some(next)) => next,
+                Ok(None) => return,
+                Err(error) => {
+                    self.wish = Some(Wish::StartOver(error.to_string()));
+                    return;
+                }
+            };
+            let is_status = matches!(next.up, Up::CommandStatus(_));
+            if is_status {
+                self.statuses.insert(next.ticket);
+            }
+            let message = Outgoing::json(self.topic(next.up), next.payload);
+            self.post(Parcel { ticket: Some(next.ticket), message, is_status });
+        }
+    }
+
+    /// Numbers an entry, writes it, and publishes `live` (made from the same body) once it is durable.
+    pub fn record(
+        &mut self,
+        now: Instant,
+        up: &Up,
+        hold: Duration,
+        ts: Option<DateTime<Utc>>,
+        live: Option<(Up, Duration)>,
+        body: impl FnOnce(u64) -> Vec<u8>,
+    ) {
+        let mut copy = Bytes::new();
+        let staged = self.parts.outbox.stage(now, up, hold, ts, |seq| {
+            let body = body(seq);
+            copy = Bytes::copy_from_slice(&body);
+            body
+        });
+        let staged = match staged {
+            Ok(staged) => staged,
+            // Counted by the outbox, and told with every heartbeat.
+            Err(error) => return debug!(%error, "not recorded"),
+        };
+        let live = live.map(|(up, expiry)| {
+            let properties = Properties { expiry: Some(expiry), ..Properties::json() };
+            Outgoing { properties, ..Outgoing::json(self.topic(up), copy).qos(Qos::AtMostOnce) }
+        });
+        let (notes, epoch, order) = (self.parts.notes.clone(), self.parts.epoch, staged.order);
+        let done = move |result| drop(notes.send(Note { epoch, what: Noted::Recorded { order, live, result } }));
+        self.store.submit(staged.changes, Box::new(done));
+    }
+
+    /// Presence and sync of a new connection. Caps and reported state are the actor's.
+    pub fn say_birth(&mut self, now: Instant, conn_seq: u64) {
+        let mut presence = Presence::online(super::connection(self.parts.boot_seq, conn_seq));
+        presence.boot_id = Some(self.parts.boot_id.clone());
+        presence.version = Some(self.parts.version.clone());
+        presence.ts = self.is_clock_set().then(Utc::now);
+        self.say_retained(Up::Presence, presence.to_bytes());
+        self.say_sync(now, SYNC_AGAIN);
+        self.drain(now);
+    }
+
+    /// Publishes the current value of a retained topic.
+    pub fn say_retained(&self, up: Up, body: Result<Vec<u8>, r58_mqtt::payload::PayloadError>) {
+        match body {
+            Ok(body) => {
+                let message = Outgoing::json(self.topic(up), body).retained(true);
+                self.post(Parcel { ticket: None, message, is_status: false });
+            }
+            Err(error) => warn!(%error, "cannot be said"),
+        }
+    }
+
+    /// Publishes a picture if there is room for it right now.
+    pub fn show(&self, name: Name, jpeg: Bytes) -> bool {
+        if !self.online || jpeg.len() > MAX_THUMBNAIL_BYTES {
+            return false;
+        }
+        let properties = Properties { content_type: Some("image/jpeg".to_owned()), ..Properties::default() };
+        let message = Outgoing { properties, ..Outgoing::json(self.topic(Up::Thumbnail(name)), jpeg) };
+        self.parts.session.try_publish(message.qos(Qos::AtMostOnce))
+    }
+
+    fn say_sync(&mut self, now: Instant, again: Duration) {
+        let sync = SyncUp {
+            pending: self.parts.core.pending(),
+            seq_floor: self.parts.core.seq_floor(),
+            desired_ver: self.parts.effects.desired_ver(),
+            clock: self.clock,
+            streams: self.parts.outbox.last_seqs().into_iter().collect(),
+            ..SyncUp::default()
+        };
+        self.sync_again = Some((now + again, again));
+        match sync.to_bytes() {
+            Ok(body) => {
+                let message = Outgoing::json(self.topic(Up::Sync), body);
+                self.post(Parcel { ticket: None, message, is_status: false });
+            }
+            Err(error) => warn!(%error, "the sync cannot be said"),
+        }
+    }
+
+    fn post(&self, parcel: Parcel) {
+        // Without a courier the session has ended, which is told as an event.
+        let _ = self.courier.send(parcel);
+    }
+
+    fn topic(&self, up: Up) -> String {
+        Topic::up(&self.parts.address, up).to_string()
+    }
+
+    fn note_sender(&self) -> super::effects::NoteSender {
+        let (notes, epoch) = (self.parts.notes.clone(), self.parts.epoch);
+        Arc::new(move |note| drop(notes.send(Note { epoch, what: Noted::Effect(note) })))
+    }
+}
+
+/// Keeps the order of messages while the session's queue is full.
+async fn deliver(session: Session, mut parcels: mpsc::UnboundedReceiver<Parcel>) {
+    while let Some(Parcel { ticket, message, is_status }) = parcels.recv().await {
+        if is_status {
+            failpoint(Step::BeforeStatus);
+        }
+        let taken = match ticket {
+            Some(ticket) => session.publish_tracked(ticket, message).await,
+            None => session.publish(message).await.map(drop),
+        };
+        if taken.is_err() {
+            return;
+        }
+    }
+}
