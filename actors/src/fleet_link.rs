@@ -7,7 +7,8 @@
 //! the link's state by watch.
 //!
 //! What is where: `link` joins session, command core and outbox without any actor; `effects` and `operations`
-//! carry commands out; `config` changes the configuration; `report` words the heartbeat; `identity` enrols.
+//! carry commands out; `config` changes the
+//! configuration; `adapters` put all that on the real parts of a box; `report` words the heartbeat; `identity` enrols.
 //!
 //! Failure policy: a broker or fleet that is away is tried again for ever, with jitter; meanwhile everything
 //! measured goes to disk. A disk that fails, or a panic, restarts the link, which reads back what was durable:
@@ -15,6 +16,7 @@
 //! off. Supervised by the house; the programme does not need it.
 
 pub mod actors;
+pub mod adapters;
 pub mod config;
 mod effects;
 pub mod identity;
@@ -70,8 +72,8 @@ pub trait ThumbnailSource: Send + Sync {
 /// What the link reads of the box, without any mailbox.
 #[derive(Clone)]
 pub struct Sources {
-    /// The state as the pages show it; must not block.
-    pub state: Arc<dyn Fn() -> DeviceState + Send + Sync>,
+    /// The state as the pages show it.
+    pub state: watch::Receiver<Arc<DeviceState>>,
     /// The Governor's last word.
     pub metrics: watch::Receiver<Metrics>,
     /// TurnCache's last word.

@@ -23,6 +23,7 @@ use actix::{
     SpawnHandle, Supervised, WrapFuture as _,
 };
 use chrono::Utc;
+use r58_mqtt::durable::{Changes, KeyValue};
 use r58_pipelines::ice::IceServer;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -38,6 +39,8 @@ use crate::supervision::Life;
 const CACHE_DEADLINE: Duration = Duration::from_secs(5);
 /// The shell's own limit of one fetch, above the HTTP client's.
 const FETCH_DEADLINE: Duration = Duration::from_secs(16);
+/// Where the grant lies in the store.
+const GRANT_KEY: &[u8] = b"t/grant";
 
 /// Where the last grant survives a restart. Both calls block.
 pub trait GrantCache: Send + Sync {
@@ -52,6 +55,28 @@ pub trait GrantCache: Send + Sync {
     /// # Errors
     /// A sentence for the log.
     fn save(&self, bytes: &[u8]) -> Result<(), String>;
+}
+
+/// The cache in the box's durable store, in reach of the box's user only.
+pub struct StoredGrant(Arc<dyn KeyValue>);
+
+impl StoredGrant {
+    /// Beside whatever else lives in `store`.
+    pub fn new(store: Arc<dyn KeyValue>) -> Self {
+        Self(store)
+    }
+}
+
+impl GrantCache for StoredGrant {
+    fn load(&self) -> Result<Option<Vec<u8>>, String> {
+        self.0.get(GRANT_KEY).map_err(|error| error.to_string())
+    }
+
+    fn save(&self, bytes: &[u8]) -> Result<(), String> {
+        let mut changes = Changes::new();
+        changes.put(GRANT_KEY, bytes);
+        self.0.commit(changes).map_err(|error| error.to_string())
+    }
 }
 
 /// Asks for ICE servers; answered at once.

@@ -74,7 +74,7 @@ impl FleetLink {
         let Some(link) = &mut self.link else { return };
         let Ok(stream) = Name::new(STREAM) else { return };
         let settings = &self.settings;
-        let state = (settings.sources.state)();
+        let state = settings.sources.state.borrow().clone();
         let metrics = settings.sources.metrics.borrow().clone();
         let ice = settings.sources.ice.borrow().clone();
         let (now, wall) = (Instant::now(), Utc::now());
@@ -113,7 +113,7 @@ impl FleetLink {
         let settings = &self.settings;
         let config = &settings.operations.config;
         let ver = config.overlay().ver;
-        let state = (settings.sources.state)();
+        let state = settings.sources.state.borrow().clone();
         let seen =
             reported(&state, settings.boot_seq, ver, config.public(), tree, &settings.operations.services);
         if self.pulse.last_reported.as_ref() == Some(&seen) {

@@ -139,7 +139,7 @@ impl Rig {
                 config: Arc::new(ConfigDesk::open(dir.path(), Arc::new(NoConfig))),
             },
             sources: Sources {
-                state: Arc::new(DeviceState::default),
+                state: watch::channel(Arc::default()).1,
                 metrics: watch::channel(Metrics::default()).1,
                 ice: watch::channel(ice).1,
                 thumbnails: Arc::new(OnePicture(AtomicU64::new(1))),

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 
+use r58_mqtt::durable::Memory;
+
 use super::providers::{Cloudflare, FleetApi, SharedSecret, http_client};
 use super::*;
 use crate::fleet_link::identity::Secret;
@@ -170,21 +172,6 @@ async fn a_shared_secret_needs_no_network() {
     assert!(grant.servers[0].username.as_deref().unwrap().ends_with(":box-1"));
 }
 
-/// A cache in memory that outlives the actor, as a disk does.
-#[derive(Default)]
-struct MemoryCache(Mutex<Option<Vec<u8>>>);
-
-impl GrantCache for MemoryCache {
-    fn load(&self) -> Result<Option<Vec<u8>>, String> {
-        Ok(self.0.lock().unwrap().clone())
-    }
-
-    fn save(&self, bytes: &[u8]) -> Result<(), String> {
-        *self.0.lock().unwrap() = Some(bytes.to_vec());
-        Ok(())
-    }
-}
-
 struct Rig {
     house: House,
     slot: Slot<TurnCache>,
@@ -192,14 +179,14 @@ struct Rig {
     enrol: watch::Sender<Option<Identity>>,
 }
 
-fn rig(cache: Arc<MemoryCache>, first: Option<Identity>) -> Rig {
+fn rig(store: Arc<dyn KeyValue>, first: Option<Identity>) -> Rig {
     let stun = vec!["stun:stun.example:3478".to_owned()];
     let (enrol, identity) = watch::channel(first);
     let (snapshots, seen) = watch::channel(TurnSettings::first_snapshot(&stun));
     let settings = TurnSettings {
         providers: vec![Arc::new(FleetApi::new(http_client().unwrap(), identity.clone()))],
         stun,
-        cache: Some(cache),
+        cache: Some(Arc::new(StoredGrant::new(store))),
         identity,
         snapshots,
     };
@@ -220,8 +207,8 @@ async fn a_box_that_enrols_gets_its_fleets_relay_and_keeps_it_over_a_restart_wit
     stand_in.script.say(200, format!(
         r#"{{"iceServers":{{"urls":["turn:t.example:3478"],"username":"u","credential":"c"}},"expiresAt":"{at}"}}"#
     ));
-    let cache = Arc::new(MemoryCache::default());
-    let mut rig1 = rig(cache.clone(), None);
+    let disk: Arc<dyn KeyValue> = Arc::new(Memory::new());
+    let mut rig1 = rig(disk.clone(), None);
     let before = rig1.slot.door::<GetIceServers>().send(GetIceServers).await.unwrap();
     assert_eq!(before.provider, "stun");
     rig1.enrol.send_replace(Some(identity(&stand_in.base)));
@@ -233,7 +220,7 @@ async fn a_box_that_enrols_gets_its_fleets_relay_and_keeps_it_over_a_restart_wit
     rig1.house.stop(Duration::from_secs(5)).await;
     stand_in.handle.stop(false).await;
 
-    let mut rig2 = rig(cache, Some(identity(&stand_in.base)));
+    let mut rig2 = rig(disk, Some(identity(&stand_in.base)));
     let again = until(&mut rig2.seen, |snapshot| snapshot.provider == "fleet").await;
     assert_eq!(again.expires_at, snapshot.expires_at);
     rig2.house.stop(Duration::from_secs(5)).await;
@@ -243,7 +230,7 @@ async fn a_box_that_enrols_gets_its_fleets_relay_and_keeps_it_over_a_restart_wit
 async fn an_answer_never_waits_for_a_provider_that_hangs() {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    let rig = rig(Arc::default(), Some(identity(&base)));
+    let rig = rig(Arc::new(Memory::new()), Some(identity(&base)));
     let door = rig.slot.door::<GetIceServers>();
     let begun = Instant::now();
     for _ in 0..100 {
