@@ -15,6 +15,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +29,9 @@ mod node;
 mod retained;
 mod sessions;
 mod store;
+
+/// What [`EmbeddedBroker::stop`] waits at most: goodbyes (3 s), sessions (3 s), tasks (2 s), and the flush.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// What an authenticated client may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +139,7 @@ pub struct EmbeddedBroker {
     accepting: tokio::task::AbortHandle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
+    ended: std::sync::mpsc::Receiver<()>,
 }
 
 impl fmt::Debug for EmbeddedBroker {
@@ -155,13 +160,17 @@ impl EmbeddedBroker {
         let handle = runtime.handle().clone();
         let (ready, started) = std::sync::mpsc::sync_channel(1);
         let (stop, stopped) = oneshot::channel();
+        let (running, ended) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::Builder::new()
             .name("broker-main".into())
-            .spawn(move || run(runtime, &settings, authenticate, &ready, stopped))
+            .spawn(move || {
+                let _running = running;
+                run(runtime, &settings, authenticate, &ready, stopped);
+            })
             .map_err(|source| MqttError::Io { what: "start the broker's thread".into(), source })?;
         match started.recv() {
             Ok(Ok((addr, scx, accepting))) => {
-                Ok(Self { addr, scx, runtime: handle, accepting, stop: Some(stop), thread: Some(thread) })
+                Ok(Self { addr, scx, runtime: handle, accepting, stop: Some(stop), thread: Some(thread), ended })
             }
             Ok(Err(e)) => {
                 let _ = thread.join();
@@ -195,13 +204,18 @@ impl EmbeddedBroker {
     }
 
     /// Stops: no new clients, connections closed with "server shutting down", sessions and queues written, store closed.
-    /// Blocks, at most about ten seconds. The state directory and the port are free afterwards.
+    /// Blocks, at most ten seconds. The state directory and the port are free afterwards.
     pub fn stop(mut self) {
         self.ask_to_stop();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the broker's thread panicked");
+        let Some(thread) = self.thread.take() else { return };
+        // The thread holds the other end for as long as it runs.
+        match self.ended.recv_timeout(STOP_LIMIT) {
+            Err(RecvTimeoutError::Timeout) => tracing::error!("the broker does not stop; left behind"),
+            _ => {
+                if thread.join().is_err() {
+                    tracing::error!("the broker's thread panicked");
+                }
+            }
         }
     }
 

@@ -1,5 +1,5 @@
 //! The same tests against the embedded broker and a real mosquitto: what the protocol relies on holds on both.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! What only the embedded broker promises: to come back with everything, and to say plainly why it does not start.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
 
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use r58_mqtt::broker::{EmbeddedBroker, TlsFiles};
 use r58_mqtt::session::{DisconnectReason, Outgoing, Qos, Session, SessionEvent, Will, WillSource};
 use r58_mqtt::{ErrorKind, MqttError};
-use support::{Broker, ChildBroker, Client, Everyone, Kind, LIMIT, embedded_settings, quick, set, until};
+use support::{Broker, ChildBroker, Client, Everyone, Kind, LIMIT, PASSWORD, embedded_settings, quick, set, until};
 use tempfile::TempDir;
 
 const DOWN: &str = "r58/1/acme/box-1/down/#";
@@ -216,6 +216,63 @@ async fn a_client_id_or_a_will_of_another_device_is_refused() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panicking_authenticator_costs_one_client_and_nobody_else() {
+    let broker = Broker::embedded(false);
+    let mut device = Client::with(broker.device("box-1"), &[DOWN]).await;
+    let mut victim = Client::new(Session::start(broker.settings("panic", "box-2")).unwrap());
+    while victim.disconnects < 2 {
+        victim.event().await;
+    }
+    let fleet = Client::start(broker.fleet("fleet")).await;
+    fleet.say("r58/1/acme/box-1/down/sync", "end").await;
+    assert!(device.before_the_end().await.is_empty());
+    assert_eq!(device.disconnects, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_can_be_sent_with_a_common_tool() {
+    let broker = Broker::embedded(false);
+    let mut device = Client::with(broker.device("box-1"), &[DOWN]).await;
+    for (version, user, expected) in [("311", "$fleet", true), ("5", "$fleet", true), ("5", "stranger", false)] {
+        let sent = std::process::Command::new("mosquitto_pub")
+            .args(["-h", "127.0.0.1", "-p", &broker.addr.port().to_string(), "-i", "tool", "-V", version, "-q", "1", "-r"])
+            .args(["-u", user, "-P", PASSWORD, "-t", "r58/1/acme/box-1/down/cmd/1", "-m", version])
+            .output()
+            .expect("mosquitto-clients are installed");
+        assert_eq!(sent.status.success(), expected, "{version} {user}: {}", String::from_utf8_lossy(&sent.stderr));
+    }
+    assert_eq!(device.payloads(2).await, ["311", "5"]);
+}
+
+/// Addresses that a process listens on, TCP of both families and UDP.
+fn listening(pid: u32) -> Vec<String> {
+    let mut sockets = Vec::new();
+    for fd in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+        let Ok(link) = std::fs::read_link(fd.path()) else { continue };
+        let link = link.display().to_string();
+        sockets.extend(link.strip_prefix("socket:[").and_then(|l| l.strip_suffix(']')).map(str::to_owned));
+    }
+    let mut found = Vec::new();
+    for (table, state) in [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")] {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        for line in text.lines().skip(1) {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            if columns.get(3) == Some(&state) && columns.get(9).is_some_and(|inode| sockets.iter().any(|s| s == inode)) {
+                found.push(format!("{table} {}", columns[1]));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_broker_opens_exactly_one_port() {
+    let dir = TempDir::new().unwrap();
+    let child = ChildBroker::start(dir.path(), CHILD);
+    assert_eq!(listening(child.child.id()), [format!("tcp 0100007F:{:04X}", child.addr.port())]);
 }
 
 fn resident_kib(pid: u32) -> u64 {

@@ -14,7 +14,7 @@ use rmqtt::types::{
 };
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::store::Store;
 use super::{Authenticate, Role, Verdict, acl, node, sessions};
@@ -121,6 +121,25 @@ impl Doorman {
         self.roles.read().unwrap_or_else(PoisonError::into_inner).get(client_id).cloned()
     }
 
+    /// Asks on a task of its own: a panic in rmqtt's handshake queue would end the queue, and with it every later CONNECT.
+    async fn ask(&self, username: &str, client_id: &str, password: &[u8]) -> Option<Verdict> {
+        let authenticate = self.authenticate.clone();
+        let (user, client, secret) = (username.to_owned(), client_id.to_owned(), password.to_vec());
+        let mut asked = tokio::spawn(async move { authenticate.authenticate(&user, &client, &secret).await });
+        match tokio::time::timeout(AUTHENTICATE_LIMIT, &mut asked).await {
+            Ok(Ok(verdict)) => Some(verdict),
+            Ok(Err(e)) => {
+                error!(client = client_id, error = %e, "authentication failed by a fault");
+                None
+            }
+            Err(_) => {
+                asked.abort();
+                warn!(client = client_id, "authentication timed out");
+                None
+            }
+        }
+    }
+
     async fn admit(&self, connect: &ConnectInfo) -> AuthResult {
         if self.closing.load(Ordering::SeqCst) {
             // Any refusal that rmqtt can send from here would tell the client that its password is wrong.
@@ -130,17 +149,13 @@ impl Doorman {
         let (Some(username), Some(password)) = (connect.username(), connect.password()) else {
             return AuthResult::BadUsernameOrPassword;
         };
-        let asked = tokio::time::timeout(AUTHENTICATE_LIMIT, self.authenticate.authenticate(username, client_id, password));
-        let role = match asked.await {
-            Ok(Verdict::Allowed(role)) => role,
-            Ok(Verdict::Denied) => {
+        let role = match self.ask(username, client_id, password).await {
+            Some(Verdict::Allowed(role)) => role,
+            Some(Verdict::Denied) => {
                 info!(client = client_id, user = &**username, "broker refused a client");
                 return AuthResult::BadUsernameOrPassword;
             }
-            Err(_) => {
-                warn!(client = client_id, "authentication timed out");
-                return AuthResult::BadUsernameOrPassword;
-            }
+            None => return AuthResult::BadUsernameOrPassword,
         };
         if let Role::Device { org, dev } = &role
             && (dev != client_id || !acl::is_plain_level(org) || !acl::is_plain_level(dev))

@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use rumqttc::Outgoing as Written;
 use rumqttc::v5::mqttbytes::v5 as mqtt;
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, Incoming as Packet};
+use rumqttc::v5::{AsyncClient, Event, EventLoop, Incoming as Packet};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
@@ -26,6 +26,10 @@ use super::{
 
 /// Protocol errors in a row after which the session is started clean, because something in it cannot be read.
 const POISON_CLEAN: u32 = 3;
+
+/// Packets read at a glance while the reader of events is stuck. Twice what a broker may send in the window of QoS 1 that
+/// the settings allow would do; a flood of QoS 0 needs more.
+const GLANCE_PACKETS: usize = 1024;
 
 /// A message and who wants to know.
 #[derive(Debug)]
@@ -328,6 +332,7 @@ impl Driver {
             let reading = self.buffer.len() < high || outstanding > 0 || live.closing.is_some();
             let deadline = live.closing.as_ref().map_or(next_glance, |c| c.at.min(next_glance));
             let mut polled = None;
+            let mut glanced = false;
             tokio::select! {
                 biased;
                 control = self.control.recv() => match control {
@@ -349,17 +354,23 @@ impl Driver {
                     None => return Ok(()),
                 },
                 event = eventloop.poll(), if reading => polled = Some(event),
-                _ = sleep_until(deadline) => {
+                () = sleep_until(deadline) => {
                     next_glance = Instant::now() + glance;
-                    if !reading {
-                        polled = eventloop.poll().now_or_never();
-                    }
+                    glanced = !reading;
+                }
+            }
+            // A glance reads what has come meanwhile, so that the answer to a ping is not behind a flood for ever.
+            for _ in 0..if glanced { GLANCE_PACKETS } else { 0 } {
+                match eventloop.poll().now_or_never() {
+                    Some(Ok(event)) => self.handle(live, event)?,
+                    Some(Err(e)) => return Err(wire::reason(e)),
+                    None => break,
                 }
             }
             match polled {
                 Some(Ok(event)) => self.handle(live, event)?,
-                Some(Err(ConnectionError::RequestsDone)) | None => {}
                 Some(Err(e)) => return Err(wire::reason(e)),
+                None => {}
             }
         }
     }

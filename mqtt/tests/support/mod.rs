@@ -1,5 +1,5 @@
 //! A broker of either kind on a port of its own, and clients that wait for conditions with a limit.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -29,6 +29,7 @@ pub struct Everyone;
 impl Authenticate for Everyone {
     async fn authenticate(&self, username: &str, client_id: &str, password: &[u8]) -> Verdict {
         match (username, password) {
+            ("panic", _) => panic!("an authenticator with a fault"),
             ("$fleet", b"secret") => Verdict::Allowed(Role::Fleet),
             (org, b"secret") if ORGS.contains(&org) => {
                 let dev = client_id.strip_prefix("wrong-").unwrap_or(client_id);
