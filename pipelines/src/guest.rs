@@ -1,8 +1,8 @@
 //! A guest's media: RTP packets in, pictures and sound of a [`Feed`] out, like any camera.
 //!
 //! ```text
-//! RTP -> appsrc -> rtpjitterbuffer -> depay -> decoder -> convert, scale, rate -> Feed     (video)
-//! RTP -> appsrc -> rtpjitterbuffer -> depay -> opusdec (concealment) -> convert -> Feed    (audio)
+//! RTP -> appsrc -> rtpjitterbuffer -> depay -> queue -> decoder -> convert, scale, rate -> Feed     (video)
+//! RTP -> appsrc -> rtpjitterbuffer -> depay -> opusdec (concealment) -> queue -> convert -> Feed    (audio)
 //! ```
 //!
 //! Packets are pushed unchanged; each kind has its own bounded, leaky entrance and its own jitter buffer, so that neither
@@ -100,7 +100,7 @@ pub struct GuestStats {
     pub size: Option<(u32, u32)>,
     /// Codec of the pictures that come.
     pub video_codec: Option<Codec>,
-    /// Key frames asked for.
+    /// Key frames asked for; the peer sends at most one request a second.
     pub keyframe_requests: u64,
 }
 

@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 use r58_pipelines::feed::Feed;
 use r58_pipelines::guest::{GuestPipeline, GuestSettings};
 use r58_pipelines::mode::Mode;
-use r58_pipelines::peer::{Path, PeerEvent, PeerFactory, PeerSettings, PublisherPeer};
+use r58_pipelines::peer::{Path, PeerEvent, PeerFactory, PeerSettings, PublisherPeer, UdpPorts};
 use rtc_support::*;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 struct Session {
     client: Client,
     peer: PublisherPeer,
     guest: GuestPipeline,
     feed: Feed,
+    queue: UnboundedReceiver<PeerEvent>,
     posted: Instant,
     answered: Duration,
 }
@@ -27,8 +29,7 @@ fn factory() -> PeerFactory {
 
 async fn join(factory: &PeerFactory, streams: &[Stream]) -> Session {
     let feed = Feed::new("guest1", &Mode::new(640, 360, 30));
-    let settings = GuestSettings { video_latency: Duration::from_millis(100), ..GuestSettings::default() };
-    let guest = GuestPipeline::start("guest1", &feed, settings, Arc::new(|event| println!("guest: {event:?}"))).unwrap();
+    let guest = GuestPipeline::start("guest1", &feed, GuestSettings::default(), Arc::new(|event| println!("guest: {event:?}"))).unwrap();
     let client = Client::open(streams, &[], false).await;
     client.send(streams).await;
     let offer = client.offer().await;
@@ -40,7 +41,7 @@ async fn join(factory: &PeerFactory, streams: &[Stream]) -> Session {
     client.accept(answer).await;
     let event = wait_event(&mut queue, |e| matches!(e, PeerEvent::Connected { .. })).await;
     assert_eq!(event, PeerEvent::Connected { path: Path::Host });
-    Session { client, peer, guest, feed, posted, answered }
+    Session { client, peer, guest, feed, queue, posted, answered }
 }
 
 async fn is_seen_and_heard(streams: &[Stream]) {
@@ -52,6 +53,10 @@ async fn is_seen_and_heard(streams: &[Stream]) {
         let decoded = session.guest.stats().first_decoded_frame.unwrap() - session.posted;
         let shown = seen.borrow().first_picture.unwrap() - session.posted;
         println!("{} {}: answer {:?}, decoded {decoded:?}, shown {shown:?}", streams[0].mime, streams[0].fmtp, session.answered);
+        // And it goes on: nothing is dropped between the network and the feed, so no key frame is missed.
+        wait_seen(&mut seen, "more", |s| s.pictures > 45).await;
+        let stats = session.guest.stats();
+        assert!(stats.decoded_frames > 30 && stats.keyframe_requests <= 3, "{stats:?}");
         let video = session.peer.stats().video.unwrap();
         assert!(video.packets > 0 && video.lost == 0, "{video:?}");
         assert_eq!(session.guest.stats().size, Some((320, 180)));
@@ -59,6 +64,8 @@ async fn is_seen_and_heard(streams: &[Stream]) {
     if streams.iter().any(|s| s.mime.starts_with("audio")) {
         wait_seen(&mut seen, "tone", |s| s.hertz.is_some_and(is_tone)).await;
         assert!(session.feed.stats().audio_level_db > -20.0);
+        let stats = session.guest.stats();
+        assert!(stats.decoded_sounds + 10 > stats.audio_packets, "sound is lost: {stats:?}");
     }
     let stats = session.guest.stats();
     assert_eq!(stats.video_packets > 0, streams.iter().any(|s| s.mime.starts_with("video")));
@@ -102,6 +109,32 @@ async fn vp8_and_opus_reach_the_feed() {
 async fn a_guest_without_a_voice_and_one_without_a_picture_work() {
     is_seen_and_heard(&[VP8]).await;
     is_seen_and_heard(&[OPUS]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_guests_share_one_udp_port() {
+    let port = std::net::UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    let settings = PeerSettings { loopback: true, ipv6: false, ports: UdpPorts::Single(port), ..PeerSettings::default() };
+    let factory = PeerFactory::new(settings).unwrap();
+    let (one, two) = (join(&factory, &[VP8]).await, join(&factory, &[CONSTRAINED_BASELINE]).await);
+    for session in [one, two] {
+        let (mut seen, _link) = watch_feed(&session.feed);
+        wait_seen(&mut seen, "red", |s| s.colour.is_some_and(is_red)).await;
+        session.client.close().await;
+        session.peer.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_hangs_up_is_noticed() {
+    let factory = factory();
+    let mut session = join(&factory, &[OPUS]).await;
+    let begun = Instant::now();
+    session.client.close().await;
+    let event = wait_event(&mut session.queue, |_| true).await;
+    println!("{event:?} after {:?}", begun.elapsed());
+    assert!(matches!(event, PeerEvent::Closed | PeerEvent::Disconnected | PeerEvent::Failed));
+    session.peer.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

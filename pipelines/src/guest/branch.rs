@@ -1,5 +1,7 @@
 //! One kind of a guest's media, from packets to the feed's sink.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use gst::prelude::*;
 
@@ -11,8 +13,9 @@ use crate::mode::audio_caps;
 use crate::sdp::{Codec, MediaKind};
 
 /// Everything that a branch may be made of, to be loaded before the first guest.
-pub(super) const ELEMENTS: [&str; 15] = [
+pub(super) const ELEMENTS: [&str; 16] = [
     "appsrc",
+    "queue",
     "rtpjitterbuffer",
     "rtph264depay",
     "rtpvp8depay",
@@ -31,6 +34,12 @@ pub(super) const ELEMENTS: [&str; 15] = [
 
 /// Most packets that wait at the entrance: a second of 4 Mbit/s. The oldest go first.
 const ENTRANCE_PACKETS: u64 = 512;
+
+/// Longest that a buffer waits behind the jitter buffer (nanoseconds); any latency that is of use is shorter.
+const WAITING_ROOM: u64 = 3_000_000_000;
+
+/// Opus's in-band error correction makes the decoder wait for the next packet, and it reckons with packets of the longest kind.
+const FEC_LATENCY: Duration = Duration::from_millis(140);
 
 /// A gap longer than this is not filled with repeated pictures: the programme's slate is for that (nanoseconds).
 const FILL_GAPS: u64 = 500_000_000;
@@ -63,17 +72,23 @@ impl Branch {
         let bin = gst::Bin::new();
         let entrance = entrance(payload_type, codec, fmtp);
         let mut row: Vec<gst::Element> = vec![entrance.clone().upcast(), jitter_buffer(codec, settings)?];
-        let decoder = decoder(codec)?;
+        let decoder = decoder(codec, settings)?;
         match codec {
             Codec::H264 => row.extend([depay("rtph264depay")?, elements::make("h264parse")?]),
             Codec::Vp8 => row.push(depay("rtpvp8depay")?),
             Codec::Opus => row.push(elements::make("rtpopusdepay")?),
         }
-        row.push(decoder.clone());
-        row.extend(match codec.kind() {
-            MediaKind::Video => to_pictures(feed)?,
-            MediaKind::Audio => to_sound(feed)?,
-        });
+        match codec.kind() {
+            // Encoded pictures wait for their time, not decoded ones: a tenth of a megabyte instead of twenty.
+            MediaKind::Video => {
+                row.extend([waiting_room()?, decoder.clone()]);
+                row.extend(to_pictures(feed)?);
+            }
+            MediaKind::Audio => {
+                row.extend([decoder.clone(), waiting_room()?]);
+                row.extend(to_sound(feed)?);
+            }
+        }
         let failed = |error: &dyn std::fmt::Display| PipelineError::failed(&pipeline.name(), error);
         bin.add_many(&row).map_err(|e| failed(&e))?;
         gst::Element::link_many(&row).map_err(|e| failed(&e))?;
@@ -161,8 +176,18 @@ fn depay(name: &str) -> Result<gst::Element, PipelineError> {
     Ok(depay)
 }
 
+/// Where buffers wait until the feed's sink is ready for them. Without it they would wait in the jitter buffer, which drops what
+/// is older than its own latency, and the sinks of both kinds wait for the longer of the two.
+fn waiting_room() -> Result<gst::Element, PipelineError> {
+    let queue = elements::make("queue")?;
+    queue.set_property("max-size-buffers", 0u32);
+    queue.set_property("max-size-bytes", 0u32);
+    queue.set_property("max-size-time", WAITING_ROOM);
+    Ok(queue)
+}
+
 /// The first decoder of the codec that this machine has; hardware before software.
-fn decoder(codec: Codec) -> Result<gst::Element, PipelineError> {
+fn decoder(codec: Codec, settings: &GuestSettings) -> Result<gst::Element, PipelineError> {
     let names: &[&str] = match codec {
         Codec::H264 => &["mppvideodec", "avdec_h264", "openh264dec"],
         Codec::Vp8 => &["mppvideodec", "vp8dec"],
@@ -178,7 +203,9 @@ fn decoder(codec: Codec) -> Result<gst::Element, PipelineError> {
     match name {
         "opusdec" => {
             decoder.set_property("plc", true);
-            decoder.set_property("use-inband-fec", true);
+            // Only where it costs nothing, because the picture waits as long.
+            let free = settings.video_latency >= settings.audio_latency + FEC_LATENCY;
+            decoder.set_property("use-inband-fec", free);
         }
         // More threads decode whole frames side by side, and hold back one frame each.
         "avdec_h264" => set_if_there(&decoder, "max-threads", 1i32),
@@ -225,6 +252,7 @@ fn watch_decoder(
             Some(gst::PadProbeData::Buffer(_)) => decoded(),
             Some(gst::PadProbeData::Event(event)) => {
                 if let gst::EventView::Caps(caps) = event.view()
+                    && caps.caps().structure(0).is_some_and(|s| s.name() == "video/x-raw")
                     && let Ok(video) = gst_video::VideoInfo::from_caps(caps.caps())
                 {
                     size(video.width(), video.height());
