@@ -191,49 +191,70 @@ impl Outbox {
     /// Those of the store.
     pub fn next_batch(&mut self, now: Instant) -> Result<Option<Outgoing>, MqttError> {
         while let Some(sending) = self.plan.next(now) {
-            if let Some(outgoing) = self.load(&sending)? {
-                return Ok(Some(outgoing));
+            let entries = self.read(&sending)?;
+            let (outgoing, lost) = self.pack(&sending, entries);
+            // Rows that are gone or make no sense must not stand in the way of those behind them.
+            if !lost.is_empty() {
+                let mut changes = Changes::new();
+                self.plan.remove_lost(&sending, &lost);
+                let lost: Vec<_> = lost.into_iter().map(|seq| (sending.stream.clone(), seq)).collect();
+                self.delete(&mut changes, &lost);
+                self.submit(changes);
             }
-            // Rows that are gone or make no sense: never publish them, never meet them again.
-            let mut changes = Changes::new();
-            let lost: Vec<_> = sending.seqs.iter().map(|seq| (sending.stream.clone(), *seq)).collect();
-            self.plan.remove_lost(&sending);
-            self.delete(&mut changes, &lost);
-            self.submit(changes);
+            if outgoing.is_some() {
+                return Ok(outgoing);
+            }
         }
         Ok(None)
     }
 
-    fn load(&self, sending: &Sending) -> Result<Option<Outgoing>, MqttError> {
-        let mut items = Vec::with_capacity(sending.seqs.len());
-        for seq in &sending.seqs {
+    fn read(&self, sending: &Sending) -> Result<Vec<(u64, Option<Entry>)>, MqttError> {
+        let row = |seq: &u64| {
             let value = self.store.get(&entry_key(&sending.stream, *seq))?;
-            if let Some(entry) = value.as_deref().and_then(Entry::read) {
-                items.push((*seq, entry));
-            }
-        }
-        let Some(seq) = items.last().map(|(seq, _)| *seq) else { return Ok(None) };
-        let (ticket, entries) = (sending.ticket, items.len());
-        if let StreamKey::Telemetry(stream) = &sending.stream {
-            let payload = self.batch(&sending.stream, stream, items);
-            let up = Up::Telemetry(stream.clone());
-            return Ok(payload.map(|payload| Outgoing { ticket, up, payload, seq, entries }));
-        }
-        let Some((_, entry)) = items.pop() else { return Ok(None) };
-        let up = entry.target.parse().ok();
-        Ok(up.map(|up| Outgoing { ticket, up, payload: entry.body, seq, entries }))
+            Ok((*seq, value.as_deref().and_then(Entry::read)))
+        };
+        sending.seqs.iter().map(row).collect()
     }
 
-    fn batch(&self, key: &StreamKey, stream: &Name, items: Vec<(u64, Entry)>) -> Option<Vec<u8>> {
-        let items = items.into_iter().filter_map(|(seq, entry)| {
-            let ts = Utc.timestamp_millis_opt(entry.ts_ms).single();
-            Some(BatchItem { seq, ts, data: serde_json::from_slice(&entry.body).ok()? })
-        });
+    /// The message, and the numbers of what could not go into one.
+    fn pack(&self, sending: &Sending, entries: Vec<(u64, Option<Entry>)>) -> (Option<Outgoing>, Vec<u64>) {
+        let ticket = sending.ticket;
+        let StreamKey::Telemetry(stream) = &sending.stream else {
+            let whole = entries.into_iter().find_map(|(seq, entry)| {
+                let entry = entry?;
+                let up = entry.target.parse().ok()?;
+                Some(Outgoing { ticket, up, payload: entry.body, seq, entries: 1 })
+            });
+            let lost = if whole.is_some() { Vec::new() } else { sending.seqs.clone() };
+            return (whole, lost);
+        };
+        let mut lost = Vec::new();
+        let mut items = Vec::with_capacity(entries.len());
+        for (seq, entry) in entries {
+            let item = entry.and_then(|entry| {
+                let ts = Utc.timestamp_millis_opt(entry.ts_ms).single();
+                Some(BatchItem { seq, ts, data: serde_json::from_slice(&entry.body).ok()? })
+            });
+            match item {
+                Some(item) => items.push(item),
+                None => lost.push(seq),
+            }
+        }
+        let (seq, entries) = (items.last().map_or(0, |item| item.seq), items.len());
+        let payload = if items.is_empty() { None } else { self.batch(&sending.stream, stream, items) };
+        let up = Up::Telemetry(stream.clone());
+        match payload {
+            Some(payload) => (Some(Outgoing { ticket, up, payload, seq, entries }), lost),
+            None => (None, sending.seqs.clone()),
+        }
+    }
+
+    fn batch(&self, key: &StreamKey, stream: &Name, items: Vec<BatchItem>) -> Option<Vec<u8>> {
         let batch = Batch {
             stream: stream.clone(),
             boot_seq: self.config.boot_seq,
             first_available: self.plan.first_available(key),
-            items: items.collect(),
+            items,
             extra: Extra::new(),
         };
         batch.to_bytes().ok()

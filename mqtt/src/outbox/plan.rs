@@ -136,9 +136,19 @@ struct Stream {
     due: BTreeSet<(Instant, u64)>,
     /// Telemetry keeps its order by having one batch in flight.
     batch_in_flight: bool,
+    /// Results and events are all due from the same instant on, so that `due` sorts them by number alone: one that comes
+    /// back after a loss goes before all later ones.
+    base: Option<Instant>,
 }
 
 impl Stream {
+    fn due_at(&mut self, key: &StreamKey, at: Instant) -> Phase {
+        if key.class() == Class::Telemetry {
+            return Phase::Due(at);
+        }
+        Phase::Due(*self.base.get_or_insert(at))
+    }
+
     fn set(&mut self, seq: u64, phase: Phase) {
         let Some(item) = self.items.get_mut(&seq) else { return };
         if let Phase::Due(at) = item.phase {
@@ -210,7 +220,8 @@ impl Plan {
         let stream = self.streams.entry(key.clone()).or_default();
         stream.next_seq = stream.next_seq.max(seq.saturating_add(1));
         stream.items.insert(seq, Item { order, bytes, hold_until: now, phase: Phase::Staged });
-        stream.set(seq, Phase::Due(now));
+        let due = stream.due_at(&key, now);
+        stream.set(seq, due);
         self.by_age.insert((class, order), (key, seq));
         self.count_in(class, bytes);
         self.next_order = self.next_order.max(order.saturating_add(1));
@@ -292,7 +303,8 @@ impl Plan {
         for (key, seq) in std::mem::replace(&mut self.staged, later).into_values() {
             let Some(stream) = self.streams.get_mut(&key) else { continue };
             let Some(at) = stream.items.get(&seq).map(|item| item.hold_until) else { continue };
-            stream.set(seq, Phase::Due(at));
+            let due = stream.due_at(&key, at);
+            stream.set(seq, due);
         }
     }
 
@@ -334,12 +346,14 @@ impl Plan {
         Vec::new()
     }
 
-    /// What was about to be sent is not there any more.
-    pub fn remove_lost(&mut self, sending: &Sending) {
-        self.in_flight.remove(&sending.ticket);
-        self.stream(&sending.stream).batch_in_flight = false;
-        for seq in &sending.seqs {
+    /// Entries that turned out to be gone or to make no sense: dropped and counted, also from what is in flight.
+    pub fn remove_lost(&mut self, sending: &Sending, lost: &[u64]) {
+        for seq in lost {
             self.drop_entry(&(sending.stream.clone(), *seq));
+        }
+        if lost.len() == sending.seqs.len() {
+            self.in_flight.remove(&sending.ticket);
+            self.stream(&sending.stream).batch_in_flight = false;
         }
     }
 
@@ -397,9 +411,10 @@ impl Plan {
         for (ticket, (key, seqs)) in std::mem::take(&mut self.in_flight) {
             let stream = self.stream(&key);
             stream.batch_in_flight = false;
+            let due = stream.due_at(&key, now);
             for seq in seqs {
                 if stream.items.get(&seq).is_some_and(|item| item.phase == Phase::InFlight(ticket)) {
-                    stream.set(seq, Phase::Due(now));
+                    stream.set(seq, due);
                 }
             }
         }
@@ -455,8 +470,7 @@ impl Plan {
 fn pick(key: &StreamKey, stream: &Stream, now: Instant, limits: &Limits) -> Vec<u64> {
     let due = stream.due.iter().take_while(|(at, _)| *at <= now).map(|(_, seq)| *seq);
     if key.class() != Class::Telemetry {
-        // Several messages may be in flight, and one that comes back after a loss goes before all later ones.
-        return due.min().into_iter().collect();
+        return due.take(1).collect();
     }
     if stream.batch_in_flight {
         return Vec::new();

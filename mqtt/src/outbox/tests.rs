@@ -158,6 +158,46 @@ fn rows_that_make_no_sense_are_dropped_and_do_not_stop_the_rest() {
 }
 
 #[test]
+fn telemetry_that_cannot_be_read_does_not_hold_up_what_lies_behind_it() {
+    let (store, now) = (Arc::new(Memory::new()), Instant::now());
+    let mut outbox = open(&store, now, config(1 << 20));
+    for n in 1..=5 {
+        outbox.enqueue(now, &hb(), None, |seq| if n == 3 { b"{half".to_vec() } else { body(seq) }).unwrap();
+    }
+    let sent = outbox.next_batch(now).unwrap().unwrap();
+    assert_eq!((batch_seqs(&sent), outbox.dropped(), outbox.pending()), (vec![1, 2, 4, 5], 1, 4));
+    outbox.acked(now, sent.ticket);
+    let have = Batch::parse(&sent.payload).unwrap().contiguous_after(0);
+    assert_eq!(have, 2, "3 could still come, as far as the server knows");
+    outbox.acked_through(now, &name("hb"), have).unwrap();
+    let later = now + Limits::default().resend_after;
+    let again = outbox.next_batch(later).unwrap().unwrap();
+    assert_eq!(Batch::parse(&again.payload).unwrap().contiguous_after(have), 5);
+}
+
+#[test]
+fn a_long_backlog_is_worked_off_in_order_and_in_time() {
+    let (store, now) = (Arc::new(Memory::new()), Instant::now());
+    let mut outbox = open(&store, now, config(64 << 20));
+    for n in 0..5_000 {
+        outbox.enqueue(now, &status(n), None, |_| b"{}".to_vec()).unwrap();
+        outbox.enqueue(now, &hb(), None, body).unwrap();
+    }
+    outbox.next_batch(now).unwrap().unwrap();
+    outbox.disconnected(now);
+    let (mut results, mut items) = (Vec::new(), Vec::new());
+    while let Some(out) = outbox.next_batch(now).unwrap() {
+        match out.up {
+            Up::CommandStatus(_) => results.push(out.seq),
+            _ => items.extend(batch_seqs(&out)),
+        }
+        outbox.acked(now, out.ticket);
+    }
+    assert_eq!(results, (1..=5_000).collect::<Vec<_>>());
+    assert_eq!(items, results);
+}
+
+#[test]
 fn topics_that_are_not_durable_are_a_bug() {
     let (store, now) = (Arc::new(Memory::new()), Instant::now());
     let mut outbox = open(&store, now, config(1 << 20));
