@@ -1,13 +1,17 @@
-//! How much processor time the mixer takes: `cargo run --release -p r58-pipelines --example mixer_load -- [scene] [seconds]`.
+//! How much processor time the mixer takes:
+//! `cargo run --release -p r58-pipelines --example mixer_load -- [scene] [seconds] [cameras] [with]`.
 //!
-//! Sources and encoder stand outside: still pictures are handed to four feeds by one thread (a buffer reference each, no
-//! copy), and the composed frames are thrown away. Prints cores and milliseconds per programme frame.
+//! Sources and encoder stand outside: still pictures are handed to the feeds by one thread (a buffer reference each, no
+//! copy), and the composed frames are thrown away. `with` brings them in: `sources` (test inputs), `encoder`, or `all`.
+//! Prints cores and milliseconds per programme frame.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use r58_pipelines::{
-    Feed, Mode, Programme, ProgrammeInput, ProgrammePlan, SceneInput, SceneSet, Transition, clock, render,
+    Feed, InputPipeline, Mode, Programme, ProgrammeInput, ProgrammePlan, SceneInput, SceneSet, SourceSpec, Transition,
+    choose_encoder, clock, render,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -15,34 +19,41 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let wanted = arguments.next().unwrap_or_else(|| "full-cam1".into());
     let seconds: u64 = arguments.next().map_or(Ok(10), |text| text.parse())?;
     let cameras: usize = arguments.next().map_or(Ok(4), |text| text.parse())?;
+    let with = arguments.next().unwrap_or_default();
+    let (sources, encoder) = (matches!(&*with, "sources" | "all"), matches!(&*with, "encoder" | "all"));
     r58_pipelines::init()?;
     let mode = Mode::default();
     let ids: Vec<_> = (1..=cameras).map(|n| format!("cam{n}")).collect();
     let plan = ProgrammePlan {
         mode,
         inputs: ids.iter().map(|id| ProgrammeInput { id: id.clone(), label: id.to_uppercase() }).collect(),
-        encoder: None,
+        encoder: encoder.then(|| choose_encoder(&mode)).transpose()?,
         bitrate_kbps: 2500,
     };
     let programme = Programme::start(plan, |_| {})?;
-    let last = std::sync::atomic::AtomicU64::new(0);
-    programme.watch_frames(move |frame| {
-        let slot = mode.nearest_slot(frame.pts().map_or(0, gst::ClockTime::nseconds));
-        let before = last.swap(slot, std::sync::atomic::Ordering::Relaxed);
-        if slot > before + 1 {
-            eprintln!("missed between slot {before} and {slot}");
-        }
-    });
     let inputs: Vec<_> = ids.iter().map(|id| SceneInput::camera(id, id)).collect();
     let scenes = SceneSet::shipped(&inputs)?;
     let scene = scenes.get(&wanted).ok_or_else(|| format!("no scene {wanted}"))?;
-    let feeds: Vec<_> = ids.iter().map(|id| Feed::new(id, &mode)).collect();
+    let mut inputs = Vec::new();
+    if sources {
+        let spec = SourceSpec::Test { pattern: "smpte".into(), tone_hz: 440.0 };
+        for id in &ids {
+            inputs.push(InputPipeline::start(id, id, &spec, &mode, Arc::new(|_| {}))?);
+        }
+    }
+    let feeds: Vec<_> = match inputs.is_empty() {
+        true => ids.iter().map(|id| Feed::new(id, &mode)).collect(),
+        false => inputs.iter().map(InputPipeline::feed).collect(),
+    };
     for feed in &feeds {
         programme.attach(feed.id(), feed)?;
     }
     programme.take(scene, Transition::Cut)?;
     let picture = render::pattern(&mode, "smpte")?;
     std::thread::spawn(move || {
+        if sources {
+            return;
+        }
         let clock = clock::media_clock();
         let begun = clock::now_nanos();
         for n in 0.. {
@@ -66,6 +77,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         stats.missed_slots,
         stats.longest_gap_ms
     );
+    for place in programme.inputs() {
+        println!("{}: {} pictures taken, {} surplus", place.id, place.taken, place.surplus);
+    }
     programme.stop();
     Ok(())
 }

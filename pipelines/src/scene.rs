@@ -115,7 +115,7 @@ impl Scene {
             if let Some(reason) = slot.fault() {
                 return reject(format!("slot {} ({}): {reason}", n + 1, slot.source));
             }
-            if !inputs.iter().any(|input| *input == slot.source) {
+            if !inputs.contains(&slot.source) {
                 return reject(format!("slot {}: there is no input {}", n + 1, slot.source));
             }
             if self.slots[..n].iter().any(|other| other.source == slot.source) {

@@ -134,6 +134,13 @@ fn sound_follows_the_picture() {
     stage.cut("full-cam1");
     wait_level(&stage, |db| (db + 20.0).abs() < 0.5);
     assert!((loud.stats().audio_level_db + 20.0).abs() < 0.5);
+    support::stall(&loud, Fault::Stall);
+    wait_level(&stage, |db| db < -90.0);
+    support::stall(&loud, Fault::None);
+    let before = stage.frames.peek(Vec::len);
+    wait_level(&stage, |db| (db + 20.0).abs() < 0.5);
+    let frames = stage.frames.peek(Vec::len) - before;
+    assert!(frames < 25, "the sound came back after {frames} frames, ten of them to be sure");
     stage.cut("full-cam2");
     wait_level(&stage, |db| db < -90.0);
     stage.assert_every_slot();
@@ -220,4 +227,40 @@ fn what_cannot_be_done_is_refused_in_words() {
     let plan = ProgrammePlan { bitrate_kbps: 7, ..stage.programme.plan().clone() };
     let error = Programme::start(plan, |_| {}).err().unwrap();
     assert_eq!(error.to_string(), "programme.bitrate_kbps: 7 is not from 100 to 50000");
+}
+
+#[test]
+fn lips_and_voice_stay_together() {
+    use gst::prelude::*;
+    let stage = Stage::new(1);
+    let feed = r58_pipelines::Feed::new("cam1", &support::MODE);
+    stage.programme.attach("cam1", &feed).unwrap();
+    stage.cut("full-cam1");
+    let loud = support::Cell::new(Vec::new());
+    let sink = loud.clone();
+    stage.programme.watch_sound(move |block| {
+        let map = block.map_readable().unwrap();
+        if r58_pipelines::feed::level::rms_db(map.as_slice()) > -40.0 {
+            sink.update(|loud| loud.push(block.pts().unwrap().nseconds()));
+        }
+    });
+    let dark = r58_pipelines::render::plain(&support::MODE, 0xff00_0000).unwrap();
+    let light = r58_pipelines::render::plain(&support::MODE, 0xffff_ffff).unwrap();
+    let clock = r58_pipelines::clock::media_clock();
+    let begun = r58_pipelines::clock::now_nanos();
+    for n in 0..60u64 {
+        let at = begun + support::MODE.slot_start(n);
+        let _ = clock.new_single_shot_id(gst::ClockTime::from_nseconds(at)).wait();
+        let clap = (40..45).contains(&n);
+        feed.push_video(at, if clap { &light } else { &dark });
+        let samples = [if clap { 0x40u8 } else { 0 }; 1600 * 4];
+        let mut sound = gst::Buffer::from_slice(samples);
+        sound.get_mut().unwrap().set_duration(gst::ClockTime::from_nseconds(support::MODE.frame_nanos()));
+        feed.push_audio(at, &sound);
+    }
+    let seen = stage.frames.wait("the flash", |frames| frames.iter().find(|seen| seen.middle.0 > 200).map(|seen| seen.pts));
+    let heard = loud.wait("the clap", |loud| loud.first().copied());
+    // A block of sound is 20 ms long and a frame 33 ms: 45 ms early to 45 ms late is what broadcasters allow.
+    assert!(seen.abs_diff(heard) <= 45_000_000, "seen at {seen}, heard at {heard} ns");
+    stage.assert_every_slot();
 }

@@ -167,10 +167,10 @@ fn follow(shared: &Shared, pipeline: &gst::Pipeline, watch: &mut Watch<'_>, loop
                 _ => continue,
             }
         }
-        if let Some(format) = source_format(pipeline) {
-            if watch.core.format() != Some(&format) {
-                watch.tell(SignalInput::Format(format));
-            }
+        if let Some(format) = source_format(pipeline)
+            && watch.core.format() != Some(&format)
+        {
+            watch.tell(SignalInput::Format(format));
         }
         watch.look(None);
     }

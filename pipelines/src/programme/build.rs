@@ -62,6 +62,8 @@ pub(super) fn build(
     filter.set_property("caps", &caps);
     let audiomixer = aggregate_live("audiomixer", AUDIO_LATENCY)?;
     audiomixer.set_property("output-buffer-duration", 20_000_000u64);
+    // An input that comes back is heard at once; by default the mixer would doubt its stamps for a second.
+    audiomixer.set_property("discont-wait", 0u64);
     let audio_filter = make("capsfilter")?;
     audio_filter.set_property("caps", audio_caps());
     add_linked(&pipeline, &[&compositor, &filter])?;

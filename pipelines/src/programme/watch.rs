@@ -15,7 +15,7 @@ use crate::render;
 /// How often silent inputs are looked for.
 const TICK: Duration = Duration::from_millis(100);
 /// Slates kept drawn. Reasons are few; a flood of different ones must not fill the memory.
-const MOST_SLATES: usize = 32;
+const MOST_SLATES: usize = 6;
 
 /// Starts the watch. It ends by itself when the programme stops or is dropped.
 pub(super) fn spawn(shared: &Arc<Shared>) -> Result<(), PipelineError> {

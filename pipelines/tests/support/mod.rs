@@ -1,5 +1,5 @@
 //! Stand-ins and waiting for the tests with the real GStreamer.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
