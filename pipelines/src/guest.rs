@@ -372,7 +372,11 @@ fn spread_latency(pipeline: &gst::Pipeline) {
 }
 
 /// Loads the plugins once, so that no guest waits for the linker (the first `avdec_h264` of a process takes 40 ms and more).
-fn preload() -> Result<(), PipelineError> {
+/// [`GuestPipeline::start`] does it too; called when the box starts, it spares the first guest the wait.
+///
+/// # Errors
+/// `Init` when GStreamer cannot start. A decoder that is not installed is no error here.
+pub fn preload() -> Result<(), PipelineError> {
     static LOADED: OnceLock<()> = OnceLock::new();
     crate::elements::init()?;
     LOADED.get_or_init(|| {

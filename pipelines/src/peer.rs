@@ -152,7 +152,7 @@ pub enum UdpPorts {
     Any,
     /// Several for each peer, from a range that a firewall leaves open (both ends included).
     Range(u16, u16),
-    /// One port for all peers. There are no server-reflexive candidates then: translated networks need TURN.
+    /// One IPv4 port for all peers. There are no server-reflexive candidates then: translated networks need TURN.
     Single(u16),
 }
 

@@ -114,7 +114,7 @@ async fn a_guest_without_a_voice_and_one_without_a_picture_work() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_guests_share_one_udp_port() {
     let port = std::net::UdpSocket::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
-    let settings = PeerSettings { loopback: true, ipv6: false, ports: UdpPorts::Single(port), ..PeerSettings::default() };
+    let settings = PeerSettings { loopback: true, ports: UdpPorts::Single(port), ..PeerSettings::default() };
     let factory = PeerFactory::new(settings).unwrap();
     let (one, two) = (join(&factory, &[VP8]).await, join(&factory, &[CONSTRAINED_BASELINE]).await);
     for session in [one, two] {

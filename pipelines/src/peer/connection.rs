@@ -62,7 +62,10 @@ impl Connection {
             Box::pin(async {})
         }));
         let connection = Self { pc, engine: engine.clone(), gathered, turn, born: Instant::now() };
-        connection.gather().await?;
+        if let Err(error) = connection.gather().await {
+            connection.close().await;
+            return Err(error);
+        }
         Ok(connection)
     }
 

@@ -43,7 +43,9 @@ pub(super) struct Engine {
 
 impl Engine {
     /// Must be called inside the runtime: a shared port is bound here.
-    pub(super) fn new(settings: PeerSettings) -> Result<Self, PeerError> {
+    pub(super) fn new(mut settings: PeerSettings) -> Result<Self, PeerError> {
+        // The shared socket is one of IPv4; waiting for candidates that it cannot have would delay every answer.
+        settings.ipv6 &= !matches!(settings.ports, UdpPorts::Single(_));
         let mut media = media_engine()?;
         let registry = interceptors(&mut media)?;
         let api = APIBuilder::new()
