@@ -196,10 +196,7 @@ mod tests {
             assert!(DeviceId::new(bad).is_err(), "{bad:?} was accepted");
         }
         assert!(DeviceId::new("x".repeat(MAX_ID_BYTES)).is_ok());
-        assert_eq!(
-            DeviceId::new("x".repeat(65)),
-            Err(IdError::TooLong { what: "device id", len: 65 })
-        );
+        assert_eq!(DeviceId::new("x".repeat(65)), Err(IdError::TooLong { what: "device id", len: 65 }));
     }
 
     #[test]

@@ -268,6 +268,15 @@ impl Outbox {
         self.submit(changes);
     }
 
+    /// The broker will never take a message (too large for it, not authorized): its entries are dropped and counted, since
+    /// sending them again would not end.
+    pub fn give_up(&mut self, ticket: u64) {
+        let gone = self.plan.give_up(ticket);
+        let mut changes = Changes::new();
+        self.delete(&mut changes, &gone);
+        self.submit(changes);
+    }
+
     /// The server has stored a telemetry stream up to `seq` (`down/sync`).
     ///
     /// # Errors

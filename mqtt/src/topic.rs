@@ -137,11 +137,9 @@ impl Topic {
             count += 1;
         }
         match &levels[..count] {
-            [org, GROUP, group, "down", "cmd", id] => Ok(Self::GroupCommand {
-                org: OrgId::new(org)?,
-                group: Name::new(group)?,
-                id: CommandId::new(id)?,
-            }),
+            [org, GROUP, group, "down", "cmd", id] => {
+                Ok(Self::GroupCommand { org: OrgId::new(org)?, group: Name::new(group)?, id: CommandId::new(id)? })
+            }
             [org, device, "up", tail @ ..] => {
                 let what = parse_up(tail)?;
                 Ok(Self::Up(address(org, device)?, what))
@@ -416,9 +414,26 @@ mod tests {
     #[test]
     fn wildcards_empty_levels_and_strangers_are_refused() {
         for bad in [
-            "", "/", "r58", "r58/1", "r58/1/", "r58/1/a", "r58/1/a/b", "r58/1/a/b/up", "r58/1/a/b/up/", "r58/1//b/up/hb",
-            "r58/1/a/+/up/hb", "r58/1/a/b/up/#", "r58/1/a/b/sideways/hb", "r58/1/a/b/down/hb", "r58/1/a/b/up/tm",
-            "r58/1/a/b/up/tm/", "r58/1/a/b/up/tm/x/y", "r58/1/a/_g/g/up/cmd/x", "r58/1/a/_g/up/hb", "/r58/1/a/b/up/hb",
+            "",
+            "/",
+            "r58",
+            "r58/1",
+            "r58/1/",
+            "r58/1/a",
+            "r58/1/a/b",
+            "r58/1/a/b/up",
+            "r58/1/a/b/up/",
+            "r58/1//b/up/hb",
+            "r58/1/a/+/up/hb",
+            "r58/1/a/b/up/#",
+            "r58/1/a/b/sideways/hb",
+            "r58/1/a/b/down/hb",
+            "r58/1/a/b/up/tm",
+            "r58/1/a/b/up/tm/",
+            "r58/1/a/b/up/tm/x/y",
+            "r58/1/a/_g/g/up/cmd/x",
+            "r58/1/a/_g/up/hb",
+            "/r58/1/a/b/up/hb",
             "$share/g/r58/1/a/b/up/hb",
         ] {
             assert!(Topic::parse(bad).is_err(), "{bad:?} was accepted");
@@ -428,10 +443,8 @@ mod tests {
 
     #[test]
     fn every_server_filter_has_a_group_of_its_own() {
-        let groups: HashSet<String> = ServerFilter::ALL
-            .iter()
-            .map(|filter| filter.shared("g").split('/').nth(1).unwrap().to_owned())
-            .collect();
+        let groups: HashSet<String> =
+            ServerFilter::ALL.iter().map(|filter| filter.shared("g").split('/').nth(1).unwrap().to_owned()).collect();
         assert_eq!(groups.len(), ServerFilter::ALL.len());
     }
 }

@@ -16,9 +16,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use r58_mqtt::command::{
-    Core, CoreConfig, EffectOutcome, Input, OpSpec, Output, Step, Verification, Write, failpoint,
-};
+use r58_mqtt::command::{Core, CoreConfig, EffectOutcome, Input, OpSpec, Output, Step, Verification, Write, failpoint};
 use r58_mqtt::durable::{KeyValue, Store, StoreOptions};
 use r58_mqtt::outbox::{Limits, Outbox, OutboxConfig};
 use r58_mqtt::payload::{Command, CommandStatus, DeviceState, OnInterrupt, Payload, SyncDown};
@@ -145,9 +143,10 @@ impl Shell {
             if !self.inputs.is_empty() {
                 continue;
             }
-            let timer = self.core.poll_timeout(Instant::now()).map_or(Duration::from_secs(20), |at| {
-                at.saturating_duration_since(Instant::now())
-            });
+            let timer = self
+                .core
+                .poll_timeout(Instant::now())
+                .map_or(Duration::from_secs(20), |at| at.saturating_duration_since(Instant::now()));
             match told.recv_timeout(timer) {
                 Ok(durable) => {
                     failpoint(if durable.terminal { Step::TerminalWritten } else { Step::Written });

@@ -139,8 +139,9 @@ impl Model {
             }
             Act::Answer(kind) => {
                 if let Some((id, attempt)) = self.asked.take() {
-                    let verification =
-                        [Verification::Done(None), Verification::NotDone, Verification::Unknown][*kind as usize].clone();
+                    let verification = [Verification::Done(None), Verification::NotDone, Verification::Unknown]
+                        [*kind as usize]
+                        .clone();
                     self.rig.feed(Input::Verified { id, attempt, verification });
                 }
             }

@@ -346,6 +346,16 @@ impl Plan {
         Vec::new()
     }
 
+    /// A message that will never be taken: its entries are dropped and counted. Returns them.
+    pub fn give_up(&mut self, ticket: u64) -> Vec<(StreamKey, u64)> {
+        let Some((key, seqs)) = self.in_flight.remove(&ticket) else { return Vec::new() };
+        self.stream(&key).batch_in_flight = false;
+        let held = |seq: &u64| self.streams.get(&key).is_some_and(|stream| stream.items.contains_key(seq));
+        let gone: Vec<(StreamKey, u64)> = seqs.into_iter().filter(held).map(|seq| (key.clone(), seq)).collect();
+        gone.iter().for_each(|at| self.drop_entry(at));
+        gone
+    }
+
     /// Entries that turned out to be gone or to make no sense: dropped and counted, also from what is in flight.
     pub fn remove_lost(&mut self, sending: &Sending, lost: &[u64]) {
         for seq in lost {
@@ -360,12 +370,8 @@ impl Plan {
     /// The server has a stream up to `seq`. Returns what is done with.
     pub fn acked_through(&mut self, key: &StreamKey, seq: u64) -> Vec<(StreamKey, u64)> {
         let Some(stream) = self.streams.get(key) else { return Vec::new() };
-        let done: Vec<u64> = stream
-            .items
-            .range(..=seq)
-            .filter(|(_, item)| item.phase != Phase::Staged)
-            .map(|(seq, _)| *seq)
-            .collect();
+        let done: Vec<u64> =
+            stream.items.range(..=seq).filter(|(_, item)| item.phase != Phase::Staged).map(|(seq, _)| *seq).collect();
         done.into_iter().filter(|seq| self.remove(key, *seq)).map(|seq| (key.clone(), seq)).collect()
     }
 
@@ -425,15 +431,16 @@ impl Plan {
         if self.in_flight.len() >= self.limits.window {
             return None;
         }
-        let open = self.streams.iter().filter(|(key, stream)| key.class() != Class::Telemetry || !stream.batch_in_flight);
+        let open =
+            self.streams.iter().filter(|(key, stream)| key.class() != Class::Telemetry || !stream.batch_in_flight);
         open.filter_map(|(_, stream)| stream.due.first().map(|(at, _)| *at)).min()
     }
 
     /// The lowest number a stream still holds, or its next one.
     pub fn first_available(&self, key: &StreamKey) -> u64 {
-        self.streams.get(key).map_or(self.first_seq, |stream| {
-            stream.items.first_key_value().map_or(stream.next_seq, |(seq, _)| *seq)
-        })
+        self.streams
+            .get(key)
+            .map_or(self.first_seq, |stream| stream.items.first_key_value().map_or(stream.next_seq, |(seq, _)| *seq))
     }
 
     /// Next number and count of dropped entries.

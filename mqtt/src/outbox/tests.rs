@@ -176,6 +176,19 @@ fn telemetry_that_cannot_be_read_does_not_hold_up_what_lies_behind_it() {
 }
 
 #[test]
+fn a_message_the_broker_never_takes_is_given_up_and_counted() {
+    let (store, now) = (Arc::new(Memory::new()), Instant::now());
+    let mut outbox = open(&store, now, config(1 << 20));
+    outbox.enqueue(now, &hb(), None, body).unwrap();
+    outbox.enqueue(now, &status(1), None, body).unwrap();
+    while let Some(out) = outbox.next_batch(now).unwrap() {
+        outbox.give_up(out.ticket);
+        outbox.give_up(out.ticket);
+    }
+    assert_eq!((outbox.pending(), outbox.dropped(), store.scan(ENTRY).unwrap().len()), (0, 2, 0));
+}
+
+#[test]
 fn a_long_backlog_is_worked_off_in_order_and_in_time() {
     let (store, now) = (Arc::new(Memory::new()), Instant::now());
     let mut outbox = open(&store, now, config(64 << 20));

@@ -47,11 +47,7 @@ impl Caps {
         Self {
             ops,
             versions: vec![VERSION],
-            limits: Limits {
-                packet_bytes: MAX_PACKET_BYTES,
-                command_bytes: MAX_COMMAND_BYTES,
-                extra: Extra::new(),
-            },
+            limits: Limits { packet_bytes: MAX_PACKET_BYTES, command_bytes: MAX_COMMAND_BYTES, extra: Extra::new() },
             software: software.to_owned(),
             arch: std::env::consts::ARCH.to_owned(),
             command_keys,

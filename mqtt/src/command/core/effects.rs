@@ -100,7 +100,8 @@ impl Core {
 
     /// Lets the running command's effect go, now that its row is durable.
     pub(super) fn release(&mut self, now: Instant, id: CommandId, attempt: u32) {
-        let Some(running) = self.running.as_mut().filter(|running| running.id == id && running.attempt == attempt) else {
+        let Some(running) = self.running.as_mut().filter(|running| running.id == id && running.attempt == attempt)
+        else {
             return;
         };
         let Some(row) = self.rows.get(&id) else { return };

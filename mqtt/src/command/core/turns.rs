@@ -71,9 +71,10 @@ impl Core {
     }
 
     pub(super) fn wait(&mut self, now: Instant, id: &CommandId, why: &str) {
-        let told = self.rows.get(id).is_some_and(|row| {
-            row.state() == DeviceState::Queued && row.last.code.as_deref() == Some(why)
-        });
+        let told = self
+            .rows
+            .get(id)
+            .is_some_and(|row| row.state() == DeviceState::Queued && row.last.code.as_deref() == Some(why));
         if !told {
             self.tell(now, id, DeviceState::Queued, Some(why), None);
         }
