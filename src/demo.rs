@@ -3,7 +3,7 @@
 use anyhow::Result;
 use r58_pipelines::input::SourceSpec;
 
-use crate::config::{HostKind, InputSettings, SeatSettings, Settings};
+use crate::config::{HostKind, InputSettings, LogSettings, SeatSettings, Settings};
 use crate::preflight::{self, StateDir};
 use crate::{device, fleet, run};
 
@@ -24,6 +24,10 @@ pub fn settings(mut settings: Settings) -> Settings {
     if device.id == "r58" {
         device.id = "r58-demo".into();
         device.name = "Demo box".into();
+    }
+    // Whoever starts the demo reads addresses and actors; the log speaks up when something is wrong.
+    if settings.log.filter == LogSettings::default().filter {
+        settings.log.filter = "warn,webrtc=error,webrtc_ice=error".into();
     }
     device.rehearsal = true;
     device.webrtc.loopback = true;
@@ -55,6 +59,8 @@ pub async fn run(mut settings: Settings) -> Result<()> {
 
     let fleet = fleet::start(run::fleet_plan(&settings.fleet, fleet_state.path())?).await?;
     settings.device.link.fleet_url = Some(format!("http://{}", fleet.addr));
+    // The broker's port may be another one than at the first start.
+    settings.device.link.mqtt_url = fleet.broker.map(|broker| format!("mqtt://{broker}"));
     if settings.device.link.enrolment_code.is_none() {
         settings.device.link.enrolment_code = Some(fleet.create_enrolment_code().await?);
     }

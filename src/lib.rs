@@ -1,9 +1,15 @@
 //! The parts of the `r58` binary: command line, configuration, wiring, the box's HTTP face, the fleet server.
 //!
-//! `main.rs` stays thin: it parses the command line, reads the configuration and starts one of the sides.
+//! `main.rs` stays thin: it hands over to [`cli`], which reads the configuration and starts one of the sides.
 
+pub mod cli;
+pub mod config;
 pub mod ctl;
+pub mod demo;
+pub mod device;
 pub mod fleet;
+pub mod logging;
 pub mod pages;
 pub mod preflight;
 pub mod problem;
+pub mod run;

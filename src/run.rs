@@ -20,7 +20,7 @@ pub const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// What the configuration, the checks or the start say; or that an essential actor gave up.
 pub fn device(file: Option<&Path>) -> Result<()> {
-    let settings = begin(file)?;
+    let settings = begin(config::load(file)?)?;
     blocking(async {
         let state = StateDir::claim(&settings.state_dir.join("device"))?;
         let listener = preflight::take_port("the box's pages", settings.device.listen)?;
@@ -37,7 +37,7 @@ pub fn device(file: Option<&Path>) -> Result<()> {
 /// # Errors
 /// What the configuration, the checks or the start say.
 pub fn fleet(file: Option<&Path>) -> Result<()> {
-    let settings = begin(file)?;
+    let settings = begin(config::load(file)?)?;
     blocking(async {
         let state = StateDir::claim(&settings.state_dir.join("fleet"))?;
         check_fleet_ports(&settings.fleet)?;
@@ -60,7 +60,7 @@ pub fn fleet(file: Option<&Path>) -> Result<()> {
 /// # Errors
 /// What the configuration, the checks or the start of either side say.
 pub fn demo(file: Option<&Path>) -> Result<()> {
-    let settings = demo::settings(begin(file)?);
+    let settings = begin(demo::settings(config::load(file)?))?;
     blocking(demo::run(settings))
 }
 
@@ -69,8 +69,7 @@ pub fn blocking<T>(future: impl Future<Output = T>) -> T {
     actix_rt::System::new().block_on(future)
 }
 
-fn begin(file: Option<&Path>) -> Result<Settings> {
-    let settings = config::load(file)?;
+fn begin(settings: Settings) -> Result<Settings> {
     logging::start(&settings.log)?;
     // Both crypto back ends are in the graph; the process must choose before the first TLS or DTLS handshake.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -5,7 +5,7 @@
 //! doors.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use r58_pipelines::guest::GuestSettings as GuestLatency;
 use r58_pipelines::input::SourceSpec;
@@ -26,7 +26,7 @@ use crate::mixer::{GetMixer, Identify, InputChanged, Mixer, MixerSettings, SetPr
 use crate::state::board::{BoardSettings, Neighbours, StateBoard};
 use crate::state::{DeviceIdentity, DeviceState, InputKind, Levels};
 use crate::studio::{InputName, Studio, ThumbnailBoard};
-use crate::supervision::{Door, Duty, House};
+use crate::supervision::{Door, Duty, House, lock};
 use crate::viewers::doorway::WebRtcViewerDoorway;
 use crate::viewers::{AdmitViewer, DropViewer, GetViewers, ViewerSettings, Viewers};
 
@@ -38,7 +38,28 @@ pub struct InputPlan {
     /// What the crew calls it.
     pub label: String,
     /// Where its pictures come from.
-    pub source: SourceSpec,
+    pub source: SourceCell,
+}
+
+/// Where a camera's source stands: read at the start of each of its lives, so that a restart takes a new one over.
+#[derive(Clone, Debug)]
+pub struct SourceCell(Arc<Mutex<SourceSpec>>);
+
+impl SourceCell {
+    /// With a first source.
+    pub fn new(source: SourceSpec) -> Self {
+        Self(Arc::new(Mutex::new(source)))
+    }
+
+    /// The source in force.
+    pub fn get(&self) -> SourceSpec {
+        lock(&self.0).clone()
+    }
+
+    /// Another source, from the camera's next life on.
+    pub fn set(&self, source: SourceSpec) {
+        *lock(&self.0) = source;
+    }
 }
 
 /// A guest's seat.
@@ -262,11 +283,14 @@ fn engage_camera(
     rehearsal: bool,
 ) -> CameraDoors {
     let Some(room) = studio.input(&input.id).cloned() else { unreachable!("every input of the plan has a room") };
-    let opener = PipelineOpener { source: input.source.clone(), mode: studio.mode() };
-    let patient = matches!(input.source, SourceSpec::V4l2 { .. });
-    let settings = CameraSettings { room, opener: Arc::new(opener), patient, mixer, rehearsal };
+    let (source, mode) = (input.source.clone(), studio.mode());
     let duty = Duty::new("camera", &format!("camera {}", input.id));
-    let slot = house.engage(duty, move |life| Camera::new(life, settings.clone()));
+    let slot = house.engage(duty, move |life| {
+        let opener = PipelineOpener { source: source.get(), mode };
+        let patient = matches!(opener.source, SourceSpec::V4l2 { .. });
+        let (room, mixer) = (room.clone(), mixer.clone());
+        Camera::new(life, CameraSettings { room, opener: Arc::new(opener), patient, mixer, rehearsal })
+    });
     CameraDoors { signal: slot.door(), rehearse: slot.door(), reopen: slot.door() }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use r58_actors::camera::{GetSignal, Rehearse, RehearsedFault};
-use r58_actors::device::{DeviceHandle, DevicePlan, InputPlan, SeatPlan, start};
+use r58_actors::device::{SourceCell, DeviceHandle, DevicePlan, InputPlan, SeatPlan, start};
 use r58_actors::mixer::core::{TakeKind, Tally};
 use r58_actors::mixer::{Identify, SetPreview, Transition};
 use r58_actors::state::board::Neighbours;
@@ -23,7 +23,7 @@ fn plan() -> DevicePlan {
     let input = |n: u32, pattern: &str| InputPlan {
         id: format!("cam{n}"),
         label: format!("CAM {n}"),
-        source: SourceSpec::Test { pattern: pattern.into(), tone_hz: 220.0 * f64::from(n) },
+        source: SourceCell::new(SourceSpec::Test { pattern: pattern.into(), tone_hz: 220.0 * f64::from(n) }),
     };
     DevicePlan {
         device: DeviceIdentity { id: "box".into(), name: "BOX".into(), org: "test".into(), version: "0".into() },

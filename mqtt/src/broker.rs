@@ -14,7 +14,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
@@ -139,7 +139,8 @@ pub struct EmbeddedBroker {
     accepting: tokio::task::AbortHandle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
-    ended: std::sync::mpsc::Receiver<()>,
+    /// Behind a lock only so that a broker can be shared between threads.
+    ended: Mutex<std::sync::mpsc::Receiver<()>>,
 }
 
 impl fmt::Debug for EmbeddedBroker {
@@ -170,7 +171,7 @@ impl EmbeddedBroker {
             .map_err(|source| MqttError::Io { what: "start the broker's thread".into(), source })?;
         match started.recv() {
             Ok(Ok((addr, scx, accepting))) => {
-                Ok(Self { addr, scx, runtime: handle, accepting, stop: Some(stop), thread: Some(thread), ended })
+                Ok(Self { addr, scx, runtime: handle, accepting, stop: Some(stop), thread: Some(thread), ended: Mutex::new(ended) })
             }
             Ok(Err(e)) => {
                 let _ = thread.join();
@@ -209,7 +210,8 @@ impl EmbeddedBroker {
         self.ask_to_stop();
         let Some(thread) = self.thread.take() else { return };
         // The thread holds the other end for as long as it runs.
-        match self.ended.recv_timeout(STOP_LIMIT) {
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match ended.recv_timeout(STOP_LIMIT) {
             Err(RecvTimeoutError::Timeout) => tracing::error!("the broker does not stop; left behind"),
             _ => {
                 if thread.join().is_err() {

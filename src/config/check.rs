@@ -183,6 +183,7 @@ fn judge_device(device: &DeviceSettings, found: &mut Found) {
     }
     let link = &device.link;
     found.url("device.link.fleet_url", link.fleet_url.as_deref(), &["http://", "https://"]);
+    found.url("device.link.mqtt_url", link.mqtt_url.as_deref(), &["mqtt://", "mqtts://"]);
     found.range("device.link.heartbeat_seconds", link.heartbeat_seconds, 1, 3600);
     found.range("device.link.outbox_max_mb", link.outbox_max_mb, 1, 4096);
     found.file("device.link.ca_file", link.ca_file.as_deref());

@@ -48,6 +48,9 @@ pub enum LogFormat {
     Journald,
 }
 
+/// Our own changes that a user would see, and what is wrong elsewhere; libraries' routine stays out.
+const DEFAULT_FILTER: &str = "warn,r58=info,r58_actors=info,r58_mqtt=info,r58_pipelines=info,webrtc=error,webrtc_ice=error";
+
 /// Logging.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -60,7 +63,7 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { format: LogFormat::Auto, filter: "info,webrtc=error,webrtc_ice=error,rmqtt=warn".into() }
+        Self { format: LogFormat::Auto, filter: DEFAULT_FILTER.into() }
     }
 }
 
@@ -221,6 +224,8 @@ pub struct LinkSettings {
     pub fleet_url: Option<String>,
     /// One-time code for the first start.
     pub enrolment_code: Option<String>,
+    /// `mqtt://` or `mqtts://` address of the broker; wins over the one that enrolment gave.
+    pub mqtt_url: Option<String>,
     /// File of certificates to trust for the broker, in PEM.
     pub ca_file: Option<PathBuf>,
     /// Seconds between heartbeats, 1 to 3,600; each is moved by up to 10 % either way.
@@ -238,6 +243,7 @@ impl Default for LinkSettings {
         Self {
             fleet_url: None,
             enrolment_code: None,
+            mqtt_url: None,
             ca_file: None,
             heartbeat_seconds: 60,
             outbox_max_mb: 64,

@@ -147,7 +147,7 @@ pub fn save(state_dir: &Path, identity: &Identity) -> Result<(), EnrolError> {
 ///
 /// # Errors
 /// Whatever the file system says; the old content is then still there.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let dir = path.parent().unwrap_or_else(|| Path::new("."));
     std::fs::create_dir_all(dir)?;
     let mut temporary = path.as_os_str().to_owned();

@@ -1,0 +1,223 @@
+//! The box: from its settings to running actors, a link to the fleet, and pages.
+//!
+//! Here is only wiring. What must be known first: [`check_media`] and the ports are proved before anything starts; the house
+//! comes down in reverse order of engagement; the pages close last, so that they can show how it went.
+
+mod access;
+mod config_seam;
+mod fleet;
+mod http;
+mod seats;
+mod turn;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::dev::ServerHandle;
+use anyhow::{Context, Result};
+use r58_actors::device::{self as box_actors, DevicePlan, InputPlan, SeatPlan, SourceCell};
+use r58_actors::fleet_link::identity;
+use r58_actors::governor::{Governor, GovernorSettings, Metrics};
+use r58_actors::state::DeviceIdentity;
+use r58_actors::state::board::Neighbours;
+use r58_actors::supervision::{Duty, HouseSettings};
+use r58_actors::{ActorState, House};
+use r58_pipelines::Mode;
+use r58_pipelines::peer::{PeerFactory, PeerSettings, UdpPorts};
+use tokio::sync::{mpsc, watch};
+
+pub use http::SeatLink;
+
+use crate::config::{DeviceSettings, WebrtcSettings};
+use crate::preflight::StateDir;
+use access::Access;
+use config_seam::LiveConfig;
+
+/// Share of an orderly stop that the actors get; the rest is for pages and logs.
+const ACTORS_STOP_WITHIN: Duration = Duration::from_secs(4);
+/// Viewers by WHEP at the same time; the field's boxes serve a crew and a few screens.
+const MOST_VIEWERS: usize = 50;
+
+/// A running box.
+pub struct DeviceSide {
+    house: House,
+    pages: ServerHandle,
+    url: String,
+    seats: Vec<SeatLink>,
+    gave_up: std::cell::RefCell<mpsc::UnboundedReceiver<String>>,
+}
+
+/// Says whether GStreamer and every element that the box needs are there.
+///
+/// # Errors
+/// Names each missing element and the Debian package that it is in.
+pub fn check_media() -> Result<()> {
+    r58_pipelines::check_elements().map_err(anyhow::Error::from)
+}
+
+/// Starts the box on a port that was taken before.
+///
+/// # Errors
+/// What is missing or wrong, in one sentence; nothing is left running.
+pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpListener) -> Result<DeviceSide> {
+    check_media()?;
+    let address = listener.local_addr().context("the box's pages have no address")?;
+    let url = base_url(settings.public_url.as_deref(), address);
+    let seats = seats::links(&settings.seats, state.path(), &url)?;
+    let peers = PeerFactory::new(peer_settings(&settings.webrtc)).context("cannot set up WebRTC")?;
+    let enrolled = identity::load(state.path()).context("cannot read the box's identity")?;
+
+    let directory = state.path().to_owned();
+    let store = tokio::task::spawn_blocking(move || turn::open_store(&directory)).await??;
+
+    let (lost, gave_up) = mpsc::unbounded_channel();
+    let house = House::open(HouseSettings {
+        on_lost_duty: Arc::new(move |name, cause| {
+            let _ = lost.send(format!("{name} could not be kept up: {cause}"));
+        }),
+        ..HouseSettings::default()
+    });
+    tell_who_comes_up(&house);
+
+    let (identities, identity) = watch::channel(enrolled);
+    let ice = turn::engage(&house, &settings.turn, &settings.id, store.clone(), identity)?;
+    let (metrics_out, metrics) = watch::channel(Metrics::default());
+    let (fleet_out, fleet) = watch::channel(Default::default());
+    let neighbours = Neighbours { ice: ice.clone(), metrics: metrics.clone(), fleet };
+    let cells: BTreeMap<_, _> =
+        settings.inputs.iter().map(|input| (input.id.clone(), SourceCell::new(input.source.clone()))).collect();
+    let device = box_actors::start(&house, device_plan(settings, &seats, &cells), peers, neighbours)?;
+
+    let governor = GovernorSettings {
+        state_dir: state.path().to_owned(),
+        thresholds: Default::default(),
+        peers: device.governed.clone(),
+        metrics: metrics_out,
+    };
+    house.engage(Duty::new("governor", "governor"), move |life| Governor::new(life, governor.clone()));
+    let ends = fleet::Ends {
+        device: device.clone(),
+        seam: Arc::new(LiveConfig::new(settings, cells)),
+        metrics,
+        ice: ice.clone(),
+        identity: identities,
+        link: fleet_out,
+    };
+    fleet::engage(&house, settings, state.path(), store, ends)?;
+
+    let face = http::Face {
+        access: Access::new(settings.crew_password.as_deref(), settings.public_url.as_deref()),
+        device,
+        house: house.clone(),
+        seats: seats.clone(),
+        ice,
+        since: Instant::now(),
+    };
+    let pages = http::serve(listener, Arc::new(face)).context("cannot serve the box's pages")?;
+    Ok(DeviceSide { house, pages, url, seats, gave_up: gave_up.into() })
+}
+
+impl DeviceSide {
+    /// Base address of the pages, with a slash at the end.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The guests' links.
+    pub fn seats(&self) -> &[SeatLink] {
+        &self.seats
+    }
+
+    /// Resolves when an essential actor could not be kept up, with a sentence that names it.
+    pub async fn gave_up(&self) -> String {
+        let told = std::future::poll_fn(|context| self.gave_up.borrow_mut().poll_recv(context)).await;
+        match told {
+            Some(sentence) => sentence,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops the actors, those that others depend on last, then the pages.
+    pub async fn stop(self) {
+        let hanging = self.house.stop(ACTORS_STOP_WITHIN).await;
+        if !hanging.is_empty() {
+            tracing::warn!(actors = hanging.join(", "), "left behind at the stop: they hang in something");
+        }
+        self.pages.stop(false).await;
+    }
+}
+
+/// One line for each actor when it first runs.
+fn tell_who_comes_up(house: &House) {
+    let (house, mut changes) = (house.clone(), house.changes());
+    actix_rt::spawn(async move {
+        let mut told = std::collections::BTreeSet::new();
+        loop {
+            for report in house.reports() {
+                if report.state == ActorState::Running && told.insert(report.name.clone()) {
+                    println!("r58: {} is up", report.name);
+                }
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn device_plan(settings: &DeviceSettings, seats: &[SeatLink], cells: &BTreeMap<String, SourceCell>) -> DevicePlan {
+    let programme = &settings.programme;
+    DevicePlan {
+        device: DeviceIdentity {
+            id: settings.id.clone(),
+            name: settings.name.clone(),
+            org: String::new(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        },
+        mode: Mode::new(programme.width, programme.height, programme.fps),
+        bitrate_kbps: programme.bitrate_kbps,
+        encoder: (programme.encoder != "auto").then(|| programme.encoder.clone()),
+        inputs: settings
+            .inputs
+            .iter()
+            .map(|input| InputPlan {
+                id: input.id.clone(),
+                label: seats::label(&input.label, &input.id),
+                source: cells.get(&input.id).cloned().unwrap_or_else(|| SourceCell::new(input.source.clone())),
+            })
+            .collect(),
+        seats: seats
+            .iter()
+            .map(|seat| SeatPlan { id: seat.id.clone(), label: seat.label.clone(), token: seat.token.clone() })
+            .collect(),
+        rehearsal: settings.rehearsal,
+        viewers_most: MOST_VIEWERS,
+        seat_policy: Default::default(),
+        guest_latency: Default::default(),
+    }
+}
+
+fn peer_settings(webrtc: &WebrtcSettings) -> PeerSettings {
+    PeerSettings {
+        ports: match webrtc.udp_ports {
+            Some((first, last)) if first == last => UdpPorts::Single(first),
+            Some((first, last)) => UdpPorts::Range(first, last),
+            None => UdpPorts::Any,
+        },
+        relay_only: webrtc.relay_only,
+        loopback: webrtc.loopback,
+        interfaces: webrtc.interfaces.clone(),
+        ..PeerSettings::default()
+    }
+}
+
+/// The configured address, or one that reaches `address` from this machine.
+fn base_url(public: Option<&str>, address: SocketAddr) -> String {
+    if let Some(url) = public {
+        return format!("{}/", url.trim_end_matches('/'));
+    }
+    let ip = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
+    format!("http://{}/", SocketAddr::new(ip, address.port()))
+}

@@ -1,0 +1,137 @@
+//! The box's HTTP face: pages, JSON, WHIP and WHEP, all from one origin.
+//!
+//! | room | what it answers |
+//! |---|---|
+//! | `mixer` | scenes, takes, cameras, thumbnails |
+//! | `webrtc` | WHIP, WHEP, seats, ICE servers |
+//! | `events` | the state and the levels by server-sent events |
+//!
+//! Handlers translate and nothing else: what they answer comes through doors and watches of the actors.
+
+mod events;
+mod mixer;
+mod webrtc;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use r58_actors::House;
+use r58_actors::device::DeviceHandle;
+use serde::Serialize;
+use serde_json::json;
+
+use super::access::Access;
+use crate::pages::{self, PageSet};
+use crate::problem::{self, Answer, Problem};
+
+/// One seat as the crew is told of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct SeatLink {
+    /// Name in addresses.
+    pub id: String,
+    /// Name that people see.
+    pub label: String,
+    /// The secret in the link.
+    pub token: String,
+    /// The link for the guest.
+    pub join_url: String,
+}
+
+/// Everything that the handlers reach.
+pub struct Face {
+    /// Doors and watches of the actors.
+    pub device: DeviceHandle,
+    /// The tree.
+    pub house: House,
+    /// Who may call.
+    pub access: Access,
+    /// The seats with their links, in the order of the configuration.
+    pub seats: Vec<SeatLink>,
+    /// Servers for guests' pages.
+    pub ice: tokio::sync::watch::Receiver<r58_actors::turn::IceSnapshot>,
+    /// When the process came up.
+    pub since: Instant,
+}
+
+/// Serves the face on a port that was taken before. Two threads: these pages are for a crew, not for a crowd.
+///
+/// # Errors
+/// What the system says about the port.
+pub fn serve(listener: TcpListener, face: Arc<Face>) -> std::io::Result<ServerHandle> {
+    let data = web::Data::from(face);
+    let server = HttpServer::new(move || App::new().app_data(data.clone()).configure(problem::extractors).configure(routes))
+        .workers(2)
+        .shutdown_timeout(1)
+        .disable_signals()
+        .listen(listener)?
+        .run();
+    let handle = server.handle();
+    actix_rt::spawn(server);
+    Ok(handle)
+}
+
+fn routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/", web::get().to(multiview))
+        .route("/switcher", web::get().to(multiview))
+        .route("/status", web::get().to(status))
+        .route("/guest_join", web::get().to(guest_join))
+        .route("/assets/{name}", web::get().to(asset))
+        .route("/health", web::get().to(health))
+        .route("/api/actors", web::get().to(actors))
+        .configure(mixer::routes)
+        .configure(webrtc::routes)
+        .configure(events::routes)
+        .default_service(web::to(problem::no_such_path));
+}
+
+async fn multiview(face: web::Data<Face>, request: HttpRequest) -> Answer {
+    face.access.crew(&request)?;
+    Ok(pages::serve(PageSet::Device, "index.html", &request))
+}
+
+async fn status(face: web::Data<Face>, request: HttpRequest) -> Answer {
+    face.access.crew(&request)?;
+    Ok(pages::serve(PageSet::Device, "status.html", &request))
+}
+
+/// Open to all: what a guest may do is decided by the token that the page sends.
+async fn guest_join(request: HttpRequest) -> HttpResponse {
+    pages::serve(PageSet::Device, "guest_join.html", &request)
+}
+
+async fn asset(name: web::Path<String>, request: HttpRequest) -> HttpResponse {
+    pages::serve(PageSet::Device, &format!("assets/{name}"), &request)
+}
+
+async fn health(face: web::Data<Face>) -> HttpResponse {
+    HttpResponse::Ok().json(json!({
+        "status": "ok",
+        "service": "r58-device",
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": face.since.elapsed().as_secs(),
+    }))
+}
+
+async fn actors(face: web::Data<Face>, request: HttpRequest) -> Answer {
+    face.access.crew(&request)?;
+    Ok(HttpResponse::Ok().json(json!({ "actors": face.house.reports() })))
+}
+
+/// An actor's refusal in the words of HTTP.
+pub(super) fn refused(error: &r58_actors::ActorsError) -> Problem {
+    problem_of(error.status(), error.to_string())
+}
+
+/// A closed door in the words of HTTP.
+pub(super) fn shut(error: &r58_actors::DoorError) -> Problem {
+    problem_of(error.status(), error.to_string()).retry_after(std::time::Duration::from_secs(1))
+}
+
+pub(super) fn problem_of(status: u16, detail: String) -> Problem {
+    use actix_web::http::StatusCode;
+    Problem::new(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), detail)
+}
