@@ -98,7 +98,7 @@ impl RetainStorage for Retained {
         retain.publish.create_time.get_or_insert(now);
         let expiry = asked_expiry(&retain);
         let expires_at = expiry.map(|e| now.saturating_add(TimestampMillis::try_from(e.as_millis()).unwrap_or(TimestampMillis::MAX)));
-        inner.store.put_retained(topic, &retain, expires_at);
+        let retain = inner.store.put_retained(topic, &retain, expires_at).unwrap_or(retain);
         inner.memory.set_with_timeout(topic, retain, expiry).await
     }
 

@@ -154,12 +154,19 @@ impl Store {
 
     // Retained messages: eight bytes of expiry (milliseconds since 1970, 0 for never), then the message.
 
-    /// Keeps a retained message.
-    pub(super) fn put_retained(&self, topic: &str, retain: &Retain, expires_at: Option<TimestampMillis>) {
-        let Some(body) = encode(retain) else { return };
+    /// Keeps a retained message. Returns a copy of it that shares no memory with the packet it came in: rmqtt's messages
+    /// are slices of its read buffers, and one of them would keep some kilobytes alive for as long as it is retained.
+    pub(super) fn put_retained(
+        &self,
+        topic: &str,
+        retain: &Retain,
+        expires_at: Option<TimestampMillis>,
+    ) -> Option<Retain> {
+        let body = encode(retain)?;
         let mut value = expires_at.unwrap_or(0).to_be_bytes().to_vec();
         value.extend_from_slice(&body);
         self.with(|t| t.retained.insert(topic, value).map(drop));
+        decode::<Retain>(&body).map(|copy| Retain { from: retain.from.clone(), ..copy })
     }
 
     /// Forgets a retained message.

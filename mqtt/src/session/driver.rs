@@ -128,10 +128,9 @@ impl Driver {
             }
             let ending = if matches!(reason, DisconnectReason::Refused(_)) { Ending::Refused } else { Ending::Lost { held } };
             let retry_in = self.backoff.pause_after(ending, rand::random::<f64>());
-            if self.backoff.failures() <= 1 || held.is_some() {
-                info!(client = %self.settings.client_id, %reason, ?retry_in, "broker link down");
-            } else {
-                debug!(client = %self.settings.client_id, %reason, ?retry_in, "broker link still down");
+            match held {
+                Some(_) => info!(client = %self.settings.client_id, %reason, ?retry_in, "broker link down"),
+                None => debug!(client = %self.settings.client_id, %reason, ?retry_in, "broker not reached"),
             }
             self.buffer.push_back(SessionEvent::Disconnected { reason, retry_in });
             if !self.pause(retry_in).await {
@@ -240,20 +239,16 @@ impl Driver {
             self.settle(done, Err(verdict.clone()));
         }
         match ended {
-            Ok(()) => {
-                self.finish(live.closing).await;
+            Err(reason) if live.closing.is_none() => End::Lost { reason, held: Some(live.since.elapsed()) },
+            _ => {
+                self.finish(live.closing);
                 End::Closed
             }
-            Err(_) if live.closing.is_some() => {
-                self.finish(live.closing).await;
-                End::Closed
-            }
-            Err(reason) => End::Lost { reason, held: Some(live.since.elapsed()) },
         }
     }
 
     /// Hands out what the reader has not seen yet, then answers whoever asked for the end.
-    async fn finish(&mut self, closing: Option<Closing>) {
+    fn finish(&mut self, closing: Option<Closing>) {
         let Some(mut closing) = closing else { return };
         self.publishes.close();
         while let Ok(publish) = self.publishes.try_recv() {
