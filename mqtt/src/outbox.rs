@@ -21,7 +21,7 @@ use crate::id::Name;
 use crate::payload::{Batch, BatchItem, Extra, Payload};
 use crate::topic::Up;
 
-pub use plan::{Class, Limits, Plan, Pushed, Sending, StreamKey};
+pub use plan::{Class, Limits, MAX_SEQ, Plan, Pushed, Sending, StreamKey};
 
 /// Key prefix of entries: then class digit, stream, `/` and the seq in big-endian.
 const ENTRY: &[u8] = b"o/e/";
@@ -283,6 +283,10 @@ impl Outbox {
     /// Those of the store, when entries have to be renumbered: the server knows higher numbers than this outbox ever gave,
     /// so this disk was wiped while the clock was not set.
     pub fn acked_through(&mut self, now: Instant, stream: &Name, seq: u64) -> Result<(), MqttError> {
+        if seq >= MAX_SEQ {
+            tracing::warn!(%stream, seq, "an impossible acknowledgement is ignored");
+            return Ok(());
+        }
         let key = StreamKey::Telemetry(stream.clone());
         let mut changes = Changes::new();
         if self.plan.is_beyond(&key, seq) {

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use crate::id::Name;
 use crate::topic::Up;
 
+/// Numbers stay below what JSON readers hold exactly; a server that speaks of a higher one is not believed.
+pub const MAX_SEQ: u64 = 1 << 53;
+
 /// How much an entry matters; more is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
@@ -257,7 +260,7 @@ impl Plan {
         self.next_order += 1;
         let stream = self.stream(key);
         let seq = stream.next_seq;
-        stream.next_seq += 1;
+        stream.next_seq = stream.next_seq.saturating_add(1);
         let hold_until = now.checked_add(hold).unwrap_or(now);
         stream.items.insert(seq, Item { order, bytes, hold_until, phase: Phase::Staged });
         self.by_age.insert((class, order), (key.clone(), seq));
@@ -269,7 +272,7 @@ impl Plan {
     /// Counts an entry that could not be taken; it keeps its number, so that the gap shows.
     pub fn refuse(&mut self, key: &StreamKey) -> Option<Pushed> {
         let stream = self.stream(key);
-        stream.next_seq += 1;
+        stream.next_seq = stream.next_seq.saturating_add(1);
         stream.dropped += 1;
         None
     }
@@ -396,7 +399,7 @@ impl Plan {
         let mut orders = Vec::new();
         for (old, item) in items {
             let new = stream.next_seq;
-            stream.next_seq += 1;
+            stream.next_seq = stream.next_seq.saturating_add(1);
             orders.push((item.order, new, item.phase == Phase::Staged));
             let phase = if item.phase == Phase::Staged { Phase::Staged } else { Phase::Due(now) };
             stream.items.insert(new, Item { phase: Phase::Staged, ..item });

@@ -189,6 +189,16 @@ fn a_message_the_broker_never_takes_is_given_up_and_counted() {
 }
 
 #[test]
+fn an_impossible_acknowledgement_is_ignored() {
+    let (store, now) = (Arc::new(Memory::new()), Instant::now());
+    let mut outbox = open(&store, now, config(1 << 20));
+    outbox.enqueue(now, &hb(), None, body).unwrap();
+    outbox.acked_through(now, &name("hb"), u64::MAX).unwrap();
+    outbox.acked_through(now, &name("hb"), MAX_SEQ).unwrap();
+    assert_eq!((outbox.pending(), outbox.enqueue(now, &hb(), None, body).unwrap()), (1, 2));
+}
+
+#[test]
 fn a_long_backlog_is_worked_off_in_order_and_in_time() {
     let (store, now) = (Arc::new(Memory::new()), Instant::now());
     let mut outbox = open(&store, now, config(64 << 20));
