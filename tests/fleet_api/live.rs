@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use r58::fleet::{BrokerPlan, BrokerTls};
 use r58_mqtt::payload::{
     Command, CommandStatus, ConnectionOrder, DeviceState, Heartbeat, Payload, Presence, SyncDown, SyncUp,
 };
@@ -26,10 +27,15 @@ struct Device {
 
 impl Device {
     async fn connect(registration: &Value) -> Self {
+        Self::connect_trusting(registration, None).await
+    }
+
+    async fn connect_trusting(registration: &Value, ca: Option<Vec<u8>>) -> Self {
         let text = |name: &str| registration[name].as_str().unwrap().to_owned();
         let address =
             DeviceAddress { org: OrgId::new(text("org")).unwrap(), device: DeviceId::new(text("device_id")).unwrap() };
         let mut settings = SessionSettings::new(text("mqtt_url"), text("device_id"), text("org"), text("token"));
+        settings.ca = ca;
         settings.subscriptions = vec![Subscription::new(format!("r58/1/{}/{}/down/#", address.org, address.device))];
         let (session, events) = Session::start(settings).unwrap();
         let mut device = Self { address, session, events };
@@ -230,6 +236,25 @@ async fn a_wrong_token_does_not_get_onto_the_broker_and_a_rotated_one_is_thrown_
         session.close(None, Duration::from_secs(1)).await;
     }
     device.session.close(None, Duration::from_secs(1)).await;
+    world.end().await;
+}
+
+#[actix_web::test]
+async fn with_a_certificate_server_and_devices_meet_on_the_broker_by_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let tls = BrokerTls { cert: dir.path().join("cert.pem"), key: dir.path().join("key.pem") };
+    std::fs::write(&tls.cert, made.cert.pem()).unwrap();
+    std::fs::write(&tls.key, made.key_pair.serialize_pem()).unwrap();
+    let listen = ([127, 0, 0, 1], 0).into();
+    let world =
+        World::with(|plan| plan.broker = BrokerPlan::Embedded { listen, tls: Some(tls), public_url: None }).await;
+    let registration = world.enrol(&world.admin, "box1").await;
+    assert!(registration["mqtt_url"].as_str().unwrap().starts_with("mqtts://127.0.0.1:"));
+    let mut device = Device::connect_trusting(&registration, Some(made.cert.pem().into_bytes())).await;
+    let made = world.post("/api/v1/devices/box1/commands", &world.admin, json!({"type": "identify"})).await.expect(201);
+    let topic = Topic::down(&device.address, Down::Command(CommandId::new(made.text("id")).unwrap()));
+    assert!(!device.message("the command", &topic).await.payload.is_empty());
     world.end().await;
 }
 

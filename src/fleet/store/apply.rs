@@ -71,7 +71,7 @@ impl<'a> Work<'a> {
             load_avg: metrics.load_avg.as_ref().and_then(|load| load.first().copied()),
             degradation_level: Some(i64::from(heartbeat.status.degradation_level)),
             interval_s: (heartbeat.interval_s > 0).then_some(i64::from(heartbeat.interval_s)),
-            body: serde_json::to_string(heartbeat).map_err(|_| StoreError::Bug("heartbeat".into()))?,
+            body: serde_json::to_string(heartbeat).map_err(|_| StoreError::Bug("heartbeat".into()))?.into(),
         });
         Ok(())
     }

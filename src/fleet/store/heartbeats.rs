@@ -1,6 +1,7 @@
 //! Heartbeats: written many at a time, read as history and as figures.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use sqlx::{QueryBuilder, Transaction};
@@ -38,8 +39,8 @@ pub struct HeartbeatRow {
     pub interval_s: Option<i64>,
     /// When the server received it.
     pub received_at: DateTime<Utc>,
-    /// The whole heartbeat, JSON.
-    pub body: String,
+    /// The whole heartbeat, JSON; shared by the two rows that it goes to.
+    pub body: Arc<str>,
 }
 
 /// A heartbeat as stored.

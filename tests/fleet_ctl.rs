@@ -1,0 +1,185 @@
+//! Promise: `r58 ctl` does an operator's work against a running server and says by its exit code how it went.
+//!
+//! The real binary runs, with a configuration directory of its own.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
+
+use r58::fleet::store::NewDevice;
+use r58::fleet::{self, AccessPlan, BrokerPlan, FleetHandle, FleetPlan, TurnPlan};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+const PASSWORD: &str = "a good password";
+
+struct World {
+    handle: FleetHandle,
+    home: TempDir,
+    _state: TempDir,
+}
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl World {
+    async fn new() -> Self {
+        let (state, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let handle = fleet::start(FleetPlan {
+            listen: ([127, 0, 0, 1], 0).into(),
+            public_url: None,
+            database_url: None,
+            state_dir: state.path().to_owned(),
+            broker: BrokerPlan::Embedded { listen: ([127, 0, 0, 1], 0).into(), tls: None, public_url: None },
+            turn: TurnPlan::default(),
+            access: AccessPlan { admin_password: Some(PASSWORD.into()), ..AccessPlan::default() },
+        })
+        .await
+        .unwrap();
+        let world = Self { handle, home, _state: state };
+        let code = world.handle.create_enrolment_code().await.unwrap();
+        let hash = fleet::auth::secret::hash(&fleet::auth::secret::normalized_code(&code));
+        let device = NewDevice {
+            id: "box1".into(),
+            name: "Box 1".into(),
+            platform: "linux".into(),
+            arch: "aarch64".into(),
+            serial_number: None,
+            mac_address: None,
+            version: None,
+            capabilities: None,
+        };
+        world.handle.store().enrol(&hash, &device, "hash", chrono::Utc::now()).await.unwrap();
+        world
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_r58"));
+        command.arg("ctl").args(args).arg("--url").arg(format!("http://{}", self.handle.addr));
+        command.env("XDG_CONFIG_HOME", self.home.path()).env("R58_FLEET_PASSWORD", PASSWORD);
+        command.env_remove("R58_FLEET_TOKEN").env_remove("R58_FLEET_EMAIL").env_remove("R58_FLEET_URL");
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, args: &[&str]) -> Ran {
+        run(self.command(args)).await
+    }
+
+    fn session_file(&self) -> std::path::PathBuf {
+        self.home.path().join("r58").join("session.json")
+    }
+}
+
+async fn run(mut command: Command) -> Ran {
+    let output = command.output().await.unwrap();
+    Ran {
+        code: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[actix_web::test]
+async fn a_session_is_kept_privately_and_carries_the_work() {
+    let world = World::new().await;
+    let refused = world.run(&["devices"]).await;
+    assert_eq!(refused.code, 4, "{}", refused.err);
+    assert!(refused.err.contains("not signed in"), "{}", refused.err);
+    let signed_in = world.run(&["login", "--email", "admin@r58.local"]).await;
+    assert_eq!((signed_in.code, signed_in.out.trim()), (0, "signed in as admin@r58.local"), "{}", signed_in.err);
+    assert_eq!(mode(&world.session_file()), 0o600);
+    assert!(!std::fs::read_to_string(world.session_file()).unwrap().contains(PASSWORD));
+
+    let devices = world.run(&["devices"]).await;
+    assert!(devices.out.contains("box1") && devices.out.contains("offline"), "{}", devices.out);
+    let devices: Value = serde_json::from_str(&world.run(&["devices", "--json"]).await.out).unwrap();
+    assert_eq!(devices[0]["id"], "box1");
+    assert_eq!(world.run(&["device", "nobody"]).await.code, 1);
+
+    let sent = world.run(&["send", "box1", "take", "scene=quad", "duration_ms=500", "--json"]).await;
+    let sent: Value = serde_json::from_str(&sent.out).unwrap();
+    assert_eq!((&sent["payload"]["scene"], &sent["payload"]["duration_ms"]), (&"quad".into(), &500.into()));
+    let signed = world.run(&["sign", "box1", "identify", r#"{"seconds": 3}"#]).await;
+    let (topic, message) = signed.out.split_once('\n').unwrap();
+    assert!(topic.starts_with("r58/1/default/box1/down/cmd/") && message.contains("ed25519:"), "{}", signed.out);
+    let id = sent["id"].as_str().unwrap();
+    let cancelled = world.run(&["cancel", id]).await;
+    assert!(cancelled.code == 0 && cancelled.out.contains("cancelled"), "{}{}", cancelled.out, cancelled.err);
+    assert_eq!(world.run(&["cancel", id]).await.code, 1, "too late");
+    assert!(world.run(&["commands", "box1"]).await.out.contains("take"));
+    assert!(world.run(&["enrol", "--note", "hall"]).await.out.contains("good until"));
+
+    assert_eq!(world.run(&["logout"]).await.code, 0);
+    assert_eq!(world.run(&["whoami"]).await.code, 4);
+    world.handle.stop().await;
+}
+
+#[actix_web::test]
+async fn an_expired_access_token_is_renewed_without_a_word() {
+    let world = World::new().await;
+    assert_eq!(world.run(&["login", "--email", "admin@r58.local"]).await.code, 0);
+    let file = world.session_file();
+    let kept: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let mut spoilt = kept.clone();
+    let url = format!("http://{}", world.handle.addr);
+    spoilt[&url]["access_token"] = "expired".into();
+    std::fs::write(&file, spoilt.to_string()).unwrap();
+    assert_eq!(world.run(&["whoami"]).await.code, 0);
+    let renewed: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_ne!(renewed[&url]["refresh_token"], kept[&url]["refresh_token"]);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let refused = world.run(&["whoami"]).await;
+    assert!(refused.code == 4 && refused.err.contains("readable by others"), "{}", refused.err);
+    world.handle.stop().await;
+}
+
+#[actix_web::test]
+async fn what_goes_wrong_is_told_apart_by_the_exit_code() {
+    let world = World::new().await;
+    let mut wrong = world.command(&["login", "--email", "admin@r58.local"]);
+    wrong.env("R58_FLEET_PASSWORD", "a wrong password");
+    let refused = run(wrong).await;
+    assert!(refused.code == 4 && refused.err.contains("email or password is wrong"), "{}", refused.err);
+    let mut away = Command::new(env!("CARGO_BIN_EXE_r58"));
+    away.args(["ctl", "devices", "--token", "x", "--url", "http://127.0.0.1:9"]).env_remove("R58_FLEET_URL");
+    let away = run(away).await;
+    assert!(away.code == 3 && away.err.contains("cannot reach the fleet server"), "{}", away.err);
+    assert_eq!(world.run(&["send", "box1"]).await.code, 2, "an argument is missing");
+    assert_eq!(world.run(&["send", "box1", "take", "quad", "--token", "x"]).await.code, 2, "neither pair nor object");
+    let refused = world.run(&["devices", "--token", "nonsense", "--json"]).await;
+    let error: Value = serde_json::from_str(&refused.err).unwrap();
+    assert!(refused.code == 4 && error["error"].is_string());
+    world.handle.stop().await;
+}
+
+#[actix_web::test]
+async fn watch_shows_a_command_as_it_happens() {
+    let world = World::new().await;
+    assert_eq!(world.run(&["login", "--email", "admin@r58.local"]).await.code, 0);
+    let mut watching = world.command(&["watch", "--device", "box1", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    // The watcher listens some time after it starts: send until it has heard one.
+    let heard = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+        loop {
+            tokio::select! {
+                line = lines.next_line() => break line.unwrap().unwrap(),
+                sent = world.run(&["send", "box1", "identify"]) => assert_eq!(sent.code, 0, "{}", sent.err),
+            }
+        }
+    });
+    let heard: Value = serde_json::from_str(&heard.await.unwrap()).unwrap();
+    assert_eq!((&heard["event"], &heard["data"]["type"]), (&"command".into(), &"identify".into()));
+    watching.kill().await.unwrap();
+    assert_eq!(world.run(&["watch", "--device", "nobody"]).await.code, 1);
+    world.handle.stop().await;
+}
