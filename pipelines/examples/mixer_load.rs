@@ -77,6 +77,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         stats.missed_slots,
         stats.longest_gap_ms
     );
+    let (mut frames, mut times) = (Vec::new(), Vec::new());
+    for n in 0..50u64 {
+        let scene = if n % 2 == 0 { &scenes.all()[1] } else { scene };
+        let before = programme.stats().takes;
+        programme.take(scene, Transition::Cut)?;
+        while programme.stats().takes == before {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        frames.push(programme.stats().last_take_frames);
+        times.push(programme.stats().last_take_ms);
+        // In every phase of a frame.
+        std::thread::sleep(Duration::from_millis(20 + n));
+    }
+    println!(
+        "50 cuts: at most {} frames, {:.1} ms on average, {:.1} ms at most",
+        frames.iter().max().copied().unwrap_or_default(),
+        times.iter().sum::<f64>() / times.len() as f64,
+        times.iter().copied().fold(0.0, f64::max)
+    );
     for place in programme.inputs() {
         println!("{}: {} pictures taken, {} surplus", place.id, place.taken, place.surplus);
     }
