@@ -24,6 +24,8 @@ mod link;
 mod open;
 pub mod operations;
 mod pulse;
+#[cfg(test)]
+mod power_cuts;
 mod report;
 mod state;
 #[cfg(test)]

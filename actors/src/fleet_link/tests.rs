@@ -457,3 +457,50 @@ fn every_step_of_the_core_is_passed_by_this_shell() {
         assert!(shell.contains(&format!("Step::{step:?}")), "{step:?} is never passed");
     }
 }
+
+#[actix_rt::test]
+async fn box_and_server_finish_their_business_over_a_broker_that_dies_and_comes_back() {
+    use crate::ingest::desk::{CommandDesk, DeskSettings};
+    use crate::ingest::{Ingest, IngestSettings};
+    use crate::testkit::MemoryFleet;
+    let mut rig = Rig::prepared().await;
+    let rows = Arc::new(MemoryFleet::default());
+    let (events, _) = tokio::sync::broadcast::channel(1024);
+    let desk = DeskSettings { session: rig.broker.client("desk"), store: rows.clone(), events: events.clone() };
+    let desk = rig.house.engage(Duty::new("desk", "desk"), move |life| CommandDesk::new(life, desk.clone()));
+    let mut ingest = IngestSettings::new(rig.broker.client("ingest"), rows.clone(), events);
+    ingest.desk = Some(desk.door());
+    rig.house.engage(Duty::new("ingest", "ingest"), move |life| Ingest::new(life, ingest.clone()));
+    rig.engage();
+    let done = async |rig: &mut Rig, id: &str| {
+        let (_, body) = rig.signed(id, "take", json!({"scene": id}));
+        let id = CommandId::new(id).unwrap();
+        rows.add_command(&rig.address, &id, body);
+        id
+    };
+    let ended = async |id: &CommandId| {
+        let withdrawn = || Some(rows.command(id)).filter(|row| row.withdrawn);
+        let row = eventually("withdrawn after its end", withdrawn).await;
+        assert_eq!(row.state, Some(CommandState::Succeeded), "{row:?}");
+    };
+    let first = done(&mut rig, "one").await;
+    ended(&first).await;
+    rig.broker.kill();
+    let second = done(&mut rig, "two").await;
+    let store = rig.settings.store.clone();
+    let before = store.scan(b"o/e/tm/hb").unwrap().len();
+    eventually("beats on disk", || (store.scan(b"o/e/tm/hb").unwrap().len() >= before + 2).then_some(())).await;
+    rig.broker.again();
+    ended(&second).await;
+    assert_eq!(rig.asked(), ["cut one", "cut two"]);
+    // Everything that was measured is stored, and the server's acknowledgements free the disk again.
+    eventually("no gap", || {
+        let rows = lock(&rows.0);
+        let seqs: Vec<u64> = rows.heartbeats.keys().map(|(_, seq)| *seq).collect();
+        let whole = seqs.windows(2).all(|pair| pair[1] == pair[0] + 1);
+        (seqs.len() >= 4 && whole).then_some(())
+    })
+    .await;
+    eventually("a free disk", || (store.scan(b"o/e/tm/hb").unwrap().len() <= 3).then_some(())).await;
+    rig.stop().await;
+}
