@@ -18,6 +18,7 @@
 pub mod actors;
 pub mod adapters;
 pub mod config;
+mod courier;
 mod effects;
 pub mod identity;
 mod link;

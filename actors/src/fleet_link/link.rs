@@ -21,7 +21,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use super::effects::{Effects, EffectNote};
+use super::courier::{Parcel, deliver};
+use super::effects::{EffectNote, Effects};
 use super::state::LinkWord;
 
 /// First wait for the answer to `up/sync`; doubled up to [`SYNC_AGAIN_MAX`]. A server that starts together
@@ -56,13 +57,6 @@ pub(super) enum Wish {
     StartOver(String),
     /// The host was rebooted for show: link up again as after a boot.
     BootAgain,
-}
-
-/// A message on its way to the session's queue.
-struct Parcel {
-    ticket: Option<u64>,
-    message: Outgoing,
-    is_status: bool,
 }
 
 /// What the link is made of once everything is open.
@@ -316,7 +310,7 @@ impl Link {
             self.parts.outbox.disconnected(now);
         } else {
             warn!(%reason, "the broker will never take this message, it is given up");
-            self.parts.outbox.acked(now, ticket);
+            self.parts.outbox.give_up(ticket);
         }
     }
 
@@ -489,21 +483,5 @@ impl Link {
     fn note_sender(&self) -> super::effects::NoteSender {
         let (notes, epoch) = (self.parts.notes.clone(), self.parts.epoch);
         Arc::new(move |note| drop(notes.send(Note { epoch, what: Noted::Effect(note) })))
-    }
-}
-
-/// Keeps the order of messages while the session's queue is full.
-async fn deliver(session: Session, mut parcels: mpsc::UnboundedReceiver<Parcel>) {
-    while let Some(Parcel { ticket, message, is_status }) = parcels.recv().await {
-        if is_status {
-            failpoint(Step::BeforeStatus);
-        }
-        let taken = match ticket {
-            Some(ticket) => session.publish_tracked(ticket, message).await,
-            None => session.publish(message).await.map(drop),
-        };
-        if taken.is_err() {
-            return;
-        }
     }
 }

@@ -452,7 +452,7 @@ async fn a_new_box_enrols_with_its_code_once_and_keeps_what_it_was_given() {
 
 #[test]
 fn every_step_of_the_core_is_passed_by_this_shell() {
-    let shell = [include_str!("link.rs"), include_str!("effects.rs")].concat();
+    let shell = [include_str!("link.rs"), include_str!("effects.rs"), include_str!("courier.rs")].concat();
     for step in Step::ALL {
         assert!(shell.contains(&format!("Step::{step:?}")), "{step:?} is never passed");
     }
