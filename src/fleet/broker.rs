@@ -1,6 +1,7 @@
 //! The server's side of the broker: the embedded one or somebody else's, and the actors that work on it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,6 +119,20 @@ async fn embed(
     Ok((broker, Way { own_url, told_url, ca, username: FLEET_USER.to_owned(), password: own_password }))
 }
 
+/// What this server is called at the broker, the same at every start: only then does the broker keep for it what boxes
+/// say while it is away. Servers on one database have state directories, and so names, of their own.
+fn own_name(state_dir: &Path) -> Result<String, FleetError> {
+    let path = state_dir.join("broker-client");
+    let held = std::fs::read_to_string(&path).unwrap_or_default();
+    if held.trim().parse::<Ulid>().is_ok() {
+        return Ok(held.trim().to_lowercase());
+    }
+    let fresh = Ulid::new().to_string().to_lowercase();
+    let failed = |error: std::io::Error| FleetError::Path { path: path.display().to_string(), reason: error.to_string() };
+    std::fs::create_dir_all(state_dir).and_then(|()| std::fs::write(&path, &fresh)).map_err(failed)?;
+    Ok(fresh)
+}
+
 /// Broker and actors of one server.
 pub(super) struct BrokerDesk {
     embedded: Embedded,
@@ -154,8 +169,9 @@ impl BrokerDesk {
         let (events, _) = broadcast::channel(EVENTS);
         let rows: Arc<dyn FleetStore> = Arc::new(store.clone());
         let house = House::open(HouseSettings::default());
+        let own = own_name(&plan.state_dir)?;
         let session = |name: &str| {
-            let client = format!("fleet-{name}-{}", Ulid::new().to_string().to_lowercase());
+            let client = format!("fleet-{name}-{own}");
             let mut session = SessionSettings::new(&way.own_url, client, &way.username, &way.password);
             session.ca.clone_from(&way.ca);
             session
