@@ -21,7 +21,7 @@ use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, MessageResult,
     Supervised, WrapFuture as _,
 };
-use r58_pipelines::programme::{ProgrammeEvent, ProgrammeStats};
+use r58_pipelines::programme::ProgrammeStats;
 use r58_pipelines::{Scene, SceneSet};
 use serde::Serialize;
 use tracing::{debug, error, info, warn};
@@ -174,17 +174,13 @@ impl Mixer {
             self.up(ctx);
             return;
         }
-        let me = ctx.address().recipient::<ProgrammeSpoke>();
         let revision = self.settings.studio.next_revision();
-        let news: ProgrammeNews = Arc::new(move |event| {
-            // From a streaming thread. What is lost here shows in the statistics.
-            let _ = me.try_send(ProgrammeSpoke { revision, event });
-        });
+        let news: ProgrammeNews = Arc::new(self.settings.studio.programme().news(revision));
         let starter = self.settings.starter.clone();
         let starting = tokio::time::timeout(START_WITHIN, off_thread("programme", move || starter.start(news)));
-        let started = starting.into_actor(self).map(|result, me, ctx| match result {
+        let started = starting.into_actor(self).map(move |result, me, ctx| match result {
             Ok(Some(Ok(composer))) => {
-                me.put_on_air(composer);
+                me.put_on_air(revision, composer);
                 me.up(ctx);
             }
             Ok(Some(Err(error))) => me.lost(error.to_string(), ctx),
@@ -194,11 +190,11 @@ impl Mixer {
         ctx.spawn(started);
     }
 
-    fn put_on_air(&mut self, composer: Arc<dyn Composer>) {
+    fn put_on_air(&mut self, revision: u64, composer: Arc<dyn Composer>) {
         for (name, thumbnails) in composer.thumbnails() {
             self.settings.studio.thumbnails().put_up(&name, thumbnails);
         }
-        self.settings.studio.programme().install(composer.clone());
+        self.settings.studio.programme().install(revision, composer.clone());
         let scene = self.settings.scenes.get(self.core.pgm());
         if let Some(scene) = scene
             && let Err(error) = composer.take(scene, TakeKind::Cut)
@@ -238,7 +234,11 @@ impl Mixer {
         for room in self.settings.studio.inputs() {
             on_air.apply(room);
         }
-        if on_air.composer.stats().silence(now).is_some_and(|silence| silence >= STUCK_AFTER) {
+        if let Some(message) = self.settings.studio.programme().take_break(on_air.revision) {
+            return self.lost(message, ctx);
+        }
+        let silence = on_air.composer.stats().silence(now).unwrap_or_else(|| now.duration_since(on_air.since));
+        if silence >= STUCK_AFTER {
             self.lost(format!("no programme frame for {} s", STUCK_AFTER.as_secs()), ctx);
         }
     }
@@ -289,25 +289,6 @@ impl Handler<Open> for Mixer {
     type Result = ();
     fn handle(&mut self, _: Open, ctx: &mut Self::Context) {
         self.open(ctx);
-    }
-}
-
-/// The programme says something.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct ProgrammeSpoke {
-    revision: u64,
-    event: ProgrammeEvent,
-}
-
-impl Handler<ProgrammeSpoke> for Mixer {
-    type Result = ();
-    fn handle(&mut self, ProgrammeSpoke { revision, event }: ProgrammeSpoke, ctx: &mut Self::Context) {
-        match event {
-            ProgrammeEvent::Failed { message } => self.lost(message, ctx),
-            ProgrammeEvent::TakeLanded { id, frames } => debug!(revision, id, frames, "take landed"),
-            other => debug!(revision, ?other, "programme"),
-        }
     }
 }
 

@@ -1,108 +1,32 @@
 //! The programme never stops: real test sources, the real programme, and cameras that stall, lose their cable and panic.
 
-use std::sync::Arc;
+mod support;
+
 use std::time::{Duration, Instant};
 
 use r58_actors::camera::{GetSignal, Rehearse, RehearsedFault};
-use r58_actors::device::{SourceCell, DeviceHandle, DevicePlan, InputPlan, SeatPlan, start};
 use r58_actors::mixer::core::{TakeKind, Tally};
 use r58_actors::mixer::{Identify, SetPreview, Transition};
-use r58_actors::state::board::Neighbours;
-use r58_actors::state::{DeviceIdentity, DeviceState, FleetState};
-use r58_actors::supervision::{ActorState, House, HouseSettings};
-use r58_actors::turn::TurnSettings;
-use r58_pipelines::Mode;
-use r58_pipelines::input::SourceSpec;
-use r58_pipelines::peer::{PeerFactory, PeerSettings};
-use tokio::sync::watch;
+use r58_actors::state::DeviceState;
+use r58_actors::supervision::ActorState;
+use support::*;
 
-/// Longest wait for anything here, on a machine that is busy with other things.
-const LIMIT: Duration = Duration::from_secs(40);
-
-fn plan() -> DevicePlan {
-    let input = |n: u32, pattern: &str| InputPlan {
-        id: format!("cam{n}"),
-        label: format!("CAM {n}"),
-        source: SourceCell::new(SourceSpec::Test { pattern: pattern.into(), tone_hz: 220.0 * f64::from(n) }),
-    };
-    DevicePlan {
-        device: DeviceIdentity { id: "box".into(), name: "BOX".into(), org: "test".into(), version: "0".into() },
-        mode: Mode::new(320, 180, 15),
-        bitrate_kbps: 300,
-        encoder: None,
-        inputs: vec![input(1, "ball"), input(2, "smpte")],
-        seats: vec![SeatPlan { id: "guest1".into(), label: "GUEST 1".into(), token: "one".into() }],
-        rehearsal: true,
-        viewers_most: 4,
-        seat_policy: Default::default(),
-        guest_latency: Default::default(),
-    }
+async fn rehearse(subject: &Studio58, id: &str, fault: RehearsedFault) {
+    // A panic has no answer.
+    let answer = subject.handle.cameras[id].rehearse.send(Rehearse { fault }).await;
+    assert_eq!(answer.is_ok_and(|answer| answer.is_ok()), fault != RehearsedFault::Panic);
 }
 
-struct Box58 {
-    house: House,
-    handle: DeviceHandle,
-    state: watch::Receiver<Arc<DeviceState>>,
-}
-
-/// Runs a test in a box that is on air with both cameras live, and fails if anything is left alive.
-fn with_a_box<F: Future<Output = ()>>(test: impl FnOnce(Box58) -> F) {
-    actix_rt::System::new().block_on(async {
-        let house = House::open(HouseSettings::default());
-        let peers = PeerFactory::new(PeerSettings { loopback: true, ..PeerSettings::default() }).unwrap();
-        let (_ice, ice) = watch::channel(TurnSettings::first_snapshot(&[]));
-        let (_metrics, metrics) = watch::channel(Default::default());
-        let (_fleet, fleet) = watch::channel(FleetState::default());
-        let handle = start(&house, plan(), peers, Neighbours { ice, metrics, fleet }).unwrap();
-        let state = handle.state.clone();
-        let mut subject = Box58 { house: house.clone(), handle, state };
-        subject.until("on air", |state| state.programme.frames > 0 && live(state, "cam1") && live(state, "cam2")).await;
-        test(subject).await;
-        let alive = house.stop(Duration::from_secs(10)).await;
-        assert!(alive.is_empty(), "left alive: {alive:?}");
-    });
-}
-
-fn live(state: &DeviceState, id: &str) -> bool {
-    state.inputs.iter().any(|input| input.id == id && input.signal == "live")
-}
-
-impl Box58 {
-    async fn until(&mut self, what: &str, condition: impl Fn(&DeviceState) -> bool) -> Arc<DeviceState> {
-        let seen = tokio::time::timeout(LIMIT, self.state.wait_for(|state| condition(state))).await;
-        match seen {
-            Ok(Ok(state)) => state.clone(),
-            _ => panic!("never {what}: {:#?}, {:#?}", self.handle.studio.programme().stats(), self.house.reports()),
+/// Asks the camera itself, frame by frame, so that no news from before counts.
+async fn until_signal(subject: &mut Studio58, id: &str, signal: &str) {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let report = subject.handle.cameras[id].signal.send(GetSignal).await.unwrap();
+        if report.signal == signal {
+            return;
         }
-    }
-
-    /// Lets so many further programme frames pass.
-    async fn frames(&mut self, count: u64) -> Arc<DeviceState> {
-        let goal = self.handle.studio.programme().stats().unwrap().frames + count;
-        self.until("more frames", |state| state.programme.frames >= goal).await
-    }
-
-    async fn rehearse(&self, id: &str, fault: RehearsedFault) {
-        // A panic has no answer.
-        let answer = self.handle.cameras[id].rehearse.send(Rehearse { fault }).await;
-        assert_eq!(answer.is_ok_and(|answer| answer.is_ok()), fault != RehearsedFault::Panic);
-    }
-
-    /// Asks the camera itself, frame by frame, so that no news from before counts.
-    async fn until_signal(&mut self, id: &str, signal: &str) {
-        let end = Instant::now() + LIMIT;
-        loop {
-            let report = self.handle.cameras[id].signal.send(GetSignal).await.unwrap();
-            if report.signal == signal {
-                return;
-            }
-            assert!(Instant::now() < end, "{id} never {signal}: {report:?}");
-            self.frames(1).await;
-        }
-    }
-
-    fn missed(&self) -> u64 {
-        self.handle.studio.programme().stats().unwrap().missed_slots
+        assert!(Instant::now() < end, "{id} never {signal}: {report:?}");
+        subject.frames(1).await;
     }
 }
 
@@ -116,12 +40,12 @@ fn every_frame_slot_is_filled_while_cameras_panic_stall_and_lose_their_cable_and
             ("cam1", RehearsedFault::Stall, Some("stalled")),
             ("cam2", RehearsedFault::Unplug, Some("no_cable")),
         ] {
-            subject.rehearse(id, fault).await;
+            rehearse(&subject, id, fault).await;
             if let Some(sign) = sign {
-                subject.until_signal(id, sign).await;
+                until_signal(&mut subject, id, sign).await;
             }
             subject.frames(10).await;
-            subject.until_signal(id, "live").await;
+            until_signal(&mut subject, id, "live").await;
         }
         assert_eq!(subject.missed(), before, "frame slots were missed");
         let reports = subject.house.reports();
@@ -176,9 +100,4 @@ fn thumbnails_and_levels_come_without_anybodys_mailbox() {
         assert!(levels.contains_key("programme"));
         assert_eq!(subject.handle.tokens.seat_of("one"), Some("guest1"));
     });
-}
-
-fn scene_showing(handle: &DeviceHandle, id: &str) -> String {
-    let only = |scene: &&r58_pipelines::Scene| scene.shows(id) && scene.slots.len() == 1;
-    handle.scenes.all().iter().find(only).unwrap().id.clone()
 }

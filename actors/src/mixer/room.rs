@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use r58_pipelines::RtpFanout;
-use r58_pipelines::programme::ProgrammeStats;
+use r58_pipelines::programme::{ProgrammeEvent, ProgrammeStats};
 
 use super::composer::Composer;
 use super::core::MixerCore;
@@ -23,6 +24,9 @@ pub(super) struct Applied {
 #[derive(Clone)]
 pub(super) struct OnAir {
     pub composer: Arc<dyn Composer>,
+    /// Tells the news of this programme from that of one before it.
+    pub revision: u64,
+    pub since: Instant,
     /// What it was told, input by input; belongs to this programme and no other.
     pub applied: Arc<Mutex<BTreeMap<String, Applied>>>,
 }
@@ -32,6 +36,8 @@ pub(super) struct OnAir {
 pub struct ProgrammeRoom {
     on_air: Mutex<Option<OnAir>>,
     mind: Mutex<Option<MixerCore>>,
+    /// Which programme broke last, and why.
+    broken: Arc<Mutex<Option<(u64, String)>>>,
 }
 
 impl ProgrammeRoom {
@@ -39,8 +45,23 @@ impl ProgrammeRoom {
         lock(&self.on_air).clone()
     }
 
-    pub(super) fn install(&self, composer: Arc<dyn Composer>) {
-        *lock(&self.on_air) = Some(OnAir { composer, applied: Arc::default() });
+    pub(super) fn install(&self, revision: u64, composer: Arc<dyn Composer>) {
+        *lock(&self.on_air) = Some(OnAir { composer, revision, since: Instant::now(), applied: Arc::default() });
+    }
+
+    /// Takes a programme's news. A break is kept here for whichever life of the Mixer looks next.
+    pub(super) fn news(&self, revision: u64) -> impl Fn(ProgrammeEvent) + Send + Sync + use<> {
+        let broken = self.broken.clone();
+        move |event| match event {
+            ProgrammeEvent::Failed { message } => *lock(&broken) = Some((revision, message)),
+            ProgrammeEvent::TakeLanded { id, frames } => tracing::debug!(id, frames, "take landed"),
+            other => tracing::debug!(?other, "programme"),
+        }
+    }
+
+    /// Why the programme of this revision broke, if it did.
+    pub(super) fn take_break(&self, revision: u64) -> Option<String> {
+        lock(&self.broken).take_if(|(broken, _)| *broken == revision).map(|(_, message)| message)
     }
 
     /// Takes the programme out. Dropping the answer stops it, and may block.

@@ -1,7 +1,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use r58_pipelines::programme::{ProgrammeStats, TakeTicket};
+use r58_pipelines::programme::{ProgrammeEvent, ProgrammeStats, TakeTicket};
 use r58_pipelines::{Feed, Mode, PipelineError, RtpFanout, SceneInput, Thumbnails};
 
 use super::*;
@@ -176,11 +176,19 @@ fn a_programme_that_breaks_is_started_anew_with_the_scene_that_was_on() {
         let scene = report.unwrap().pgm;
         lock(&stage.script.told).clear();
         let news = lock(&stage.script.news).clone().unwrap();
+        // Also a Mixer that did not start this programme hears of it.
+        assert!(house.restart("mixer").await);
+        until_running(&house, "mixer", 1).await;
+        stage.slot.door().send(GetMixer).await.unwrap();
         news(ProgrammeEvent::Failed { message: "out of memory".into() });
-        let report = until_running(&house, "mixer", 1).await;
+        let report = until_running(&house, "mixer", 2).await;
         assert_eq!(report.last_cause.as_deref(), Some("out of memory"));
         stage.on_air().await;
         stage.until_told(&format!("take {scene} Cut")).await;
+        // What the old one still says is nobody's news.
+        news(ProgrammeEvent::Failed { message: "again".into() });
+        stage.slot.door().send(GetMixer).await.unwrap();
+        assert!(stage.studio.programme().stats().is_some());
         assert_eq!(stage.script.starts.load(SeqCst), 2);
     });
 }
@@ -193,9 +201,13 @@ fn a_programme_that_never_starts_ends_the_process() {
         on_lost_duty: Arc::new(move |name, cause| lock(&note).push(format!("{name}: {cause}"))),
         ..HouseSettings::default()
     };
+    let seen = lost.clone();
     in_a_house(settings, |house| async move {
         let stage = stage(&house, usize::MAX);
         until(&house, "mixer", |report| report.state == ActorState::Degraded).await;
+        while lock(&seen).is_empty() {
+            tokio::task::yield_now().await;
+        }
         let refused = stage.slot.door().send(Transition { kind: TakeKind::Cut }).await.unwrap();
         assert_eq!(refused.unwrap_err().status(), 503);
         assert_eq!(stage.script.starts.load(SeqCst), 6);
