@@ -1,4 +1,5 @@
 //! A real WebRTC client takes a seat; what it sends is seen by another one that watches the programme, and heard on it.
+#![allow(clippy::unwrap_used)]
 
 #[path = "../../pipelines/tests/rtc_support/mod.rs"]
 mod rtc_support;

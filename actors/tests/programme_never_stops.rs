@@ -1,4 +1,5 @@
 //! The programme never stops: real test sources, the real programme, and cameras that stall, lose their cable and panic.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
