@@ -1,4 +1,4 @@
-//! A real WebRTC client takes a seat; what it sends is seen by another one that watches the programme, and heard on it.
+//! A real WebRTC client takes a seat; what it sends is seen and heard by another one that watches the programme.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../pipelines/tests/rtc_support/mod.rs"]
@@ -86,6 +86,7 @@ fn a_guest_is_seen_and_heard_on_the_programme_and_its_seat_is_free_when_it_is_go
         let loud = |levels: &Levels| levels.get("programme").is_some_and(|db| *db > -40.0);
         let heard = tokio::time::timeout(LIMIT, levels.wait_for(|levels| loud(levels))).await;
         assert!(heard.is_ok(), "the guest is not heard: {:?}", subject.handle.levels.borrow());
+        wait_seen(&mut seen, "the guest's tone", |seen| seen.hertz.is_some_and(is_tone)).await;
         subject.until("one viewer", |state| state.programme.viewers == 1).await;
 
         // The seat is taken while its guest is seen.
