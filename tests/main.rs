@@ -6,4 +6,5 @@
 
 mod support;
 
+mod operators_use_mqtt;
 mod starts_and_stops;

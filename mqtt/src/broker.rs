@@ -43,6 +43,14 @@ pub enum Role {
         /// Device id; the client id must equal it.
         dev: String,
     },
+    /// A person of an organization, such as an MQTT dashboard or an operator's `mosquitto_pub`: reads what its devices say and
+    /// what is asked of them (`r58/1/{org}/#`), and with `commands` publishes `r58/1/{org}/{dev}/down/cmd/{id}`.
+    Person {
+        /// Organization.
+        org: String,
+        /// Whether commands may be published. They must be signed all the same, or no device takes them.
+        commands: bool,
+    },
     /// The fleet server: everything under `r58/1/#`, shared subscriptions included.
     Fleet,
 }

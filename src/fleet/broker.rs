@@ -1,8 +1,8 @@
 //! The server's side of the broker: the embedded one or somebody else's, and the actors that work on it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,23 +15,26 @@ use r58_mqtt::session::SessionSettings;
 use tokio::sync::{RwLock, broadcast};
 use ulid::Ulid;
 
-use super::auth::{device, secret};
+use super::auth::{self, Lockout, device, password, secret};
 use super::push::Hub;
-use super::state::BrokerSide;
+use super::state::{BrokerSide, Fleet};
 use super::store::Store;
 use super::{BrokerPlan, BrokerTls, FleetError, FleetPlan};
 
 /// User name of the server's own clients; no organization can be called so.
 const FLEET_USER: &str = "$fleet";
+/// How the ids of the server's own clients begin.
+const OWN_CLIENTS: &str = "fleet-";
 /// Events that a slow dashboard feed may be behind.
 const EVENTS: usize = 4_096;
 /// The actors have this long to end.
 const RETIRE_WITHIN: Duration = Duration::from_secs(3);
 
-/// Lets the server's own clients in by this start's password, and devices by their token.
+/// Lets the server's own clients in by this start's password, devices by their token, and people by theirs.
 struct Gatekeeper {
     store: Store,
     own_password: String,
+    sign_ins: Mutex<Lockout>,
 }
 
 #[async_trait]
@@ -42,6 +45,9 @@ impl Authenticate for Gatekeeper {
             let good = secret::equal(&secret::hash(password), &secret::hash(&self.own_password));
             return if good { Verdict::Allowed(Role::Fleet) } else { Verdict::Denied };
         }
+        if username.contains('@') {
+            return self.person(username, client_id, password).await;
+        }
         match device::check_token(&self.store, client_id, password).await {
             Ok(Some(org)) if org == username => Verdict::Allowed(Role::Device { org, dev: client_id.to_owned() }),
             Ok(_) => Verdict::Denied,
@@ -49,6 +55,39 @@ impl Authenticate for Gatekeeper {
                 tracing::warn!(%error, device = client_id, "a device's token could not be checked");
                 Verdict::Denied
             }
+        }
+    }
+}
+
+impl Gatekeeper {
+    /// A user of the fleet by e-mail address and password: MQTT dashboards read, operators also publish commands.
+    async fn person(&self, email: &str, client_id: &str, given: &str) -> Verdict {
+        // A second client of the same id would take over a box's session, or the server's own.
+        let free = self.store.device_secret(client_id).await.is_ok_and(|device| device.is_none());
+        if !free || client_id.starts_with(OWN_CLIENTS) {
+            return Verdict::Denied;
+        }
+        let email = email.to_ascii_lowercase();
+        // The broker does not tell where a client comes from, so an account waits as a whole.
+        let from = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        if Fleet::check_lockout(&self.sign_ins, &email, from).is_err() {
+            return Verdict::Denied;
+        }
+        let user = match self.store.user_by_email(&email).await {
+            Ok(user) => user.filter(|user| user.is_active),
+            Err(error) => {
+                tracing::warn!(%error, "a user's password could not be checked");
+                return Verdict::Denied;
+            }
+        };
+        let right = password::verify(given.to_owned(), user.as_ref().map(|user| user.password_hash.clone())).await;
+        Fleet::note_attempt(&self.sign_ins, &email, from, right);
+        match user.filter(|_| right) {
+            Some(user) => {
+                let commands = auth::Role::from_stored(&user.role) >= auth::Role::Operator;
+                Verdict::Allowed(Role::Person { org: user.org, commands })
+            }
+            None => Verdict::Denied,
         }
     }
 }
@@ -97,7 +136,8 @@ async fn embed(
     let mut settings = BrokerSettings::new(plan.state_dir.join("broker"));
     settings.listen = listen;
     settings.tls = tls.map(|tls| TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() });
-    let keeper = Gatekeeper { store: store.clone(), own_password: own_password.clone() };
+    let sign_ins = Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout));
+    let keeper = Gatekeeper { store: store.clone(), own_password: own_password.clone(), sign_ins };
     let started = tokio::task::spawn_blocking(move || EmbeddedBroker::start(settings, Arc::new(keeper))).await;
     let broker = started
         .map_err(|error| FleetError::Bug(error.to_string()))?

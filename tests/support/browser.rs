@@ -76,10 +76,8 @@ impl Browser {
 
     /// Clicks the element with a `data-testid`.
     pub async fn click(&self, testid: &str) {
-        let answer = self.script(&format!(
-            "const e = document.querySelector('[data-testid=\"{testid}\"]'); if (!e) return false; e.click(); return true;"
-        ));
-        assert_eq!(answer.await, Value::Bool(true), "no element {testid}");
+        let script = format!("const e = document.querySelector('[data-testid=\"{testid}\"]'); e?.click(); return Boolean(e)");
+        assert_eq!(self.script(&script).await, Value::Bool(true), "no element {testid}");
     }
 
     /// A picture of the window, for the eyes of whoever runs the test with `R58_SCREENSHOTS` set to a directory.

@@ -1,5 +1,6 @@
 //! Who may publish and subscribe where: mosquitto's `pattern write r58/1/%u/%c/up/#` and `pattern read r58/1/%u/%c/down/#`,
-//! the group commands of an organization, and everything under `r58/1/` for the fleet. Pure.
+//! the group commands of an organization, an organization's topics for its people, and everything under `r58/1/` for the
+//! fleet. Pure.
 
 use super::Role;
 
@@ -22,14 +23,27 @@ pub(super) fn may_publish(role: &Role, topic: &str) -> bool {
         Role::Device { org, dev } => {
             beyond(topic, org, dev).and_then(|rest| rest.strip_prefix("up/")).is_some_and(|rest| !rest.is_empty())
         }
+        Role::Person { org, commands } => *commands && is_command(topic, org),
     }
+}
+
+/// Whether a topic is `r58/1/{org}/{dev}/down/cmd/{id}`.
+fn is_command(topic: &str, org: &str) -> bool {
+    let own = topic.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix(org)).and_then(|rest| rest.strip_prefix('/'));
+    let Some(own) = own else { return false };
+    let levels: Vec<&str> = own.split('/').collect();
+    matches!(levels[..], [dev, "down", "cmd", id] if is_plain_level(dev) && is_plain_level(id))
 }
 
 /// Whether this role may subscribe to the filter. `shared` says that it came as `$share/{group}/{filter}`.
 pub(super) fn may_subscribe(role: &Role, filter: &str, shared: bool) -> bool {
     match role {
         Role::Fleet => filter.len() > ROOT.len() && filter.starts_with(ROOT),
-        Role::Device { .. } if shared => false,
+        Role::Device { .. } | Role::Person { .. } if shared => false,
+        Role::Person { org, .. } => {
+            let own = filter.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix(org.as_str()));
+            own.and_then(|rest| rest.strip_prefix('/')).is_some_and(|rest| !rest.is_empty())
+        }
         Role::Device { org, dev } => {
             let below = |rest: &str| rest.strip_prefix("down/").is_some_and(|rest| !rest.is_empty());
             // The literal prefix leaves no room for a wildcard before `down`.
@@ -101,6 +115,33 @@ mod tests {
             "$SYS/#",
         ] {
             assert!(!may_subscribe(&device(), filter, false), "{filter}");
+        }
+    }
+
+    #[test]
+    fn a_person_reads_its_organization_and_commands_only_if_allowed() {
+        let person = |commands| Role::Person { org: "acme".into(), commands };
+        for filter in ["r58/1/acme/#", "r58/1/acme/+/up/hb", "r58/1/acme/box-1/up/presence"] {
+            assert!(may_subscribe(&person(false), filter, false), "{filter}");
+            assert!(!may_subscribe(&person(true), filter, true), "shared {filter}");
+        }
+        for filter in ["#", "r58/1/#", "r58/1/+/box-1/up/hb", "r58/1/acme", "r58/1/acme/", "r58/1/acme2/#", "$SYS/#"] {
+            assert!(!may_subscribe(&person(true), filter, false), "{filter}");
+        }
+        assert!(may_publish(&person(true), "r58/1/acme/box-1/down/cmd/01J"));
+        assert!(!may_publish(&person(false), "r58/1/acme/box-1/down/cmd/01J"));
+        for topic in [
+            "r58/1/acme/box-1/down/cmd/",
+            "r58/1/acme/box-1/down/cmd",
+            "r58/1/acme/box-1/down/cmd/01J/x",
+            "r58/1/acme/box-1/down/sync",
+            "r58/1/acme/box-1/down/desired",
+            "r58/1/acme/box-1/up/presence",
+            "r58/1/acme/_g/down/cmd/01J",
+            "r58/1/acme/_g/all/down/cmd/01J",
+            "r58/1/other/box-1/down/cmd/01J",
+        ] {
+            assert!(!may_publish(&person(true), topic), "{topic}");
         }
     }
 
