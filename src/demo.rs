@@ -90,7 +90,7 @@ fn announce(settings: &Settings, fleet: &fleet::FleetHandle, device: &device::De
         println!("  guest link, {:<12} {}", seat.label, seat.join_url);
     }
     println!("  actor tree               {}status", device.url());
-    println!("  fleet dashboard          http://{}/", fleet.addr);
+    println!("  fleet server, dashboard  http://{}/", fleet.addr);
     if let Some(broker) = fleet.broker {
         println!("  MQTT broker              mqtt://{broker}");
     }

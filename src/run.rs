@@ -25,7 +25,7 @@ pub fn device(file: Option<&Path>) -> Result<()> {
         let state = StateDir::claim(&settings.state_dir.join("device"))?;
         let listener = preflight::take_port("the box's pages", settings.device.listen)?;
         let device = device::start(&settings.device, &state, listener).await?;
-        println!("r58: {} on {}", settings.device.id, device.url());
+        println!("r58: {}: multiview and switcher on {}", settings.device.id, device.url());
         let outcome = until_stopped(device.gave_up()).await;
         stop(device.stop()).await?;
         outcome
@@ -42,13 +42,13 @@ pub fn fleet(file: Option<&Path>) -> Result<()> {
         let state = StateDir::claim(&settings.state_dir.join("fleet"))?;
         check_fleet_ports(&settings.fleet)?;
         let fleet = fleet::start(fleet_plan(&settings.fleet, state.path())?).await?;
-        println!("r58: fleet server on http://{}", fleet.addr);
-        if let Some(broker) = fleet.broker {
-            println!("r58: broker on {broker}");
-        }
         if let Some(admin) = &fleet.first_start {
             println!("r58: sign in as {} with the password {} (shown only now)", admin.email, admin.password);
         }
+        if let Some(broker) = fleet.broker {
+            println!("r58: MQTT broker on mqtt://{broker}");
+        }
+        println!("r58: fleet server on http://{}", fleet.addr);
         let outcome = until_stopped(std::future::pending()).await;
         stop(fleet.stop()).await?;
         outcome

@@ -92,7 +92,8 @@ impl R58 {
             fleet: String::new(),
             broker: String::new(),
             password: None,
-            http: Client::new(),
+            // Boxes are killed and restarted, and tests block now and then: no connection is used twice.
+            http: Client::builder().pool_max_idle_per_host(0).build().expect("an HTTP client"),
         };
         if side != "device" {
             r58.fleet = r58.address("fleet server", "http://").await;
