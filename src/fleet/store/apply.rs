@@ -123,6 +123,9 @@ impl<'a> Work<'a> {
                         tracing::debug!(%device, command = %row.id, state = %row.state, "status stored");
                         self.commands.insert((device, status.id.clone()));
                     }
+                    StatusOutcome::Again => {
+                        self.commands.insert((device, status.id.clone()));
+                    }
                     StatusOutcome::Old => {}
                     StatusOutcome::Foreign => {
                         tracing::warn!(%device, "a status speaks of another device's command");

@@ -16,6 +16,9 @@ pub(super) enum StatusOutcome {
     News(Box<CommandRow>),
     /// It was known, or older than what is known, or speaks of a command that nobody here knows.
     Old,
+    /// It repeats the end of a command that was withdrawn: somebody published the command again, so its copy at the broker has
+    /// to go once more.
+    Again,
     /// It speaks of another device's command.
     Foreign,
 }
@@ -50,7 +53,8 @@ pub(super) async fn apply(
     // A refusal without a trace on the device (rev 0) may speak of another message with the same id.
     let ours = status.rev > 0 || held == ServerState::Draft || row.hash.is_none() || row.hash == status.hash;
     if rev <= row.rev || !follows || !ours {
-        return Ok(StatusOutcome::Old);
+        let again = ours && status.state.is_terminal() && row.finished_at.is_some();
+        return if again && withdraw_again(tx, id).await? { Ok(StatusOutcome::Again) } else { Ok(StatusOutcome::Old) };
     }
     let finished = status.state.is_terminal().then_some(now);
     sqlx::query(
@@ -74,6 +78,11 @@ pub(super) async fn apply(
     append_history(tx, id, status.state.as_str(), rev, ts, status.reason.as_deref()).await?;
     let row = sqlx::query_as(select_command!("WHERE id = $1")).bind(id).fetch_one(&mut **tx).await?;
     Ok(StatusOutcome::News(Box::new(row)))
+}
+
+async fn withdraw_again(tx: &mut Transaction<'static, Db>, id: &str) -> Result<bool, StoreError> {
+    let marked = sqlx::query("UPDATE commands SET retained = 'withdraw' WHERE id = $1 AND retained = 'none'").bind(id);
+    Ok(marked.execute(&mut **tx).await?.rows_affected() > 0)
 }
 
 /// Takes a command in that was published past the server; it is withdrawn like any other once it is terminal.
