@@ -25,12 +25,13 @@ use r58_actors::state::board::Neighbours;
 use r58_actors::supervision::{Duty, HouseSettings};
 use r58_actors::{ActorState, House};
 use r58_pipelines::Mode;
+use r58_pipelines::profile::Profile;
 use r58_pipelines::peer::{PeerFactory, PeerSettings, UdpPorts};
 use tokio::sync::{mpsc, watch};
 
 pub use http::SeatLink;
 
-use crate::config::{DeviceSettings, WebrtcSettings};
+use crate::config::{DeviceSettings, InputSettings, WebrtcSettings};
 use crate::preflight::StateDir;
 use access::Access;
 use config_seam::LiveConfig;
@@ -63,6 +64,10 @@ pub fn check_media() -> Result<()> {
 /// What is missing or wrong, in one sentence; nothing is left running.
 pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpListener) -> Result<DeviceSide> {
     check_media()?;
+    let profile = Profile::load(&settings.profile)?;
+    let settings = &with_ports(settings.clone(), &profile);
+    // The first guest shall not wait for the linker.
+    tokio::task::spawn_blocking(r58_pipelines::guest::preload).await??;
     let address = listener.local_addr().context("the box's pages have no address")?;
     let url = base_url(settings.public_url.as_deref(), address);
     let seats = seats::links(&settings.seats, state.path(), &url)?;
@@ -81,6 +86,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     });
     tell_who_comes_up(&house);
 
+    let org = enrolled.as_ref().map(|identity| identity.org.clone()).unwrap_or_default();
     let (identities, identity) = watch::channel(enrolled);
     let ice = turn::engage(&house, &settings.turn, &settings.id, store.clone(), identity)?;
     let (metrics_out, metrics) = watch::channel(Metrics::default());
@@ -88,7 +94,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     let neighbours = Neighbours { ice: ice.clone(), metrics: metrics.clone(), fleet };
     let cells: BTreeMap<_, _> =
         settings.inputs.iter().map(|input| (input.id.clone(), SourceCell::new(input.source.clone()))).collect();
-    let device = box_actors::start(&house, device_plan(settings, &seats, &cells), peers, neighbours)?;
+    let device = box_actors::start(&house, device_plan(settings, &seats, &org, &cells), peers, neighbours)?;
 
     let governor = GovernorSettings {
         state_dir: state.path().to_owned(),
@@ -167,13 +173,24 @@ fn tell_who_comes_up(house: &House) {
     });
 }
 
-fn device_plan(settings: &DeviceSettings, seats: &[SeatLink], cells: &BTreeMap<String, SourceCell>) -> DevicePlan {
+/// Without configured inputs, those of the hardware profile.
+fn with_ports(mut settings: DeviceSettings, profile: &Profile) -> DeviceSettings {
+    if settings.inputs.is_empty() {
+        let ports = profile.ports.iter();
+        settings.inputs = ports
+            .map(|port| InputSettings { id: port.id.clone(), label: port.label.clone(), source: port.source() })
+            .collect();
+    }
+    settings
+}
+
+fn device_plan(settings: &DeviceSettings, seats: &[SeatLink], org: &str, cells: &BTreeMap<String, SourceCell>) -> DevicePlan {
     let programme = &settings.programme;
     DevicePlan {
         device: DeviceIdentity {
             id: settings.id.clone(),
             name: settings.name.clone(),
-            org: String::new(),
+            org: org.to_owned(),
             version: env!("CARGO_PKG_VERSION").into(),
         },
         mode: Mode::new(programme.width, programme.height, programme.fps),

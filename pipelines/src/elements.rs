@@ -24,7 +24,7 @@ const REQUIRED: &[(&str, &str)] = &[
     ("rtpopusdepay", "gstreamer1.0-plugins-good"),
     ("rtpopuspay", "gstreamer1.0-plugins-good"),
     ("rtpvp8depay", "gstreamer1.0-plugins-good"),
-    ("textoverlay", "gstreamer1.0-plugins-base"),
+    ("textoverlay", "gstreamer1.0-x"),
     ("uridecodebin", "gstreamer1.0-plugins-base"),
     ("videoconvertscale", "gstreamer1.0-plugins-base"),
     ("videorate", "gstreamer1.0-plugins-base"),

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 
+use r58_pipelines::profile::Profile;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -134,8 +135,8 @@ fn judge_device(device: &DeviceSettings, found: &mut Found) {
         "is not loopback, so device.crew_password must be set (8 characters or more)",
     );
     found.url("device.public_url", device.public_url.as_deref(), &["http://", "https://"]);
-    if device.profile != "auto" {
-        found.file("device.profile", Some(Path::new(&device.profile)));
+    if let Err(error) = Profile::load(&device.profile) {
+        found.unless(false, "device.profile", error.to_string());
     }
     let programme = &device.programme;
     found.range("device.programme.width", programme.width, 160, 3840);

@@ -83,7 +83,7 @@ pub struct DeviceSettings {
     pub crew_password: Option<String>,
     /// Allows `POST /api/cameras/{id}/rehearse`: pulls, stalls and panics on request.
     pub rehearsal: bool,
-    /// Hardware profile: `auto`, or the path of a profile file.
+    /// Hardware profile: `auto`, `r58-4x4`, or the path of a file. Its ports are the inputs when none are configured.
     pub profile: String,
     /// Picture and sound of the programme.
     pub programme: ProgrammeSettings,

@@ -16,7 +16,7 @@ use r58_actors::fleet_link::{FleetLink, FleetLinkSettings, Sources};
 use r58_actors::governor::Metrics;
 use r58_actors::host::{Host, RecordingHost, SystemHost, next_boot_seq};
 use r58_actors::state::FleetState;
-use r58_actors::supervision::Duty;
+use r58_actors::supervision::{Duty, RestartPolicy};
 use r58_actors::turn::IceSnapshot;
 use r58_mqtt::durable::KeyValue;
 use tokio::sync::watch;
@@ -25,6 +25,10 @@ use crate::config::{DeviceSettings, HostKind};
 
 /// How often the fleet is told of a changed state and of new pictures, by the protocol.
 const REPORT_EVERY: Duration = Duration::from_secs(2);
+
+/// Pauses between restarts of the link.
+const SOON: Duration = Duration::from_secs(1);
+const AT_MOST: Duration = Duration::from_secs(60);
 
 /// What the link is given of the rest of the box.
 pub struct Ends {
@@ -92,7 +96,9 @@ pub fn engage(
         identity,
         link: word,
     };
-    house.engage(Duty::new("fleet", "fleet link"), move |life| FleetLink::new(life, settings.clone()));
+    // A link that flaps, or a disk that hangs for a while, is no reason to give the fleet up.
+    let duty = Duty::new("fleet", "fleet link").soft(RestartPolicy::patient(SOON, AT_MOST));
+    house.engage(duty, move |life| FleetLink::new(life, settings.clone()));
     Ok(())
 }
 

@@ -8,9 +8,11 @@ use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
+use r58_actors::state::{DeviceState, InputState};
 use serde::Serialize;
 use tokio_stream::wrappers::{IntervalStream, WatchStream};
 
+use super::super::access::bearer;
 use super::Face;
 use crate::problem::{Answer, Problem};
 
@@ -31,11 +33,24 @@ async fn state(face: web::Data<Face>, request: HttpRequest) -> Answer {
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(&*state))
 }
 
+/// For the crew everything; for a guest with a seat's token what concerns that seat.
 async fn events(face: web::Data<Face>, request: HttpRequest) -> Answer {
-    face.access.crew(&request)?;
+    let seat = match bearer(&request) {
+        Some(token) => Some(face.device.tokens.seat_of(&token).ok_or_else(bad_token)?.to_owned()),
+        None => None,
+    };
+    if seat.is_none() {
+        face.access.crew(&request)?;
+    }
     let listener = Listener::enter()?;
-    let states = WatchStream::new(face.device.state.clone()).map(|state| event("state", &*state));
-    let levels = WatchStream::new(face.device.levels.clone()).map(|levels| event("levels", &*levels));
+    let states = WatchStream::new(face.device.state.clone());
+    let states = states.map(move |state| match &seat {
+        Some(seat) => event("state", &SeatView::of(&state, seat)),
+        None => event("state", &*state),
+    });
+    let crew = bearer(&request).is_none();
+    let levels = WatchStream::new(face.device.levels.clone());
+    let levels = levels.filter_map(move |levels| std::future::ready(crew.then(|| event("levels", &*levels))));
     let beats = IntervalStream::new(tokio::time::interval(KEEP_ALIVE)).map(|_| Bytes::from_static(b":\n\n"));
     // The stream ends with the states: when the box stops, its pages are told by the closed connection.
     let news = until_first_ends(states, stream::select(levels, beats));
@@ -48,6 +63,22 @@ async fn events(face: web::Data<Face>, request: HttpRequest) -> Answer {
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header(("X-Accel-Buffering", "no"))
         .streaming(body))
+}
+
+fn bad_token() -> Problem {
+    Problem::unauthorized("the bearer token is not valid")
+}
+
+/// What a guest may know of the box: whether its own seat is on air.
+#[derive(Serialize)]
+struct SeatView<'a> {
+    inputs: Vec<&'a InputState>,
+}
+
+impl<'a> SeatView<'a> {
+    fn of(state: &'a DeviceState, seat: &str) -> Self {
+        Self { inputs: state.inputs.iter().filter(|input| input.id == seat).collect() }
+    }
 }
 
 fn until_first_ends<T>(first: impl Stream<Item = T>, second: impl Stream<Item = T>) -> impl Stream<Item = T> {
