@@ -69,7 +69,8 @@ impl Thumbnails {
             .build();
         let scale = make("videoconvertscale")?;
         scale.set_property_from_str("method", "bilinear");
-        let small = gst::Caps::builder("video/x-raw").field("width", WIDTH).field("height", HEIGHT).build();
+        // Full range and the matrix of BT.601: what a JPEG means by its samples (JFIF). The encoder would not say otherwise.
+        let small = gst::Caps::builder("video/x-raw").field("width", WIDTH).field("height", HEIGHT).field("colorimetry", "1:4:0:0").build();
         let filter = make("capsfilter")?;
         filter.set_property("caps", &small);
         let encode = make("jpegenc")?;
