@@ -27,7 +27,7 @@ pub fn settings(mut settings: Settings) -> Settings {
     }
     // Whoever starts the demo reads addresses and actors; the log speaks up when something is wrong.
     if settings.log.filter == LogSettings::default().filter {
-        settings.log.filter = "warn,webrtc=error,webrtc_ice=error".into();
+        settings.log.filter = "warn,webrtc=error,webrtc_ice=error,dtls=error".into();
     }
     device.rehearsal = true;
     device.webrtc.loopback = true;
