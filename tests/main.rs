@@ -6,5 +6,6 @@
 
 mod support;
 
+mod guest_gets_in;
 mod operators_use_mqtt;
 mod starts_and_stops;

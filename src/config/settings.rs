@@ -49,7 +49,8 @@ pub enum LogFormat {
 }
 
 /// Our own changes that a user would see, and what is wrong elsewhere; libraries' routine stays out.
-const DEFAULT_FILTER: &str = "warn,r58=info,r58_actors=info,r58_mqtt=info,r58_pipelines=info,webrtc=error,webrtc_ice=error,dtls=error";
+const DEFAULT_FILTER: &str =
+    "warn,r58=info,r58_actors=info,r58_mqtt=info,r58_pipelines=info,webrtc=error,webrtc_ice=error,dtls=error";
 
 /// Logging.
 #[derive(Debug, Clone, Serialize, Deserialize)]

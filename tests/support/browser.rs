@@ -88,17 +88,32 @@ impl Browser {
     }
 
     /// Kills browser and driver at once, as a crash would: no page gets to say goodbye.
-    pub fn kill(mut self) {
-        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.driver.id())).unwrap_or_default();
-        for id in children.split_whitespace().filter_map(|word| word.parse().ok()) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGKILL);
-        }
-        self.driver.kill();
+    pub fn kill(self) {
+        drop(self);
+    }
+
+    /// Closes the tab, as a user would who has another one open.
+    pub async fn close_tab(&self) {
+        let tab = self.page.window().await.expect("the tab");
+        let other = self.page.new_window(true).await.expect("another tab");
+        self.page.switch_to_window(tab).await.expect("back to the first");
+        self.page.close_window().await.expect("the tab closes");
+        self.page.switch_to_window(other.handle).await.expect("the other tab");
     }
 
     /// Closes the window, as a user would, and ends the browser.
     pub async fn close(self) {
         self.page.clone().close().await.expect("the browser closes");
+    }
+}
+
+impl Drop for Browser {
+    /// The browser first: a driver that is killed leaves it running.
+    fn drop(&mut self) {
+        for id in self.driver.children() {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGKILL);
+        }
+        self.driver.kill();
     }
 }
 
@@ -129,7 +144,8 @@ fn capabilities(capture: &Capture, profile: &Path, trusted: Option<&str>) -> Map
             format!("--use-file-for-fake-video-capture={}", pictures.display()),
             format!("--use-file-for-fake-audio-capture={}", sound.display()),
         ]),
-        Capture::Refused => args.push("--deny-permission-prompts".into()),
+        // There is a camera: without one the page would have nothing to ask for.
+        Capture::Refused => args.extend(["--use-fake-device-for-media-stream".into(), "--deny-permission-prompts".into()]),
     }
     if !matches!(capture, Capture::Refused) {
         args.push("--use-fake-ui-for-media-stream".into());

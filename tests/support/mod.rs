@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "each promise uses its own part of the harness")]
 
 pub mod browser;
+pub mod footage;
 pub mod jpeg;
 pub mod namespace;
+pub mod nat;
 pub mod process;
 pub mod r58;
 

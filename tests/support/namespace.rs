@@ -12,6 +12,25 @@ pub struct Namespace {
     pub name: String,
 }
 
+/// Whether the calling test may make namespaces. When it is not root it runs again as root by `sudo -n`, and the caller has
+/// nothing left to do; `test` is its full name.
+pub fn is_root_or_ran_as_root(test: &str) -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    let myself = std::env::current_exe().expect("the test binary");
+    let again = Command::new("sudo").arg("-n").arg(myself).args(["--exact", "--nocapture", test]).output();
+    let said = again.map_or_else(
+        |error| error.to_string(),
+        |output| String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+    );
+    assert!(
+        said.contains("1 passed; 0 failed"),
+        "network namespaces need root: run the tests as root or allow sudo without a password; as root {test} said: {said}"
+    );
+    false
+}
+
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 impl Namespace {
@@ -27,8 +46,23 @@ impl Namespace {
     /// Lays a cable to another host and gives both ends an address (`10.0.1.1/24`).
     pub fn cable(&self, address: &str, other: &Self, other_address: &str) {
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let (mine, theirs) = (format!("r5{}a{n}", std::process::id() % 10_000), format!("r5{}b{n}", std::process::id() % 10_000));
-        run(&["ip", "link", "add", &mine, "netns", &self.name, "type", "veth", "peer", "name", &theirs, "netns", &other.name]);
+        let (mine, theirs) =
+            (format!("r5{}a{n}", std::process::id() % 10_000), format!("r5{}b{n}", std::process::id() % 10_000));
+        run(&[
+            "ip",
+            "link",
+            "add",
+            &mine,
+            "netns",
+            &self.name,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            &theirs,
+            "netns",
+            &other.name,
+        ]);
         for (host, device, address) in [(self, &mine, address), (other, &theirs, other_address)] {
             host.ip(&["addr", "add", address, "dev", device]);
             host.ip(&["link", "set", device, "up"]);
@@ -48,11 +82,59 @@ impl Namespace {
     /// Makes the host a router that hides `inside` (a network such as `10.0.1.0/24`) behind its other address, each flow on a random port.
     pub fn hide(&self, inside: &str) {
         self.exec(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
-        self.exec(&["iptables", "-t", "nat", "-A", "POSTROUTING", "-s", inside, "!", "-d", inside, "-j", "MASQUERADE", "--random"]);
+        self.exec(&[
+            "iptables",
+            "-t",
+            "nat",
+            "-A",
+            "POSTROUTING",
+            "-s",
+            inside,
+            "!",
+            "-d",
+            inside,
+            "-j",
+            "MASQUERADE",
+            "--random",
+        ]);
         // What was not asked for from inside does not come in.
         self.exec(&["iptables", "-P", "FORWARD", "DROP"]);
         self.exec(&["iptables", "-A", "FORWARD", "-s", inside, "-j", "ACCEPT"]);
-        self.exec(&["iptables", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "ACCEPT"]);
+        self.exec(&[
+            "iptables",
+            "-A",
+            "FORWARD",
+            "-m",
+            "conntrack",
+            "--ctstate",
+            "ESTABLISHED,RELATED",
+            "-j",
+            "ACCEPT",
+        ]);
+    }
+
+    /// Lets one TCP port of the router's address `outside` through to a host inside, and no other packet.
+    pub fn forward_tcp(&self, outside: &str, port: u16, inside: &str) {
+        let port = port.to_string();
+        let to = format!("{inside}:{port}");
+        self.exec(&[
+            "iptables",
+            "-t",
+            "nat",
+            "-A",
+            "PREROUTING",
+            "-d",
+            outside,
+            "-p",
+            "tcp",
+            "--dport",
+            &port,
+            "-j",
+            "DNAT",
+            "--to",
+            &to,
+        ]);
+        self.exec(&["iptables", "-A", "FORWARD", "-d", inside, "-p", "tcp", "--dport", &port, "-j", "ACCEPT"]);
     }
 
     /// A command that runs in the host.

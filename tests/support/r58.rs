@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -27,6 +27,7 @@ pub struct R58 {
     /// The administrator's password, if this start made one.
     pub password: Option<String>,
     http: Client,
+    crew: Option<String>,
 }
 
 /// The path of the binary under test.
@@ -94,6 +95,7 @@ impl R58 {
             password: None,
             // Boxes are killed and restarted, and tests block now and then: no connection is used twice.
             http: Client::builder().pool_max_idle_per_host(0).build().expect("an HTTP client"),
+            crew: None,
         };
         if side != "device" {
             r58.fleet = r58.address("fleet server", "http://").await;
@@ -104,6 +106,20 @@ impl R58 {
             r58.device = r58.address("multiview", "http://").await;
         }
         r58
+    }
+
+    /// Shows the crew's password from now on.
+    pub fn with_crew_password(mut self, password: &str) -> Self {
+        self.crew = Some(password.into());
+        self
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.device));
+        match &self.crew {
+            Some(password) => request.basic_auth("crew", Some(password)),
+            None => request,
+        }
     }
 
     async fn address(&mut self, label: &'static str, scheme: &'static str) -> String {
@@ -123,7 +139,7 @@ impl R58 {
 
     /// GETs a path of the box.
     pub async fn get(&self, path: &str) -> Response {
-        self.http.get(format!("{}{path}", self.device)).send().await.expect("an answer of the box")
+        self.request(Method::GET, path).send().await.expect("an answer of the box")
     }
 
     /// GETs JSON of the box; a status other than 2xx fails.
@@ -135,7 +151,7 @@ impl R58 {
 
     /// POSTs JSON to the box and answers status and body.
     pub async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
-        let answer = self.http.post(format!("{}{path}", self.device)).json(body).send().await.expect("an answer of the box");
+        let answer = self.request(Method::POST, path).json(body).send().await.expect("an answer of the box");
         let status = answer.status();
         (status, answer.json().await.unwrap_or(Value::Null))
     }

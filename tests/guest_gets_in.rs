@@ -1,0 +1,350 @@
+//! A guest with nothing but a browser and a link is seen and heard in the programme, from wherever it sits; whoever goes away
+//! gives the seat back; whoever cannot get in is told why.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use super::support::browser::{Browser, Capture};
+use super::support::footage::Footage;
+use super::support::jpeg::Picture;
+use super::support::namespace::is_root_or_ran_as_root;
+use super::support::nat::{BOX_URL, Internet, TURN_URL};
+use super::support::r58::{EPHEMERAL, Home, PATIENCE, R58, binary};
+use super::support::{stage, until};
+
+/// No camera of the demo has a picture of this colour.
+const COLOUR: [u8; 3] = [200, 40, 160];
+/// No camera of the demo has this pitch (Hz), and none is a part of it.
+const PITCH: f64 = 1000.0;
+/// The pitch of the demo's first camera, in Hz.
+const CAMERA_PITCH: f64 = 330.0;
+/// After this long without a picture a seat is free, whatever became of its guest; and some for the poll.
+const SEAT_IS_LOST: Duration = Duration::from_secs(32);
+
+const PASSWORD: &str = "the crew's own word";
+const TURN_SECRET: &str = "north-sea-herring";
+
+/// A box with one camera and one seat, small enough to leave the machine to the browsers; `device` and `more` are its own.
+fn small(device: &str, more: &str) -> Home {
+    Home::new(&format!(
+        r#"
+        [device]
+        {device}
+        [device.programme]
+        width = 640
+        height = 360
+        fps = 15
+        [[device.inputs]]
+        id = "cam1"
+        source = {{ kind = "test", pattern = "ball", tone_hz = 330 }}
+        [[device.seats]]
+        id = "guest1"
+        {more}"#
+    ))
+}
+
+fn small_and_near() -> Home {
+    small("listen = \"127.0.0.1:0\"", "[device.webrtc]\nloopback = true")
+}
+
+#[tokio::test]
+async fn a_guest_is_seen_and_heard_in_the_programme_and_its_closed_tab_frees_the_seat() {
+    let _stage = stage().await;
+    let home = Home::new(EPHEMERAL);
+    let demo = R58::start(&home, "demo").await;
+    let footage = Footage::new(COLOUR, PITCH);
+    let guest = Browser::start(&footage.capture(), None).await;
+    let crew = Browser::start(&Capture::Pattern, None).await;
+
+    take(&demo, "full-cam1").await;
+    crew.open(&format!("{}/", demo.device)).await;
+    crew.until(
+        PATIENCE,
+        "the programme by WHEP",
+        "document.querySelector('[data-testid=programme][data-live=webrtc]')",
+        "document.body.innerText",
+    )
+    .await;
+    hears(&crew, CAMERA_PITCH, PITCH).await;
+
+    join(&guest, &seat(&demo, "guest1").await).await;
+    guest.screenshot("guest-live").await;
+    crew.until(
+        PATIENCE,
+        "the seat on the crew's page",
+        "document.querySelector('[data-testid=seat-guest1][data-state=live]')",
+        "document.body.innerText",
+    )
+    .await;
+    assert!(!is_the_guest(on_air(&demo).await), "the guest is not on air yet");
+
+    take(&demo, "full-guest1").await;
+    shows(&demo).await;
+    until(PATIENCE, "the guest's colour in the programme by WHEP", || async {
+        let colour = seen(&crew).await;
+        if is_the_guest(colour) { Ok(()) } else { Err(colour) }
+    })
+    .await;
+    hears(&crew, PITCH, CAMERA_PITCH).await;
+    guest
+        .until(PATIENCE, "the guest is told", "document.body.dataset.tally === 'programme'", "document.body.innerText")
+        .await;
+    guest.screenshot("guest-on-air").await;
+    crew.screenshot("multiview").await;
+
+    take(&demo, "full-cam1").await;
+    hears(&crew, CAMERA_PITCH, PITCH).await;
+
+    let before = seat(&demo, "guest1").await;
+    guest.close_tab().await;
+    // At once: it would be silent first if nobody had said goodbye.
+    until(PATIENCE, "a free seat", || async {
+        let seat = seat(&demo, "guest1").await;
+        assert_ne!(seat["state"], "silent", "the box was not told that the tab is closed: {}", demo.process.output());
+        if seat["state"] == "free" { Ok(()) } else { Err((before.clone(), seat)) }
+    })
+    .await;
+    assert!(demo.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_crashed_guest_is_followed_by_another_and_no_seat_is_lost_for_good() {
+    let stage = stage().await;
+    let home = small_and_near();
+    let r58 = R58::start(&home, "device").await;
+    let footage = Footage::new(COLOUR, PITCH);
+    let (first, second) =
+        (Browser::start(&footage.capture(), None).await, Browser::start(&footage.capture(), None).await);
+    let link = seat(&r58, "guest1").await;
+    join(&first, &link).await;
+    let session = seat(&r58, "guest1").await["session"].clone();
+
+    // A link with a wrong token opens nothing.
+    let url = link["join_url"].as_str().expect("a link");
+    let token = link["token"].as_str().expect("a token");
+    second.open(&url.replace(token, "0123456789abcdef0123456789abcdef")).await;
+    press_join(&second).await;
+    fails(&second, "bad-link").await;
+
+    // The right one finds the seat taken while its guest is seen.
+    second.open(url).await;
+    press_join(&second).await;
+    fails(&second, "seat-taken").await;
+    second.screenshot("guest-seat-taken").await;
+    let (status, retry_after) = offer(&second, token).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(retry_after > 0.0, "Retry-After: {retry_after}");
+    assert_eq!(seat(&r58, "guest1").await["session"], session, "the first guest keeps its seat");
+
+    first.kill();
+    reaches(&r58, "silent", PATIENCE).await;
+    second.click("rejoin").await;
+    is_live(&second).await;
+    let taken = reaches(&r58, "live", PATIENCE).await;
+    assert_ne!(taken["session"], session, "the seat is the second guest's");
+
+    second.kill();
+    // What is left is waiting: others may have the machine.
+    drop(stage);
+    reaches(&r58, "free", SEAT_IS_LOST).await;
+    assert!(r58.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_guest_that_refuses_its_camera_is_told_what_to_do() {
+    let _stage = stage().await;
+    let home = small_and_near();
+    let r58 = R58::start(&home, "device").await;
+    let guest = Browser::start(&Capture::Refused, None).await;
+    let link = seat(&r58, "guest1").await;
+    guest.open(link["join_url"].as_str().expect("a link")).await;
+    fails(&guest, "camera-refused").await;
+    guest.screenshot("guest-camera-refused").await;
+    guest.open(&format!("{}/guest_join?seat=guest1", r58.device)).await;
+    fails(&guest, "bad-link").await;
+    assert!(r58.stop().await.success());
+}
+
+#[test]
+fn behind_two_translating_routers_the_guest_gets_in_by_turn_on_both_ends_and_is_told_when_the_box_has_none() {
+    let here = concat!(
+        module_path!(),
+        "::behind_two_translating_routers_the_guest_gets_in_by_turn_on_both_ends_and_is_told_when_the_box_has_none"
+    );
+    if is_root_or_ran_as_root(here.split_once("::").expect("a module").1) {
+        let internet = Internet::new();
+        // Whoever looks at the box does so from the guest's side, through the same forwarded port.
+        internet.guest.run(a_guest_far_away(&internet));
+    }
+}
+
+async fn a_guest_far_away(internet: &Internet) {
+    let stage = stage().await;
+    let home = small(
+        &format!(
+            "listen = \"0.0.0.0:8000\"
+crew_password = \"{PASSWORD}\"
+public_url = \"{BOX_URL}\""
+        ),
+        &format!(
+            "[device.turn]
+shared_secret_file = \"turn-secret\"
+shared_urls = [\"{TURN_URL}\"]"
+        ),
+    );
+    std::fs::write(home.path().join("turn-secret"), TURN_SECRET).expect("write the secret");
+    let _turn = internet.turn_server(TURN_SECRET, &home.path()).await;
+    let mut command = internet.device.command(&binary().display().to_string());
+    command
+        .arg("device")
+        .arg("--config")
+        .arg(home.config())
+        .env("R58_STATE_DIR", home.state())
+        .current_dir(home.path());
+    let r58 = R58::spawn("device", &mut command).await.with_crew_password(PASSWORD);
+    let footage = Footage::new(COLOUR, PITCH);
+    let guest = Browser::start(&footage.capture(), Some(BOX_URL)).await;
+
+    join(&guest, &seat(&r58, "guest1").await).await;
+    assert_eq!(reaches(&r58, "live", PATIENCE).await["path"], "relay");
+    take(&r58, "full-guest1").await;
+    shows(&r58).await;
+    guest.click("leave").await;
+    reaches(&r58, "free", PATIENCE).await;
+
+    internet.cut_box_from_turn();
+    guest.click("join").await;
+    drop(stage);
+    fails(&guest, "no-route").await;
+    guest.screenshot("guest-no-route").await;
+    assert!(guest.script("return document.body.innerText").await.to_string().contains("No route to the box"));
+    assert!(r58.stop().await.success());
+}
+
+/// One seat as the crew sees it.
+async fn seat(r58: &R58, id: &str) -> Value {
+    let seats = r58.json("/api/seats").await;
+    seats["items"].as_array().into_iter().flatten().find(|seat| seat["id"] == id).cloned().expect("the seat")
+}
+
+async fn reaches(r58: &R58, state: &str, within: Duration) -> Value {
+    until(within, &format!("a {state} seat"), || async {
+        let seat = seat(r58, "guest1").await;
+        if seat["state"] == state { Ok(seat) } else { Err(seat) }
+    })
+    .await
+}
+
+async fn join(guest: &Browser, link: &Value) {
+    guest.open(link["join_url"].as_str().expect("a link")).await;
+    press_join(guest).await;
+    is_live(guest).await;
+}
+
+async fn press_join(guest: &Browser) {
+    guest
+        .until(PATIENCE, "camera and microphone", "document.body.dataset.state === 'ready'", "document.body.innerText")
+        .await;
+    guest.screenshot("guest-ready").await;
+    guest.click("join").await;
+}
+
+async fn is_live(guest: &Browser) {
+    guest.until(PATIENCE, "a live guest", "document.body.dataset.state === 'live'", "document.body.innerText").await;
+}
+
+async fn fails(guest: &Browser, reason: &str) {
+    let expression = format!("document.body.dataset.state === 'failed' && document.body.dataset.reason === '{reason}'");
+    guest.until(PATIENCE, reason, &expression, "[document.body.dataset.reason, document.body.innerText]").await;
+}
+
+/// Offers to publish once more from within the page; answers the status and Retry-After in seconds (0 if there is none).
+async fn offer(guest: &Browser, token: &str) -> (StatusCode, f64) {
+    let script = "const done = arguments[0];
+        const peer = new RTCPeerConnection();
+        peer.addTransceiver('video', { direction: 'sendonly' });
+        peer.createOffer().then((offer) => fetch('/whip/guest1', {
+            method: 'POST',
+            headers: { authorization: 'Bearer TOKEN', 'content-type': 'application/sdp' },
+            body: offer.sdp,
+        })).then((answer) => done([answer.status, Number(answer.headers.get('retry-after'))]), (error) => done([0, String(error)]));";
+    let answer = guest.script_async(&script.replace("TOKEN", token)).await;
+    let status = answer[0].as_u64().and_then(|status| StatusCode::from_u16(status as u16).ok());
+    (status.unwrap_or_else(|| panic!("no answer: {answer}")), answer[1].as_f64().unwrap_or_default())
+}
+
+async fn take(r58: &R58, scene: &str) {
+    let (status, answer) = r58.post("/api/mixer/take", &json!({ "scene": scene, "kind": "cut" })).await;
+    assert!(status.is_success(), "{status}: {answer}");
+    assert_eq!(answer["pgm"], scene);
+}
+
+/// Whether this is the guest's colour; a wrong colour matrix on the way would be further off.
+fn is_the_guest(colour: [f64; 3]) -> bool {
+    colour.iter().zip(COLOUR).all(|(seen, sent)| (seen - f64::from(sent)).abs() < 20.0)
+}
+
+/// Mean colour of the programme's thumbnail, but for its edge.
+async fn on_air(r58: &R58) -> [f64; 3] {
+    let jpeg = r58.get("/api/thumbnails/programme").await.bytes().await.expect("a thumbnail");
+    Picture::decode(&jpeg).mean(0.1, 0.1, 0.8, 0.8)
+}
+
+/// Waits until the programme's thumbnail is all of the guest's colour.
+async fn shows(r58: &R58) {
+    until(PATIENCE, "the guest's colour in the programme's thumbnail", || async {
+        let colour = on_air(r58).await;
+        if is_the_guest(colour) { Ok(()) } else { Err(colour) }
+    })
+    .await;
+}
+
+/// Mean colour of the programme as the page's video element shows it, but for its edge; black while there is none.
+async fn seen(crew: &Browser) -> [f64; 3] {
+    let script = "const video = document.querySelector('[data-testid=programme-video]');
+        if (!video || video.readyState < 2) return [0, 0, 0];
+        const canvas = document.createElement('canvas');
+        [canvas.width, canvas.height] = [80, 45];
+        const drawing = canvas.getContext('2d');
+        drawing.drawImage(video, 0, 0, 80, 45);
+        const pixels = drawing.getImageData(8, 4, 64, 36).data;
+        const sum = [0, 0, 0];
+        for (let at = 0; at < pixels.length; at += 4) for (let c = 0; c < 3; c++) sum[c] += pixels[at + c];
+        return sum.map((total) => total / (pixels.length / 4));";
+    serde_json::from_value(crew.script(script).await).expect("a colour")
+}
+
+/// Waits until the loudest pitch of the programme is `wanted`, and `other` is not heard beside it (both in Hz).
+async fn hears(crew: &Browser, wanted: f64, other: f64) {
+    let script = "const video = document.querySelector('[data-testid=programme-video]');
+        const [track] = video?.srcObject?.getAudioTracks() ?? [];
+        if (!track) return null;
+        if (window.ear?.track !== track) {
+            const context = window.ear?.context ?? new AudioContext();
+            const analyser = context.createAnalyser();
+            analyser.fftSize = 8192;
+            analyser.smoothingTimeConstant = 0;
+            context.createMediaStreamSource(new MediaStream([track])).connect(analyser);
+            window.ear = { track, context, analyser };
+        }
+        const { context, analyser } = window.ear;
+        const width = context.sampleRate / analyser.fftSize;
+        const levels = new Float32Array(analyser.frequencyBinCount);
+        analyser.getFloatFrequencyData(levels);
+        const at = (hertz) => Math.max(...levels.slice(Math.floor(hertz / width) - 2, Math.ceil(hertz / width) + 3), -200);
+        let loudest = Math.ceil(50 / width);
+        levels.forEach((level, bin) => { if (bin * width > 50 && level > levels[loudest]) loudest = bin; });
+        return { pitch: loudest * width, level: at(loudest * width), other: at(OTHER), context: context.state };"
+        .replace("OTHER", &other.to_string());
+    until(PATIENCE, &format!("{wanted} Hz and not {other} Hz in the programme"), || async {
+        let heard = crew.script(&script).await;
+        let number = |name: &str| heard[name].as_f64().unwrap_or(-200.0);
+        let right = (number("pitch") - wanted).abs() < 20.0
+            && number("level") > -60.0
+            && number("other") < number("level") - 20.0;
+        if right { Ok(()) } else { Err(heard) }
+    })
+    .await;
+}

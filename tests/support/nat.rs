@@ -1,0 +1,92 @@
+//! Guest and box behind a router each, no route between them, and a TURN server on the public network that both reach.
+//!
+//! ```text
+//! guest 10.1.0.2 -- router 203.0.113.2 -- [203.0.113.1 TURN 198.51.100.1] -- router 198.51.100.2 -- box 10.2.0.2
+//! ```
+//!
+//! Both routers give every flow a port of its own and let nothing in that was not asked for, so no hole can be punched.
+//! The box's router lets TCP port 8000 through: how a guest finds the box's page is not what is tried here.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::namespace::Namespace;
+use super::process::Process;
+
+/// Address at which guests find the box's pages.
+pub const BOX_URL: &str = "http://198.51.100.2:8000";
+/// Address of the TURN server, as guest and box know it.
+pub const TURN_URL: &str = "turn:203.0.113.1:3478?transport=udp";
+
+/// The hosts; gone when dropped.
+pub struct Internet {
+    /// Where the guest's browser lives.
+    pub guest: Namespace,
+    /// Where the box lives.
+    pub device: Namespace,
+    device_router: Namespace,
+    _guest_router: Namespace,
+    public: Namespace,
+}
+
+impl Internet {
+    /// Lays all cables.
+    pub fn new() -> Self {
+        let internet = Self {
+            guest: Namespace::new("g"),
+            device: Namespace::new("d"),
+            device_router: Namespace::new("dr"),
+            _guest_router: Namespace::new("gr"),
+            public: Namespace::new("p"),
+        };
+        let Self { guest, device, device_router, _guest_router: guest_router, public } = &internet;
+        guest_router.cable("10.1.0.1/24", guest, "10.1.0.2/24");
+        device_router.cable("10.2.0.1/24", device, "10.2.0.2/24");
+        public.cable("203.0.113.1/24", guest_router, "203.0.113.2/24");
+        public.cable("198.51.100.1/24", device_router, "198.51.100.2/24");
+        for (host, gateway) in
+            [(guest, "10.1.0.1"), (device, "10.2.0.1"), (guest_router, "203.0.113.1"), (device_router, "198.51.100.1")]
+        {
+            host.ip(&["route", "add", "default", "via", gateway]);
+        }
+        // coturn 4.6.1 closes a session when the system refuses to send, be it for want of a route or by a blackhole route
+        // (EINVAL). The guest's router lets nothing in, so what goes this way is lost without a word.
+        public.ip(&["route", "add", "default", "via", "203.0.113.2"]);
+        public.exec(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
+        guest_router.hide("10.1.0.0/24");
+        device_router.hide("10.2.0.0/24");
+        device_router.forward_tcp("198.51.100.2", 8000, "10.2.0.2");
+        internet
+    }
+
+    /// Starts coturn with this static secret; files go to `dir`.
+    pub async fn turn_server(&self, secret: &str, dir: &Path) -> Process {
+        let file = |name: &str| dir.join(name).display().to_string();
+        let mut server = Process::start(
+            "turnserver",
+            self.public
+                .command("turnserver")
+                .args(["-n", "--no-tls", "--no-dtls", "--no-cli", "--no-multicast-peers", "--fingerprint"])
+                .args([
+                    "--use-auth-secret",
+                    &format!("--static-auth-secret={secret}"),
+                    "--realm=r58.test",
+                    "--listening-ip=203.0.113.1",
+                    "--relay-ip=203.0.113.1",
+                    "--listening-port=3478",
+                    &format!("--userdb={}", file("turn.db")),
+                    &format!("--pidfile={}", file("turn.pid")),
+                    "--log-file=stdout",
+                    "--simple-log",
+                ]),
+        );
+        let ready = |line: &str| line.contains("Total General servers").then_some(());
+        server.line(Duration::from_secs(30), "a listening TURN server", ready).await;
+        server
+    }
+
+    /// Lets nothing of the box through to the TURN server any more.
+    pub fn cut_box_from_turn(&self) {
+        self.device_router.exec(&["iptables", "-I", "FORWARD", "-p", "udp", "--dport", "3478", "-j", "DROP"]);
+    }
+}
