@@ -58,11 +58,11 @@ pub struct SignalReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RehearsedFault {
-    /// Back to normal.
+    /// Back to normal: frames go on, the cable is in again.
     None,
     /// The source stays open and delivers nothing.
     Stall,
-    /// The source is gone, for ten seconds at the longest.
+    /// The source is gone until [`RehearsedFault::None`], whatever happens to the actor meanwhile.
     Unplug,
     /// The actor panics.
     Panic,
@@ -110,7 +110,10 @@ pub struct Camera {
 impl Camera {
     /// For the house's factory.
     pub fn new(life: Life, settings: CameraSettings) -> Self {
-        let core = CameraCore::new(Instant::now(), settings.patient, rand::random());
+        let mut core = CameraCore::new(Instant::now(), settings.patient, rand::random());
+        if settings.room.is_unplugged() {
+            core.handle(Instant::now(), CameraInput::Unplug);
+        }
         Self { life, settings, core, source: None, fresh: None, format: None }
     }
 
@@ -287,10 +290,12 @@ impl Handler<Rehearse> for Camera {
         match (fault, &self.source) {
             (RehearsedFault::Panic, _) => panic!("rehearsed"),
             (RehearsedFault::Unplug, _) => {
+                self.settings.room.set_unplugged(true);
                 self.feed_in(CameraInput::Unplug, ctx);
             }
             (RehearsedFault::None, None) => {
-                self.feed_in(CameraInput::Reopen, ctx);
+                let was_unplugged = self.settings.room.set_unplugged(false);
+                self.feed_in(if was_unplugged { CameraInput::Plug } else { CameraInput::Reopen }, ctx);
             }
             (_, Some(source)) => source.rehearse(fault)?,
             (RehearsedFault::Stall, None) => return Err(ActorsError::Unavailable("the source is not open".into())),

@@ -4,7 +4,7 @@
 //! Everything here is read and written without a mailbox, and never blocks for longer than a lock.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -71,6 +71,7 @@ pub struct InputRoom {
     feed: Feed,
     face: Mutex<InputFace>,
     rate: Mutex<Rate>,
+    unplugged: AtomicBool,
     changes: Arc<watch::Sender<u64>>,
 }
 
@@ -79,7 +80,7 @@ impl InputRoom {
         let feed = Feed::new(&name.id, mode);
         let signal = if name.kind == InputKind::Guest { "free" } else { "starting" };
         let face = InputFace { signal: signal.into(), reason: String::new(), attached: false };
-        Self { name, feed, face: Mutex::new(face), rate: Mutex::default(), changes }
+        Self { name, feed, face: Mutex::new(face), rate: Mutex::default(), unplugged: false.into(), changes }
     }
 
     /// What the plan says about it.
@@ -105,6 +106,17 @@ impl InputRoom {
     /// What its owner last said.
     pub fn face(&self) -> InputFace {
         lock(&self.face).clone()
+    }
+
+    /// Whether somebody rehearses that its cable is out.
+    pub fn is_unplugged(&self) -> bool {
+        self.unplugged.load(Ordering::Relaxed)
+    }
+
+    /// Pulls the rehearsed cable or puts it back; it lies in the room, so that a rebuilt owner finds it as it was. Answers
+    /// how it was before.
+    pub fn set_unplugged(&self, unplugged: bool) -> bool {
+        self.unplugged.swap(unplugged, Ordering::Relaxed)
     }
 
     /// The owner says how it looks. Answers whether that is news.
@@ -163,7 +175,7 @@ struct Inner {
     programme: ProgrammeRoom,
     thumbnails: ThumbnailBoard,
     viewers: Mutex<BTreeMap<String, usize>>,
-    previews_allowed: std::sync::atomic::AtomicBool,
+    previews_allowed: AtomicBool,
     changes: Arc<watch::Sender<u64>>,
     revisions: AtomicU64,
 }

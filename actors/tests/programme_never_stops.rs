@@ -46,6 +46,10 @@ fn every_frame_slot_is_filled_while_cameras_panic_stall_and_lose_their_cable_and
                 until_signal(&mut subject, id, sign).await;
             }
             subject.frames(10).await;
+            if fault == RehearsedFault::Unplug {
+                until_signal(&mut subject, id, "no_cable").await;
+                rehearse(&subject, id, RehearsedFault::None).await;
+            }
             until_signal(&mut subject, id, "live").await;
         }
         assert_eq!(subject.missed(), before, "frame slots were missed");

@@ -45,8 +45,10 @@ pub enum CameraInput {
         /// Why; empty when live.
         reason: String,
     },
-    /// Somebody rehearses that the cable is pulled.
+    /// Somebody rehearses that the cable is pulled. It stays out until [`CameraInput::Plug`].
     Unplug,
+    /// Somebody puts the cable back that was pulled.
+    Plug,
     /// Somebody wants it opened anew, at once.
     Reopen,
 }
@@ -80,6 +82,8 @@ enum Phase {
     Closed { until: Instant },
     Opening { until: Instant },
     Open,
+    /// Somebody holds the cable in their hand: there is nothing to try.
+    Unplugged,
 }
 
 /// One camera's mind.
@@ -136,7 +140,7 @@ impl CameraCore {
         let counts = match input {
             CameraInput::Opened { attempt } => self.opened(now, attempt),
             CameraInput::Broke { attempt, reason } => {
-                let counts = attempt == self.attempt && !matches!(self.phase, Phase::Closed { .. });
+                let counts = attempt == self.attempt && matches!(self.phase, Phase::Open | Phase::Opening { .. });
                 if counts {
                     self.fail(now, Signal::Failed, reason);
                 }
@@ -152,9 +156,18 @@ impl CameraCore {
             CameraInput::Unplug => {
                 self.close("unplugged".into());
                 self.tell(Signal::NoCable, "unplugged (rehearsal)".into());
-                self.phase = Phase::Closed { until: now + UNPLUGGED_REOPEN_AFTER };
+                self.phase = Phase::Unplugged;
                 true
             }
+            CameraInput::Plug => {
+                if self.phase == Phase::Unplugged {
+                    self.budget.refill();
+                    self.open(now);
+                }
+                true
+            }
+            // Opening anew does not put a cable back.
+            CameraInput::Reopen if self.phase == Phase::Unplugged => true,
             CameraInput::Reopen => {
                 self.budget.refill();
                 self.close("reopening".into());
@@ -186,6 +199,7 @@ impl CameraCore {
         match self.phase {
             Phase::Closed { until } | Phase::Opening { until } => Some(until),
             Phase::Open => self.dark_until(),
+            Phase::Unplugged => None,
         }
     }
 
@@ -321,6 +335,27 @@ mod tests {
     }
 
     #[test]
+    fn a_cable_that_was_pulled_stays_out_until_it_is_put_back() {
+        let mut now = Instant::now();
+        let mut core = live(now, false);
+        core.handle(now, CameraInput::Unplug);
+        assert_eq!(core.signal(), (Signal::NoCable, "unplugged (rehearsal)"));
+        assert_eq!(drain(&mut core), [CameraOutput::Close { attempt: 1, reason: "unplugged".into() }, CameraOutput::Changed]);
+        now += Duration::from_secs(3_600);
+        core.handle_timeout(now);
+        core.handle(now, CameraInput::Broke { attempt: 1, reason: "the source ended".into() });
+        core.handle(now, says(&core, Signal::Live));
+        core.handle(now, CameraInput::Reopen);
+        assert_eq!((drain(&mut core), core.signal().0, core.poll_timeout()), (vec![], Signal::NoCable, None));
+        core.handle(now, CameraInput::Plug);
+        assert_eq!(drain(&mut core), [CameraOutput::Open { attempt: 2 }]);
+        core.handle(now, CameraInput::Opened { attempt: 2 });
+        core.handle(now, CameraInput::Plug);
+        assert_eq!(drain(&mut core)[0], CameraOutput::Attach { attempt: 2 });
+        assert!(core.is_open(), "a cable that is in stays in");
+    }
+
+    #[test]
     fn a_source_that_opens_too_late_does_not_count() {
         let now = Instant::now();
         let mut core = CameraCore::new(now, false, 1.0);
@@ -351,12 +386,13 @@ mod tests {
 
     proptest! {
         /// At most one try is open, each is closed before the next is opened, and only an open one is attached. A camera
-        /// without a picture always has something that it waits for, unless it is a capture device at work.
+        /// without a picture always has something that it waits for, unless somebody holds its cable.
         #[test]
         fn tries_never_overlap(events in prop::collection::vec((0u8..6, 0u64..3, 0u64..8_000), 1..150)) {
             let mut now = Instant::now();
             let mut core = CameraCore::new(now, false, 0.5);
             let mut open = None;
+            let mut unplugged = false;
             for (event, back, pause) in events {
                 let attempt = core.attempt().saturating_sub(back);
                 let signal = [Signal::Live, Signal::Stalled, Signal::NoCable, Signal::Frozen][(pause % 4) as usize];
@@ -365,13 +401,15 @@ mod tests {
                     1 => { core.handle(now, CameraInput::Broke { attempt, reason: "broken".into() }); }
                     2 => { core.handle(now, CameraInput::Signal { attempt, signal, reason: String::new() }); }
                     3 if pause < 400 => { core.handle(now, CameraInput::Reopen); }
-                    3 if pause < 800 => { core.handle(now, CameraInput::Unplug); }
+                    3 if pause < 800 => { core.handle(now, CameraInput::Unplug); unplugged = true; }
+                    3 if pause < 1_600 => { core.handle(now, CameraInput::Plug); unplugged = false; }
                     _ => { now += Duration::from_millis(pause); core.handle_timeout(now); }
                 }
                 for output in drain(&mut core) {
                     match output {
                         CameraOutput::Open { attempt } => {
                             prop_assert_eq!(open, None);
+                            prop_assert!(!unplugged);
                             open = Some(attempt);
                         }
                         CameraOutput::Close { attempt, .. } => {
@@ -383,7 +421,8 @@ mod tests {
                     }
                 }
                 prop_assert!(open.is_some() || !core.is_open());
-                prop_assert!(core.poll_timeout().is_some() || core.attempt() == 0 || core.signal().0.has_picture());
+                let waits = core.poll_timeout().is_some() || core.attempt() == 0 || core.signal().0.has_picture();
+                prop_assert!(waits != unplugged || core.attempt() == 0);
             }
         }
     }

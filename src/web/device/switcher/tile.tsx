@@ -92,10 +92,10 @@ export function Tile({ box, input }: { box: State; input: Input }) {
 }
 
 const faults: [string, string, string][] = [
-  ["unplug", "Pull cable", "Ends the test source as if the cable was pulled"],
-  ["stall", "Stall", "Frames stop without an error"],
+  ["unplug", "Pull cable", "The input is gone, as if its cable was pulled, until it is plugged in again"],
+  ["stall", "Stall", "Frames stop without an error; the input is opened anew after some seconds"],
   ["panic", "Panic", "The input's actor panics and is rebuilt by its supervisor"],
-  ["none", "Plug", "Back to normal"],
+  ["none", "Plug", "Back to normal: frames go on, the cable is in"],
 ];
 
 function Rehearsal({ input }: { input: Input }) {
