@@ -2,6 +2,7 @@
 
 use gst::prelude::*;
 
+use crate::encoder;
 use crate::error::{MissingElement, PipelineError};
 
 /// Everything that the programme, the inputs and the guests cannot do without, with the Debian 12 package of each.
@@ -42,21 +43,26 @@ pub fn init() -> Result<(), PipelineError> {
     gst::init().map_err(|error| PipelineError::Init(error.to_string()))
 }
 
-/// Looks for every element that this crate needs.
+/// Looks for every element that this crate needs, and for any one H.264 encoder; whether that works, a test clip says later.
 ///
 /// # Errors
 /// `MissingElements`, naming each one and the Debian package that contains it.
 pub fn check_elements() -> Result<(), PipelineError> {
     init()?;
-    check(REQUIRED)
+    check(REQUIRED, encoder::CANDIDATES)
 }
 
-fn check(required: &[(&str, &str)]) -> Result<(), PipelineError> {
-    let missing: Vec<_> = required
+fn check(required: &[(&str, &str)], encoders: &[&str]) -> Result<(), PipelineError> {
+    let is_here = |element: &str| gst::ElementFactory::find(element).is_some();
+    let mut missing: Vec<_> = required
         .iter()
-        .filter(|(element, _)| gst::ElementFactory::find(element).is_none())
+        .filter(|(element, _)| !is_here(element))
         .map(|(element, package)| MissingElement { element: (*element).into(), package: (*package).into() })
         .collect();
+    if !encoders.iter().any(|encoder| is_here(encoder)) {
+        let element = "an H.264 encoder such as x264enc".to_owned();
+        missing.push(MissingElement { element, package: optional_package("x264enc").to_owned() });
+    }
     if missing.is_empty() { Ok(()) } else { Err(PipelineError::MissingElements(missing)) }
 }
 
@@ -70,13 +76,18 @@ pub fn make(element: &str) -> Result<gst::Element, PipelineError> {
 
 fn missing(element: &str) -> MissingElement {
     let known = REQUIRED.iter().find(|(name, _)| *name == element).map(|(_, package)| *package);
-    let package = known.unwrap_or(match element {
+    let package = known.unwrap_or_else(|| optional_package(element));
+    MissingElement { element: element.to_owned(), package: package.to_owned() }
+}
+
+/// The package of an element that only some boxes need.
+fn optional_package(element: &str) -> &'static str {
+    match element {
         "x264enc" => "gstreamer1.0-plugins-ugly",
         "openh264enc" => "gstreamer1.0-plugins-bad",
         "v4l2h264enc" | "v4l2src" | "rtspsrc" => "gstreamer1.0-plugins-good",
         _ => "gstreamer1.0-plugins-good or -bad",
-    });
-    MissingElement { element: element.to_owned(), package: package.to_owned() }
+    }
 }
 
 /// Adds elements to a pipeline and links them in a row.
@@ -102,9 +113,12 @@ mod tests {
     #[test]
     fn a_missing_element_is_named_with_its_package() {
         init().unwrap();
-        let error = check(&[("queue", "libgstreamer1.0-0"), ("nosuchthing", "gstreamer1.0-nowhere")]).unwrap_err();
+        let required = [("queue", "libgstreamer1.0-0"), ("nosuchthing", "gstreamer1.0-nowhere")];
+        let error = check(&required, &["nosuchencoder", "queue"]).unwrap_err();
         assert_eq!(error.to_string(), "missing GStreamer elements: nosuchthing (install gstreamer1.0-nowhere)");
         assert_eq!(error.kind(), ErrorKind::Misconfigured);
+        let error = check(&[], &["nosuchencoder"]).unwrap_err().to_string();
+        assert!(error.contains("an H.264 encoder such as x264enc (install gstreamer1.0-plugins-ugly)"), "{error}");
         assert_eq!(make("alsonothing").unwrap_err().kind(), ErrorKind::Misconfigured);
     }
 }

@@ -15,7 +15,7 @@ use crate::teardown;
 
 /// Candidates in order: the box's own hardware, other hardware, then software (facts measured on the box: `mpph264enc`
 /// baseline, constant bitrate, a key frame a second, is the stable one).
-const CANDIDATES: &[&str] = &["mpph264enc", "v4l2h264enc", "x264enc", "openh264enc"];
+pub(crate) const CANDIDATES: &[&str] = &["mpph264enc", "v4l2h264enc", "x264enc", "openh264enc"];
 /// Frames in the test clip.
 const CLIP_FRAMES: u32 = 15;
 /// An encoder that needs longer than this for the clip is stuck.
