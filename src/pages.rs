@@ -1,8 +1,10 @@
 //! The pages, built from `src/web` and embedded in the binary: single origin, nothing fetched from elsewhere.
 
 use actix_web::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use rust_embed::{Embed, EmbeddedFile};
+
+use crate::problem::Problem;
 
 /// Which side's pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +32,7 @@ pub fn serve(set: PageSet, name: &str, request: &HttpRequest) -> HttpResponse {
     };
     match Built::get(&format!("{folder}/{name}")) {
         Some(file) => answer(name, &file, request),
-        None => HttpResponse::NotFound().content_type("text/plain; charset=utf-8").body("no such page\n"),
+        None => Problem::not_found("no such page").error_response(),
     }
 }
 

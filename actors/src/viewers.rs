@@ -230,7 +230,12 @@ impl Handler<AdmitViewer> for Viewers {
         self.count(&name);
         let (me, about) = (ctx.address().recipient::<ViewerSpoke>(), session.clone());
         let news: ViewerNews = Arc::new(move |event| {
-            let _ = me.try_send(ViewerSpoke { session: about.clone(), event });
+            let spoke = ViewerSpoke { session: about.clone(), event: event.clone() };
+            match event {
+                ViewerEvent::Connected(_) => drop(me.try_send(spoke)),
+                // Lost, it would leave a viewer counted for ever. There is one of these, or two, to an admitted session.
+                ViewerEvent::Gone => me.do_send(spoke),
+            }
         });
         let known = self.previews.get(&name).map(|running| running.preview.fanout.clone());
         let (doorway, programme) = (self.settings.doorway.clone(), self.settings.studio.clone());
