@@ -3,7 +3,7 @@
 //! Nothing hangs on the live path: a picture that is due is handed to a little pipeline of its own (scale, encode) that holds
 //! one picture and drops the rest.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,22 @@ use crate::teardown;
 pub const WIDTH: i32 = 320;
 /// Height of a thumbnail in pixels.
 pub const HEIGHT: i32 = 180;
-/// JPEG quality, 0..=100: well under the 16 KiB that the fleet link carries.
+/// JPEG quality, 0..=100, of a picture of usual detail.
 const QUALITY: i32 = 70;
+/// Lowest quality; a picture of noise has some 11 KiB then (measured).
+const LOWEST_QUALITY: i32 = 10;
+/// What the fleet's link carries at the most, in bytes.
+const MOST_BYTES: usize = 16 * 1024;
+
+/// Quality for the next picture, after one of `bytes` at `quality`: a picture rich in detail gets less until it fits, and more
+/// again when there is room.
+fn next_quality(quality: i32, bytes: usize) -> i32 {
+    match bytes {
+        _ if bytes > MOST_BYTES => (quality - 15).max(LOWEST_QUALITY),
+        _ if bytes < MOST_BYTES / 2 => (quality + 5).min(QUALITY),
+        _ => quality,
+    }
+}
 
 /// One picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,12 +101,19 @@ impl Thumbnails {
             }),
         };
         let weak = Arc::downgrade(&thumbnails.inner);
+        let quality = AtomicI32::new(QUALITY);
         sink.set_callbacks(
             gst_app::AppSinkCallbacks::builder()
                 .new_sample(move |sink| {
                     let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
                     let inner = weak.upgrade().ok_or(gst::FlowError::Eos)?;
                     if let Some(map) = sample.buffer().and_then(|buffer| buffer.map_readable().ok()) {
+                        let (now, bytes) = (quality.load(Ordering::Relaxed), map.len());
+                        let next = next_quality(now, bytes);
+                        if next != now {
+                            quality.store(next, Ordering::Relaxed);
+                            encode.set_property("quality", next);
+                        }
                         let seq = inner.seq.fetch_add(1, Ordering::Relaxed) + 1;
                         let jpeg = Bytes::copy_from_slice(map.as_slice());
                         *lock(&inner.latest) = Some(Thumbnail { jpeg, seq });
@@ -161,4 +182,26 @@ impl Drop for Inner {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settles(bytes_at: impl Fn(i32) -> usize) -> i32 {
+        (0..50).fold(QUALITY, |quality, _| next_quality(quality, bytes_at(quality)))
+    }
+
+    #[test]
+    fn a_picture_that_is_too_large_gets_smaller_until_it_fits() {
+        let detailed = |quality: i32| quality as usize * 400;
+        assert!(detailed(settles(detailed)) <= MOST_BYTES);
+        assert_eq!(settles(|_| 100_000), LOWEST_QUALITY);
+    }
+
+    #[test]
+    fn quality_comes_back_with_room() {
+        assert_eq!(settles(|_| 4_000), QUALITY);
+        assert_eq!(next_quality(LOWEST_QUALITY, 4_000), LOWEST_QUALITY + 5);
+    }
 }
