@@ -84,7 +84,11 @@ impl Thumbnails {
         let scale = make("videoconvertscale")?;
         scale.set_property_from_str("method", "bilinear");
         // Full range and the matrix of BT.601: what a JPEG means by its samples (JFIF). The encoder would not say otherwise.
-        let small = gst::Caps::builder("video/x-raw").field("width", WIDTH).field("height", HEIGHT).field("colorimetry", "1:4:0:0").build();
+        let small = gst::Caps::builder("video/x-raw")
+            .field("width", WIDTH)
+            .field("height", HEIGHT)
+            .field("colorimetry", "1:4:0:0")
+            .build();
         let filter = make("capsfilter")?;
         filter.set_property("caps", &small);
         let encode = make("jpegenc")?;
@@ -149,9 +153,10 @@ impl Thumbnails {
         self.push(picture);
     }
 
-    /// Offers a picture that must not be missed, such as a slate that is shown once.
+    /// Offers a picture that must not be missed, such as a slate that is shown once. The next one offered takes its place at
+    /// once: a slate must not outlive the gap that it explains.
     pub fn offer_now(&self, picture: &gst::Buffer) {
-        lock(&self.inner.due).last = Some(Instant::now());
+        lock(&self.inner.due).last = None;
         self.push(picture);
     }
 
@@ -203,5 +208,29 @@ mod tests {
     fn quality_comes_back_with_room() {
         assert_eq!(settles(|_| 4_000), QUALITY);
         assert_eq!(next_quality(LOWEST_QUALITY, 4_000), LOWEST_QUALITY + 5);
+    }
+
+    fn reaches(thumbnails: &Thumbnails, seq: u64) {
+        let begin = Instant::now();
+        while thumbnails.latest().is_none_or(|latest| latest.seq < seq) {
+            assert!(begin.elapsed() < Duration::from_secs(20), "no thumbnail {seq}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_slate_is_shown_between_two_pictures_and_gives_way_to_the_next() {
+        crate::elements::init().unwrap();
+        let mode = Mode { width: 160, height: 90, ..Mode::default() };
+        let thumbnails = Thumbnails::start("test", &mode).unwrap();
+        thumbnails.set_interval(Duration::from_secs(3600));
+        let picture = gst::Buffer::from_slice(vec![128u8; 160 * 90 * 3 / 2]);
+        thumbnails.offer(&picture);
+        reaches(&thumbnails, 1);
+        thumbnails.offer_now(&picture);
+        reaches(&thumbnails, 2);
+        thumbnails.offer(&picture);
+        reaches(&thumbnails, 3);
+        assert!(lock(&thumbnails.inner.due).last.is_some(), "the one after that waits for its time");
     }
 }
