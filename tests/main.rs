@@ -7,5 +7,7 @@
 mod support;
 
 mod guest_gets_in;
+mod hostile_input;
 mod operators_use_mqtt;
 mod starts_and_stops;
+mod the_programme_never_stops;

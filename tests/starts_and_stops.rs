@@ -1,10 +1,12 @@
 //! A start happens whole or not at all, and a stop happens in order.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::support::process::Process;
-use super::support::r58::{EPHEMERAL, Home, PATIENCE, R58};
+use super::support::r58::{EPHEMERAL, Home, PATIENCE, R58, binary};
 use super::support::{stage, until};
 
 #[tokio::test]
@@ -54,6 +56,36 @@ async fn an_unwritable_state_directory_is_one_clear_sentence() {
 }
 
 #[tokio::test]
+async fn a_missing_gstreamer_element_is_one_clear_sentence_with_its_package() {
+    for (plugins, element, package) in [
+        (&["libgstcompositor.so"][..], "compositor", "gstreamer1.0-plugins-base"),
+        (&["libgstx264.so", "libgstopenh264.so", "libgstvideo4linux2.so", "libgstrockchipmpp.so"], "an H.264 encoder", "gstreamer1.0-plugins-ugly"),
+    ] {
+        let home = Home::new(EPHEMERAL);
+        let fewer = home.path().join("plugins");
+        std::fs::create_dir(&fewer).expect("a directory");
+        for plugin in std::fs::read_dir(plugin_directory()).expect("GStreamer's plugins").map(|entry| entry.expect("an entry").path()) {
+            let name = plugin.file_name().expect("a name");
+            if !plugins.iter().any(|left_out| name == *left_out) {
+                std::os::unix::fs::symlink(&plugin, fewer.join(name)).expect("a link");
+            }
+        }
+        let mut command = home.command("demo");
+        command.env("GST_PLUGIN_SYSTEM_PATH", &fewer).env("GST_REGISTRY", home.path().join("registry.bin"));
+        let said = refusal_of(&mut command).await;
+        let sentence = said.lines().find(|line| line.starts_with("r58: ")).expect("a sentence");
+        assert!(sentence.contains(element) && sentence.contains(package), "{said}");
+        assert!(!said.contains(" is up"), "something was half up: {said}");
+    }
+}
+
+/// Where Debian keeps the plugins.
+fn plugin_directory() -> PathBuf {
+    let output = Command::new("pkg-config").args(["--variable=pluginsdir", "gstreamer-1.0"]).output().expect("pkg-config");
+    PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
+}
+
+#[tokio::test]
 async fn a_broken_configuration_is_refused_with_its_line() {
     let said = refused("[device]\nid = \"box\"\nlisten = 8000\n").await;
     assert!(said.contains("line 3"), "{said}");
@@ -61,12 +93,36 @@ async fn a_broken_configuration_is_refused_with_its_line() {
     assert!(said.contains("line 2") && said.contains("nmae"), "{said}");
 }
 
+#[test]
+fn checking_a_broken_file_names_the_line_of_each_fault_and_starts_nothing() {
+    for (config, line, word) in [
+        ("[device]\nid = \"box\"\nlisten = 8000\n", "line 3", "socket address"),
+        ("[device]\nid = \"box\"\n\n[device.programme]\nfps = 900\n", "line 5", "fps"),
+        ("[[device.inputs]]\nid = \"cam1\"\nsource = { kind = \"film\" }\n", "line 3", "film"),
+        ("[fleet]\nlisten = \"127.0.0.1:0\"\nport = 5\n", "line 3", "port"),
+        ("[device\n", "line 1", "]"),
+    ] {
+        let home = Home::new(config);
+        let output = Command::new(binary()).args(["config", "check"]).arg(home.config()).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(line) && said.contains(word), "{config}: {said}");
+        assert!(!home.state().exists(), "a check leaves nothing behind");
+    }
+    let home = Home::new(EPHEMERAL);
+    let output = Command::new(binary()).args(["config", "check"]).arg(home.config()).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+}
+
 async fn refused(config: &str) -> String {
     refusal(&Home::new(config)).await
 }
 
 async fn refusal(home: &Home) -> String {
-    let mut process = Process::start("r58 demo", &mut home.command("demo"));
+    refusal_of(&mut home.command("demo")).await
+}
+
+async fn refusal_of(command: &mut Command) -> String {
+    let mut process = Process::start("r58 demo", command);
     let status = process.ended(PATIENCE).await;
     assert!(!status.success(), "it should have refused: {}", process.output());
     // The reader threads may lag behind the end of the process.

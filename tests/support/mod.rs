@@ -5,10 +5,13 @@
 pub mod browser;
 pub mod footage;
 pub mod jpeg;
+pub mod mosquitto;
 pub mod namespace;
 pub mod nat;
 pub mod process;
 pub mod r58;
+pub mod sdp;
+pub mod site;
 
 use std::fmt::Debug;
 use std::future::Future;

@@ -97,14 +97,20 @@ impl R58 {
             http: Client::builder().pool_max_idle_per_host(0).build().expect("an HTTP client"),
             crew: None,
         };
-        if side != "device" {
-            r58.fleet = r58.address("fleet server", "http://").await;
-            r58.broker = r58.address("MQTT broker", "mqtt://").await.trim_start_matches("mqtt://").to_owned();
-            r58.password = r58.password_line();
-        }
-        if side != "fleet" {
+        if side == "device" || side == "demo" {
             r58.device = r58.address("multiview", "http://").await;
         }
+        if side == "fleet" || side == "demo" {
+            r58.fleet = r58.address("fleet server", "http://").await;
+        }
+        // The last line of each start: what came before it is there by now.
+        if side == "demo" {
+            r58.process.line(PATIENCE, "end of the announcement", |line| line.contains("Ctrl-C").then_some(())).await;
+        }
+        let output = r58.process.output();
+        let broker = output.lines().find_map(|line| line.split_whitespace().find_map(|word| word.strip_prefix("mqtt://")));
+        r58.broker = broker.unwrap_or_default().to_owned();
+        r58.password = password_line(&output);
         r58
     }
 
@@ -128,13 +134,6 @@ impl R58 {
             Some(address.trim_end_matches('/').to_owned())
         };
         self.process.line(PATIENCE, &format!("address of the {label}"), found).await
-    }
-
-    fn password_line(&self) -> Option<String> {
-        let output = self.process.output();
-        let line = output.lines().find(|line| line.contains("sign in"))?;
-        let mut words = line.split_whitespace().skip_while(|word| *word != "password");
-        words.nth(1).filter(|word| *word != "was").map(str::to_owned)
     }
 
     /// GETs a path of the box.
@@ -180,4 +179,10 @@ impl R58 {
         self.process.signal(nix::sys::signal::Signal::SIGTERM);
         self.process.ended(Duration::from_secs(20)).await
     }
+}
+
+fn password_line(output: &str) -> Option<String> {
+    let line = output.lines().find(|line| line.contains("sign in"))?;
+    let mut words = line.split_whitespace().skip_while(|word| *word != "password");
+    words.nth(1).filter(|word| *word != "was").map(str::to_owned)
 }

@@ -1,0 +1,101 @@
+//! A mosquitto of one's own: a broker that can be killed and come back apart from the server, with passwords and an ACL of
+//! two lines for boxes.
+
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::r58::PATIENCE;
+use super::{free_port, until};
+
+/// User of the server.
+pub const FLEET: &str = "fleet";
+/// User of the test, who may do everything in the tree.
+pub const TESTER: &str = "tester";
+/// Password of both.
+pub const PASSWORD: &str = "a broker's password";
+
+const ACL: &str = "user fleet\ntopic readwrite r58/#\nuser tester\ntopic readwrite r58/#\n\
+pattern write r58/1/%u/%c/up/#\npattern read r58/1/%u/%c/down/#\n";
+
+/// A broker that keeps nothing over its end; killed when dropped.
+pub struct Mosquitto {
+    dir: TempDir,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Mosquitto {
+    /// A port and the files; it does not run yet.
+    pub fn prepare() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let port = free_port();
+        let shown = dir.path().display();
+        let config = format!(
+            "listener {port} 127.0.0.1\nuser root\nallow_anonymous false\npassword_file {shown}/passwords\n\
+             acl_file {shown}/acl\nmax_queued_messages 100000\nmax_inflight_messages 1000\n"
+        );
+        std::fs::write(dir.path().join("mosquitto.conf"), config).expect("write");
+        std::fs::write(dir.path().join("acl"), ACL).expect("write");
+        std::fs::write(dir.path().join("passwords"), "").expect("write");
+        std::fs::write(dir.path().join("fleet-password"), PASSWORD).expect("write");
+        let broker = Self { dir, port, child: None };
+        broker.let_in(FLEET, PASSWORD);
+        broker.let_in(TESTER, PASSWORD);
+        broker
+    }
+
+    /// Gives a user a password, as of the next start.
+    pub fn let_in(&self, user: &str, password: &str) {
+        let done = Command::new("mosquitto_passwd")
+            .arg("-b")
+            .arg(self.dir.path().join("passwords"))
+            .args([user, password])
+            .stderr(Stdio::null())
+            .status()
+            .expect("mosquitto_passwd is installed");
+        assert!(done.success(), "mosquitto_passwd: {done}");
+    }
+
+    /// Starts it, for the first time or again, and waits until it listens.
+    pub async fn start(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let child = Command::new("mosquitto")
+            .arg("-c")
+            .arg(self.dir.path().join("mosquitto.conf"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("mosquitto is installed");
+        self.child = Some(child);
+        let port = self.port;
+        until(PATIENCE, "a listening mosquitto", || async move { TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map(drop) }).await;
+    }
+
+    /// SIGKILL: what it held in memory is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("mqtt://127.0.0.1:{}", self.port)
+    }
+
+    /// The `[fleet.broker]` table of a server that uses it.
+    pub fn broker_table(&self) -> String {
+        let file = self.dir.path().join("fleet-password");
+        format!("[fleet.broker]\nurl = \"{}\"\nusername = \"{FLEET}\"\npassword_file = \"{}\"\n", self.url(), file.display())
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
