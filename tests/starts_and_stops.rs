@@ -36,7 +36,9 @@ async fn the_demo_comes_up_with_a_programme_and_stops_in_order() {
 
 #[tokio::test]
 async fn a_taken_port_is_one_clear_sentence() {
-    for (section, duty) in [("device", "the box's pages"), ("fleet", "the fleet server"), ("fleet.broker", "the MQTT broker")] {
+    for (section, duty) in
+        [("device", "the box's pages"), ("fleet", "the fleet server"), ("fleet.broker", "the MQTT broker")]
+    {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = taken.local_addr().expect("its address").port();
         let others = ["device", "fleet", "fleet.broker"].into_iter().filter(|other| *other != section);
@@ -59,12 +61,19 @@ async fn an_unwritable_state_directory_is_one_clear_sentence() {
 async fn a_missing_gstreamer_element_is_one_clear_sentence_with_its_package() {
     for (plugins, element, package) in [
         (&["libgstcompositor.so"][..], "compositor", "gstreamer1.0-plugins-base"),
-        (&["libgstx264.so", "libgstopenh264.so", "libgstvideo4linux2.so", "libgstrockchipmpp.so"], "an H.264 encoder", "gstreamer1.0-plugins-ugly"),
+        (
+            &["libgstx264.so", "libgstopenh264.so", "libgstvideo4linux2.so", "libgstrockchipmpp.so"],
+            "an H.264 encoder",
+            "gstreamer1.0-plugins-ugly",
+        ),
     ] {
         let home = Home::new(EPHEMERAL);
         let fewer = home.path().join("plugins");
         std::fs::create_dir(&fewer).expect("a directory");
-        for plugin in std::fs::read_dir(plugin_directory()).expect("GStreamer's plugins").map(|entry| entry.expect("an entry").path()) {
+        for plugin in std::fs::read_dir(plugin_directory())
+            .expect("GStreamer's plugins")
+            .map(|entry| entry.expect("an entry").path())
+        {
             let name = plugin.file_name().expect("a name");
             if !plugins.iter().any(|left_out| name == *left_out) {
                 std::os::unix::fs::symlink(&plugin, fewer.join(name)).expect("a link");
@@ -81,7 +90,8 @@ async fn a_missing_gstreamer_element_is_one_clear_sentence_with_its_package() {
 
 /// Where Debian keeps the plugins.
 fn plugin_directory() -> PathBuf {
-    let output = Command::new("pkg-config").args(["--variable=pluginsdir", "gstreamer-1.0"]).output().expect("pkg-config");
+    let output =
+        Command::new("pkg-config").args(["--variable=pluginsdir", "gstreamer-1.0"]).output().expect("pkg-config");
     PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
 }
 

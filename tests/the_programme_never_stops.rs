@@ -60,7 +60,8 @@ async fn inputs_stall_lose_their_cable_panic_and_are_rebuilt_and_come_back() {
         }
         all_live(&demo, CAMERAS.len() - 1).await;
         assert_eq!(input(&demo.state().await, unplugged)["signal"], "no_cable", "a cable that is out stays out");
-        let (status, answer) = demo.post(&format!("/api/cameras/{unplugged}/rehearse"), &json!({ "fault": "none" })).await;
+        let (status, answer) =
+            demo.post(&format!("/api/cameras/{unplugged}/rehearse"), &json!({ "fault": "none" })).await;
         assert_eq!(status, StatusCode::NO_CONTENT, "{answer}");
         all_live(&demo, CAMERAS.len()).await;
         begin.goes_on(&demo, 10.0).await;
@@ -75,7 +76,10 @@ async fn guests_viewers_the_way_to_the_fleet_its_broker_and_its_server_vanish() 
     let mut site = Site::with(&broker).await;
     let mut cable = Cable::to(&broker.url());
     cable.lay().await;
-    let more = format!("mqtt_url = \"{}\"\n[device.webrtc]\nloopback = true\n[[device.seats]]\nid = \"guest1\"\n", cable.url());
+    let more = format!(
+        "mqtt_url = \"{}\"\n[device.webrtc]\nloopback = true\n[[device.seats]]\nid = \"guest1\"\n",
+        cable.url()
+    );
     let boxed = site.enrol("box1", &more).await;
     broker.let_in(ORG, boxed.identity().token.expose());
     broker.start().await;
@@ -244,7 +248,9 @@ fn is_red(picture: &Picture) -> bool {
 
 /// Waits until the link is `online`, or anything else (`down`).
 async fn link_is(device: &R58, word: &str) {
-    device.state_until(&format!("the link {word}"), |state| (state["fleet"]["state"] == "online") == (word == "online")).await;
+    device
+        .state_until(&format!("the link {word}"), |state| (state["fleet"]["state"] == "online") == (word == "online"))
+        .await;
 }
 
 /// A guest and a viewer who make an offer, are let in, and are never heard of again.

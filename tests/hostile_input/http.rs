@@ -74,7 +74,8 @@ impl Target {
         }
         assert!(self.demo.process.is_alive());
         let tree = self.demo.json("/api/actors").await;
-        let restarted: Vec<_> = tree["actors"].as_array().into_iter().flatten().filter(|actor| actor["restarts"] != 0).collect();
+        let restarted: Vec<_> =
+            tree["actors"].as_array().into_iter().flatten().filter(|actor| actor["restarts"] != 0).collect();
         assert!(restarted.is_empty(), "an actor died of it: {restarted:?}");
         assert!(self.demo.stop().await.success());
     }
@@ -120,15 +121,27 @@ async fn malformed_requests_each_get_their_problem() {
 /// WHIP and WHEP.
 async fn offers(target: &Target) {
     let good = offer("sendonly");
-    let whip = |token: &str, kind: &str| target.post("/whip/guest1").bearer_auth(token).header(CONTENT_TYPE, kind.to_owned());
+    let whip =
+        |token: &str, kind: &str| target.post("/whip/guest1").bearer_auth(token).header(CONTENT_TYPE, kind.to_owned());
     let token = target.token.as_str();
     refused(target.post("/whip/guest1").header(CONTENT_TYPE, SDP).body(good.clone()), &[401], "no token").await;
-    refused(target.post("/whip/guest1").basic_auth("guest1", Some(token)).body(good.clone()), &[401], "another scheme").await;
+    refused(target.post("/whip/guest1").basic_auth("guest1", Some(token)).body(good.clone()), &[401], "another scheme")
+        .await;
     for wrong in ["x", "", &"f".repeat(32), &"f".repeat(6_000), &token[..31]] {
         refused(whip(wrong, SDP).body(good.clone()), &[401], "a wrong token").await;
     }
-    refused(target.post("/whip/guest2").bearer_auth(token).header(CONTENT_TYPE, SDP).body(good.clone()), &[403], "another seat").await;
-    refused(target.post("/whip/nobody").bearer_auth(token).header(CONTENT_TYPE, SDP).body(good.clone()), &[403, 404], "no such seat").await;
+    refused(
+        target.post("/whip/guest2").bearer_auth(token).header(CONTENT_TYPE, SDP).body(good.clone()),
+        &[403],
+        "another seat",
+    )
+    .await;
+    refused(
+        target.post("/whip/nobody").bearer_auth(token).header(CONTENT_TYPE, SDP).body(good.clone()),
+        &[403, 404],
+        "no such seat",
+    )
+    .await;
     refused(target.post("/whip/guest1").bearer_auth(token).body(good.clone()), &[415], "no content type").await;
     for kind in ["text/plain", JSON, "application/sdpx", "multipart/form-data; boundary=x"] {
         refused(whip(token, kind).body(good.clone()), &[415], kind).await;
@@ -138,10 +151,17 @@ async fn offers(target: &Target) {
         refused(target.post("/whep/programme").header(CONTENT_TYPE, SDP).body(body), &[400, 422], what).await;
     }
     // A guest's offer to a viewer's door and the other way round.
-    refused(target.post("/whep/programme").header(CONTENT_TYPE, SDP).body(good.clone()), &[400, 422], "a guest at WHEP").await;
+    refused(
+        target.post("/whep/programme").header(CONTENT_TYPE, SDP).body(good.clone()),
+        &[400, 422],
+        "a guest at WHEP",
+    )
+    .await;
     refused(whip(token, SDP).body(offer("recvonly")), &[400, 422], "a viewer at WHIP").await;
-    refused(target.post("/whep/nothing").header(CONTENT_TYPE, SDP).body(offer("recvonly")), &[404], "no such stream").await;
-    refused(target.post("/whep/programme").header(CONTENT_TYPE, "text/plain").body(offer("recvonly")), &[415], "WHEP").await;
+    refused(target.post("/whep/nothing").header(CONTENT_TYPE, SDP).body(offer("recvonly")), &[404], "no such stream")
+        .await;
+    refused(target.post("/whep/programme").header(CONTENT_TYPE, "text/plain").body(offer("recvonly")), &[415], "WHEP")
+        .await;
     too_large(whip(token, SDP), "an offer of 10 MB").await;
     too_large(target.post("/whep/programme").header(CONTENT_TYPE, SDP), "an offer of 10 MB").await;
     for path in ["/whip/guest1/no-such-session", "/whep/programme/no-such-session", "/whep/nothing/x"] {
@@ -170,7 +190,10 @@ fn malformed(good: &str) -> Vec<(&'static str, Vec<u8>)> {
         ("no fingerprint", without(&lines, "a=fingerprint")),
         ("no ufrag", without(&lines, "a=ice-ufrag")),
         ("no password", without(&lines, "a=ice-pwd")),
-        ("a codec that nobody has", good.replace("H264/90000", "XYZ/90000").replace("opus/48000/2", "ABC/8000").into_bytes()),
+        (
+            "a codec that nobody has",
+            good.replace("H264/90000", "XYZ/90000").replace("opus/48000/2", "ABC/8000").into_bytes(),
+        ),
         ("a thousand sections", (good.to_owned() + &"m=video 9 UDP/TLS/RTP/SAVPF 102\r\n".repeat(1_000)).into_bytes()),
         ("one endless line", ("v=0\r\na=".to_owned() + &"x".repeat(60_000)).into_bytes()),
     ]
@@ -190,7 +213,8 @@ async fn orders(target: &Target) {
         ("/api/cameras/cam1/rehearse", json!({ "fault": "none", "more": 1 })),
     ] {
         let send = |kind: &'static str, body: String| target.post(path).header(CONTENT_TYPE, kind).body(body);
-        for body in ["", "{", "null", "[]", "\"quad\"", "{}", r#"{"scene":5,"kind":5,"fault":5}"#, "\u{feff}{}", &deep] {
+        for body in ["", "{", "null", "[]", "\"quad\"", "{}", r#"{"scene":5,"kind":5,"fault":5}"#, "\u{feff}{}", &deep]
+        {
             refused(send(JSON, body.to_owned()), &[400], &format!("{path} {:.20}", body)).await;
         }
         let problem = refused(send(JSON, unknown.to_string()), &[400], path).await;
@@ -220,11 +244,13 @@ async fn orders(target: &Target) {
 
 /// Every route of the fleet server that takes a body.
 async fn fleet(target: &Target) {
-    let sign_in = json!({ "email": "admin@r58.local", "password": target.demo.password.as_deref().expect("a password") });
+    let sign_in =
+        json!({ "email": "admin@r58.local", "password": target.demo.password.as_deref().expect("a password") });
     let answer = target.post("/api/v1/auth/login").json(&sign_in).send().await.expect("an answer");
     let answer: Value = answer.json().await.expect("JSON");
     let token = answer["access_token"].as_str().expect("a token");
-    let description = target.demo.http().get(format!("{}/openapi.json", target.demo.fleet)).send().await.expect("an answer");
+    let description =
+        target.demo.http().get(format!("{}/openapi.json", target.demo.fleet)).send().await.expect("an answer");
     let description: Value = description.json().await.expect("JSON");
     let mut tried = 0;
     for (path, operations) in description["paths"].as_object().expect("paths") {
@@ -233,7 +259,9 @@ async fn fleet(target: &Target) {
         }
         tried += 1;
         let path = path.replace("{id}", "r58-demo");
-        let send = |kind: &'static str, body: &str| target.post(&path).bearer_auth(token).header(CONTENT_TYPE, kind).body(body.to_owned());
+        let send = |kind: &'static str, body: &str| {
+            target.post(&path).bearer_auth(token).header(CONTENT_TYPE, kind).body(body.to_owned())
+        };
         for body in ["", "{", "[]", "5", r#"{"no such field": 1}"#] {
             refused(send(JSON, body), &[400, 404], &format!("{path} {body}")).await;
         }
@@ -241,7 +269,9 @@ async fn fleet(target: &Target) {
         too_large(send(JSON, ""), &path).await;
     }
     assert!(tried >= 5, "only {tried} routes take a body");
-    let command = |token: String| target.post("/api/v1/devices/r58-demo/commands").bearer_auth(token).json(&json!({ "type": "reboot" }));
+    let command = |token: String| {
+        target.post("/api/v1/devices/r58-demo/commands").bearer_auth(token).json(&json!({ "type": "reboot" }))
+    };
     for wrong in [String::new(), "x".into(), format!("{token}x"), token.replace('.', ""), "f".repeat(6_000)] {
         refused(command(wrong), &[401], "a wrong token").await;
     }
@@ -254,10 +284,16 @@ async fn strangers(target: &Target) {
     for origin in ["http://evil.example", "null", "https://127.0.0.1.evil.example", "http://127.0.0.1:1", ""] {
         refused(take().header(ORIGIN, origin), &[403], &format!("from {origin:?}")).await;
     }
-    let viewer = target.post("/whep/programme").header(CONTENT_TYPE, SDP).header(ORIGIN, "http://evil.example").body(offer("recvonly"));
+    let viewer = target
+        .post("/whep/programme")
+        .header(CONTENT_TYPE, SDP)
+        .header(ORIGIN, "http://evil.example")
+        .body(offer("recvonly"));
     refused(viewer, &[403], "a foreign viewer").await;
     for host in ["evil.example", "127.0.0.1.evil.example:8000", "box.local"] {
-        for path in ["/", "/api/state", "/api/seats", "/api/events", "/api/thumbnails/programme", "/api/turn-credentials"] {
+        for path in
+            ["/", "/api/state", "/api/seats", "/api/events", "/api/thumbnails/programme", "/api/turn-credentials"]
+        {
             refused(target.get(path).header(HOST, host), &[403], &format!("{path} by {host}")).await;
         }
         refused(take().header(HOST, host), &[403], &format!("a take by {host}")).await;
@@ -284,7 +320,9 @@ async fn paths(target: &Target) {
             "/api/v1/devices/..%2f..%2fetc%2fpasswd/thumbnails/x",
             "/%2e%2e/%2e%2e/etc/passwd",
         ] {
-            let answer = raw(base, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await;
+            let answer =
+                raw(base, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
+                    .await;
             let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
             let status = head.split_whitespace().nth(1).unwrap_or_default();
             assert!(["400", "401", "404"].contains(&status), "{path}: {answer}");
@@ -344,12 +382,15 @@ async fn flood(target: &Target) {
         floods.spawn(async move {
             let http = Client::builder().pool_max_idle_per_host(1).timeout(PATIENCE).build().expect("a client");
             for turn in 0..REQUESTS {
-                let path = ["/api/state", "/api/thumbnails/programme", "/api/thumbnails/cam1", "/api/scenes", "/api/actors"][(n + turn) % 5];
+                let path =
+                    ["/api/state", "/api/thumbnails/programme", "/api/thumbnails/cam1", "/api/scenes", "/api/actors"]
+                        [(n + turn) % 5];
                 let answer = http.get(format!("{base}{path}")).send().await.expect("an answer");
                 assert_eq!(answer.status(), StatusCode::OK, "{path}");
                 answer.bytes().await.expect("a body");
             }
-            too_large(http.post(format!("{base}/whip/guest1")).bearer_auth(&token).header(CONTENT_TYPE, SDP), "WHIP").await;
+            too_large(http.post(format!("{base}/whip/guest1")).bearer_auth(&token).header(CONTENT_TYPE, SDP), "WHIP")
+                .await;
             too_large(http.post(format!("{base}/api/mixer/take")).header(CONTENT_TYPE, JSON), "take").await;
         });
     }
