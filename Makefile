@@ -18,7 +18,7 @@ MEDIA := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good 
          gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x fonts-dejavu-core
 BUILD := pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 TESTS := mosquitto mosquitto-clients coturn chromium chromium-driver iproute2 iptables nftables procps openssl
-BENCH := voctomix-core libnice10 gstreamer1.0-nice
+BENCH := voctomix-core libnice10 gstreamer1.0-nice libgstreamer-plugins-bad1.0-dev
 
 help:
 	@sed -n '3,8s/^# *//p' Makefile
@@ -47,6 +47,16 @@ demo: release
 
 test: setup-test pages
 	@tests/support/run-tests
+
+# Figures are those of this machine, ratios hold on any. ROOMS="mixer guest" measures only these.
+# The peer that decodes guests has dependencies of its own; without it its rows say so.
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+bench: release
+	@tests/support/install $(BENCH)
+	@cargo build --release --locked --package r58-bench
+	@cargo build --release --locked --manifest-path tests/bench/whipserversrc/Cargo.toml --target-dir $(TARGET_DIR) \
+		|| echo "whipserversrc could not be built"
+	@$(TARGET_DIR)/release/r58-bench $(ROOMS)
 
 # Coverage-guided fuzzing for SECONDS_EACH seconds; cargo-fuzz wants unstable compiler flags, which RUSTC_BOOTSTRAP unlocks on a stable one.
 CRATE ?= mqtt

@@ -1,0 +1,195 @@
+//! Heartbeats that reach the database through the broker and Ingest, against a bare subscriber that throws them away.
+//!
+//! One connection publishes live heartbeats (QoS 0) of many boxes as fast as they are taken: never more than a window of
+//! them is under way, so nothing is dropped and the rate is that of the receiver. Both receivers stay connected; each has
+//! topics of its own.
+
+use std::io::{BufWriter, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use chrono::Utc;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+
+use crate::fleet::{Fleet, ORG};
+use crate::mqtt::{FLEET, PASSWORD, Sink};
+use crate::table::{Row, Target, Unit, median};
+
+const ROUNDS: usize = 3;
+const LASTS: Duration = Duration::from_secs(4);
+/// Heartbeats under way at most: what Ingest holds in memory.
+const WINDOW: u64 = 8192;
+/// Boxes that the fleet server must know.
+pub const BOXES: usize = 1000;
+
+/// The rows of this room.
+///
+/// # Errors
+/// When nothing is stored.
+pub async fn rows(fleet: &Fleet) -> Result<Vec<Row>> {
+    let broker = fleet.broker.addr;
+    let database = fleet.home.state("fleet").join("fleet.db");
+    let pool = SqlitePool::connect_with(SqliteConnectOptions::new().filename(database).read_only(true)).await?;
+    let thrown = Arc::new(AtomicU64::new(0));
+    let counter = thrown.clone();
+    let filter = format!("r58/1/{ORG}/+/up/hb0");
+    let sink = Sink::start(broker, &filter, move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+    })
+    .await?;
+
+    let (mut stored, mut bare) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let rows = async || {
+            let newest =
+                sqlx::query_scalar::<_, Option<i64>>("SELECT max(rowid) FROM heartbeats").fetch_one(&pool).await?;
+            anyhow::Ok(u64::try_from(newest.unwrap_or(0))?)
+        };
+        stored.push(run(broker, "hb", round, rows).await?);
+        bare.push(run(broker, "hb0", round, async || anyhow::Ok(thrown.load(Ordering::Relaxed))).await?);
+    }
+    drop(sink);
+    pool.close().await;
+    let (stored, bare) = (median(&stored).context("no figure")?, median(&bare).context("no figure")?);
+    let what = "heartbeats stored (broker, Ingest, SQLite)";
+    Ok(vec![
+        Row::new(what, Unit::PerSecond, stored).against("bare subscriber", Ok(bare)).target(Target::RatioAtLeast(0.5)),
+        Row::new(format!("{what}, on this machine"), Unit::PerSecond, stored).target(Target::AtLeast(20_000.0)),
+    ])
+}
+
+/// Heartbeats a second that the receiver of `kind` took.
+async fn run(
+    broker: SocketAddr,
+    kind: &'static str,
+    round: usize,
+    taken: impl AsyncFn() -> Result<u64>,
+) -> Result<f64> {
+    let start = taken().await?;
+    let (sent, seen, end) =
+        (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let source = {
+        let (sent, seen, end) = (sent.clone(), seen.clone(), end.clone());
+        std::thread::spawn(move || publish(broker, kind, round as u64, &sent, &seen, &end))
+    };
+    let begin = Instant::now();
+    let outcome = async {
+        let (mut first, mut stuck) = (None, Instant::now());
+        loop {
+            let now = taken().await?.saturating_sub(start);
+            if now > seen.swap(now, Ordering::Relaxed) {
+                stuck = Instant::now();
+            }
+            ensure!(
+                stuck.elapsed() < Duration::from_secs(5),
+                "{now} taken, {} sent, then nothing",
+                sent.load(Ordering::Relaxed)
+            );
+            // The first second warms up.
+            if begin.elapsed() > Duration::from_secs(1) {
+                let (at, had) = *first.get_or_insert((Instant::now(), now));
+                if at.elapsed() > LASTS {
+                    return Ok((now - had) as f64 / at.elapsed().as_secs_f64());
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let outcome = outcome.await;
+    end.store(true, Ordering::Relaxed);
+    let published = tokio::task::spawn_blocking(move || source.join()).await?;
+    published.map_err(|_| anyhow::anyhow!("the source of heartbeats panicked"))??;
+    // What is still under way belongs to this round, not to the next one.
+    let drained = Instant::now();
+    while taken().await?.saturating_sub(start) < sent.load(Ordering::Relaxed)
+        && drained.elapsed() < Duration::from_secs(5)
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    outcome
+}
+
+/// MQTT 3.1.1 by hand, because a client library would take more time for it than the receivers.
+fn publish(
+    broker: SocketAddr,
+    kind: &str,
+    round: u64,
+    sent: &AtomicU64,
+    seen: &AtomicU64,
+    end: &AtomicBool,
+) -> Result<()> {
+    let mut stream = TcpStream::connect(broker)?;
+    stream.set_nodelay(true)?;
+    let mut hello = vec![0, 4];
+    hello.extend(b"MQTT");
+    // Version 4, clean session with user name and password, keep alive 60 s.
+    hello.extend([4, 0b1100_0010, 0, 60]);
+    string(&mut hello, &format!("bench-source-{kind}-{round}"));
+    string(&mut hello, FLEET);
+    string(&mut hello, PASSWORD);
+    let mut connect = vec![0x10];
+    length(&mut connect, hello.len());
+    connect.extend(hello);
+    stream.write_all(&connect)?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer)?;
+    ensure!(answer[0] == 0x20 && answer[3] == 0, "the broker refuses the source: {answer:?}");
+
+    let mut out = BufWriter::with_capacity(64 * 1024, stream);
+    let (mut packet, mut body) = (Vec::new(), Vec::new());
+    let mut n = 0_u64;
+    while !end.load(Ordering::Relaxed) {
+        if n.saturating_sub(seen.load(Ordering::Relaxed)) >= WINDOW {
+            out.flush()?;
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        }
+        body.clear();
+        string(&mut body, &format!("r58/1/{ORG}/box{}/up/{kind}", n % BOXES as u64));
+        heartbeat(&mut body, round * 100_000_000 + n / BOXES as u64 + 1)?;
+        packet.clear();
+        packet.push(0x30);
+        length(&mut packet, body.len());
+        out.write_all(&packet)?;
+        out.write_all(&body)?;
+        n += 1;
+        sent.store(n, Ordering::Relaxed);
+    }
+    out.write_all(&[0xE0, 0])?;
+    out.flush()?;
+    Ok(())
+}
+
+fn string(to: &mut Vec<u8>, text: &str) {
+    to.extend((text.len() as u16).to_be_bytes());
+    to.extend(text.as_bytes());
+}
+
+/// MQTT's variable byte integer.
+fn length(to: &mut Vec<u8>, mut length: usize) {
+    while length >= 128 {
+        to.push((length % 128) as u8 | 0x80);
+        length /= 128;
+    }
+    to.push(length as u8);
+}
+
+/// What a box with four inputs says, some 1.2 KB.
+fn heartbeat(to: &mut Vec<u8>, seq: u64) -> Result<()> {
+    let inputs: Vec<String> = (1..=4)
+        .map(|n| format!(r#"{{"id":"cam{n}","label":"CAM {n}","kind":"camera","signal":"live","fps":30}}"#))
+        .collect();
+    let actors: Vec<String> =
+        (1..=8).map(|n| format!(r#"{{"name":"camera cam{n}","state":"running","restarts":0}}"#)).collect();
+    write!(
+        to,
+        r#"{{"ts":"{}","version":"0.1.0","uptime_seconds":{seq},"boot_seq":1,"seq":{seq},"interval_s":60,"boot_id":"3f0c6a1e-5d0a-4c57-9d2f-0d6c9b7f6a11","inputs":[{}],"actors":[{}],"metrics":{{"cpu_percent":41.5,"mem_percent":63.2,"disk_free_gb":118.4,"disk_total_gb":256.0,"temperature_c":58.1,"load_avg":[1.2,1.1,0.9]}}}}"#,
+        Utc::now().to_rfc3339(),
+        inputs.join(","),
+        actors.join(",")
+    )?;
+    Ok(())
+}
