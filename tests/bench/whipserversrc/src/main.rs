@@ -18,7 +18,11 @@ fn main() -> Result<()> {
 
     let pipeline = gst::Pipeline::new();
     let source = gst::ElementFactory::make("whipserversrc").build()?;
-    source.property::<gst::glib::Object>("signaller").set_property("host-addr", &address);
+    let signaller = source.property::<gst::glib::Object>("signaller");
+    signaller.set_property("host-addr", &address);
+    // By default it asks a STUN server on the Internet, and answers only when that is done: nobody needs it on loopback.
+    signaller.set_property("stun-server", None::<String>);
+    source.set_property("stun-server", None::<String>);
     pipeline.add(&source)?;
     let inside = pipeline.downgrade();
     source.connect_pad_added(move |_, pad| {
