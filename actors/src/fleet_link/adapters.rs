@@ -1,6 +1,6 @@
 //! The seams of the link on the real parts of a box.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,6 +14,12 @@ use crate::mixer::core::TakeKind;
 use crate::mixer::{Identify, MixerReport, SetPreview, TakeScene, Transition};
 use crate::studio::ThumbnailBoard;
 use crate::supervision::DoorError;
+
+/// A box that has just started is handed what waited for it at the broker: its programme has this long to come up. Less than
+/// the link waits for an answer.
+const COMES_UP_WITHIN: Duration = Duration::from_secs(10);
+/// How soon the mixer is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 impl ThumbnailSource for ThumbnailBoard {
     fn pictures(&self) -> Vec<(String, Bytes, u64)> {
@@ -41,33 +47,43 @@ impl MixerDesk for MixerByDoors {
     async fn take(&self, scene: Option<String>, kind: String, duration_ms: Option<u64>) -> Result<Value, Refusal> {
         let kind = TakeKind::parse(&kind, duration_ms)
             .map_err(|error| Refusal::rejected("arguments", error.to_string()))?;
-        let report = match scene {
-            Some(scene) => self.doors.take.send(TakeScene { scene, kind }).await,
-            None => self.doors.transition.send(Transition { kind }).await,
-        };
-        answer(report)
+        answer(match scene {
+            Some(scene) => once_up(|| self.doors.take.send(TakeScene { scene: scene.clone(), kind })).await,
+            None => once_up(|| self.doors.transition.send(Transition { kind })).await,
+        })
     }
 
     async fn preview(&self, scene: String) -> Result<Value, Refusal> {
-        answer(self.doors.set_preview.send(SetPreview { scene }).await)
+        answer(once_up(|| self.doors.set_preview.send(SetPreview { scene: scene.clone() })).await)
     }
 
     async fn identify(&self, length: Duration) -> Result<Value, Refusal> {
-        let text = self.name.clone();
-        match self.doors.identify.send(Identify { text, length }).await {
-            Ok(Ok(())) => Ok(json!({"shown": self.name, "seconds": length.as_secs()})),
-            Ok(Err(error)) => Err(refusal(&error)),
-            Err(error) => Err(refusal(&error.into())),
+        let asked = once_up(|| self.doors.identify.send(Identify { text: self.name.clone(), length })).await;
+        asked.map(|()| json!({"shown": self.name, "seconds": length.as_secs()})).map_err(|error| refusal(&error))
+    }
+}
+
+/// Asks until the programme is there. A mixer that says it is not has done nothing, so that asking again is no second effect;
+/// anything else that goes wrong is the answer.
+async fn once_up<T, F, A>(mut ask: F) -> Result<T, ActorsError>
+where
+    F: FnMut() -> A,
+    A: Future<Output = Result<Result<T, ActorsError>, DoorError>>,
+{
+    let begin = Instant::now();
+    loop {
+        match ask().await {
+            Ok(Err(ActorsError::Unavailable(_))) if begin.elapsed() < COMES_UP_WITHIN => {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            Ok(said) => return said,
+            Err(error) => return Err(error.into()),
         }
     }
 }
 
-fn answer(said: Result<Result<MixerReport, ActorsError>, DoorError>) -> Result<Value, Refusal> {
-    match said {
-        Ok(Ok(report)) => Ok(json!({"pgm": report.pgm, "pvw": report.pvw})),
-        Ok(Err(error)) => Err(refusal(&error)),
-        Err(error) => Err(refusal(&error.into())),
-    }
+fn answer(said: Result<MixerReport, ActorsError>) -> Result<Value, Refusal> {
+    said.map(|report| json!({"pgm": report.pgm, "pvw": report.pvw})).map_err(|error| refusal(&error))
 }
 
 fn refusal(error: &ActorsError) -> Refusal {
@@ -88,5 +104,19 @@ mod tests {
         assert!(matches!(refusal(&unknown), Refusal::Rejected { code, .. } if code == "unknown_scene"));
         let away = ActorsError::Door(DoorError::Degraded("mixer".to_owned()));
         assert!(matches!(refusal(&away), Refusal::Failed { code, .. } if code == "unavailable"));
+    }
+
+    #[tokio::test]
+    async fn a_programme_that_is_starting_is_waited_for_and_a_mixer_that_is_down_is_not() {
+        let asked = std::cell::Cell::new(0);
+        let late = |up_at: u32| {
+            asked.set(asked.get() + 1);
+            let up = asked.get() >= up_at;
+            async move { Ok(if up { Ok(()) } else { Err(ActorsError::Unavailable("starting".to_owned())) }) }
+        };
+        assert!(once_up(|| late(3)).await.is_ok());
+        assert_eq!(asked.get(), 3);
+        let broken = once_up(|| async { Err::<Result<(), _>, _>(DoorError::Degraded("mixer".to_owned())) }).await;
+        assert!(matches!(broken, Err(ActorsError::Door(_))), "asked once");
     }
 }
