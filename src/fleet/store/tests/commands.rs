@@ -31,6 +31,9 @@ async fn a_command_goes_from_publishing_through_its_states_to_withdrawal() {
     assert_eq!(world.store.commands_to_withdraw(10).await.unwrap(), [(device.clone(), id.clone())]);
     world.store.mark_withdrawn(std::slice::from_ref(&id)).await.unwrap();
     assert!(world.store.commands_to_withdraw(10).await.unwrap().is_empty());
+    world.store.apply(&[status(&device, "c1", 4, DeviceState::Succeeded)]).await.unwrap();
+    assert_eq!(world.store.commands_to_withdraw(10).await.unwrap().len(), 1, "published anew, so withdrawn anew");
+    world.store.mark_withdrawn(std::slice::from_ref(&id)).await.unwrap();
     let sync = world.store.sync_state(&device).await.unwrap().unwrap();
     assert_eq!((sync.seq_floor, sync.pending), (1, vec![CommandId::new("c2").unwrap()]));
     let steps: Vec<String> =
