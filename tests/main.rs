@@ -6,8 +6,10 @@
 
 mod support;
 
+mod a_command_happens_once;
 mod guest_gets_in;
 mod hostile_input;
+mod nothing_measured_is_lost;
 mod operators_use_mqtt;
 mod starts_and_stops;
 mod the_programme_never_stops;

@@ -12,6 +12,7 @@ pub mod process;
 pub mod r58;
 pub mod sdp;
 pub mod site;
+pub mod wire;
 
 use std::fmt::Debug;
 use std::future::Future;

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -15,6 +16,7 @@ pub struct Process {
     name: String,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Process {
@@ -27,9 +29,11 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let lines = Arc::new(Mutex::new(Vec::new()));
-        keep(child.stdout.take().expect("stdout"), Arc::clone(&lines));
-        keep(child.stderr.take().expect("stderr"), Arc::clone(&lines));
-        Self { name: name.into(), child, lines }
+        let readers = vec![
+            keep(child.stdout.take().expect("stdout"), Arc::clone(&lines)),
+            keep(child.stderr.take().expect("stderr"), Arc::clone(&lines)),
+        ];
+        Self { name: name.into(), child, lines, readers }
     }
 
     /// The process's id.
@@ -80,6 +84,15 @@ impl Process {
         lists.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect()
     }
 
+    /// Kills it if it still runs, and gives everything that it ever said.
+    pub fn last_words(&mut self) -> String {
+        self.kill();
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        self.output()
+    }
+
     /// Whether it still runs.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
@@ -113,10 +126,10 @@ impl Drop for Process {
     }
 }
 
-fn keep(stream: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) {
+fn keep(stream: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
             lines.lock().expect("lines").push(line);
         }
-    });
+    })
 }

@@ -236,13 +236,15 @@ pub fn is_ended(command: &Value) -> bool {
     !command["finished_at"].is_null()
 }
 
-/// Fails unless each of a command's steps may follow the one before.
+/// Fails unless each of a command's steps may follow the one before. The server hears of a draft that was published by hand
+/// only from the box, whatever that has come to by then.
 #[track_caller]
 pub fn assert_steps_in_order(command: &Value) {
     let steps = command["history"].as_array().expect("a history");
     let states: Vec<ServerState> =
         steps.iter().map(|step| step["state"].as_str().unwrap_or_default().parse().expect("a state")).collect();
     for pair in states.windows(2) {
-        assert!(pair[0].can_become(pair[1]), "{} cannot become {}: {command}", pair[0], pair[1]);
+        let by_hand = pair[0] == ServerState::Draft;
+        assert!(by_hand || pair[0].can_become(pair[1]), "{} cannot become {}: {command}", pair[0], pair[1]);
     }
 }
