@@ -40,7 +40,12 @@ pub(super) async fn fetch(settings: IngestSettings, to: mpsc::Sender<(Session, I
     let handing_over = async {
         let mut count = 0u64;
         while let Ok(Some(event)) = tokio::time::timeout(QUIET, events.recv()).await {
-            let SessionEvent::Message(message) = event else { continue };
+            let message = match event {
+                SessionEvent::Message(message) => message,
+                // The loop fetches anew when it is back; two at a time would throw each other out.
+                SessionEvent::Disconnected { .. } => break,
+                _ => continue,
+            };
             if message.retain {
                 count += 1;
                 if to.send((session.clone(), message)).await.is_err() {

@@ -326,11 +326,11 @@ impl FleetStore for Store {
     async fn sync_state(&self, device: &DeviceAddress) -> Result<Option<SyncState>, SeamError> {
         let (org, id) = (device.org.as_str(), device.device.as_str());
         let Some(no) = self.device_no(org, id).await? else { return Ok(None) };
-        let open = self.open_commands_of(id, Utc::now()).await?;
+        let awaited = self.awaited_commands_of(id, Utc::now()).await?;
         let mut tx = self.reader.begin().await.map_err(StoreError::from)?;
         let marks = ingest::marks(&mut tx, &[no]).await?;
         Ok(Some(SyncState {
-            pending: open.iter().filter_map(|row| CommandId::new(&row.id).ok()).collect(),
+            pending: awaited.iter().filter_map(|id| CommandId::new(id).ok()).collect(),
             acked: marks.into_iter().filter_map(|((_, stream), seq)| Some((Name::new(stream).ok()?, seq))).collect(),
             seq_floor: self.seq_floor(id).await?,
         }))

@@ -359,6 +359,24 @@ impl Store {
         .await?)
     }
 
+    /// Commands of a device that are not terminal, drafts included: one that was published by hand is heard of only by its
+    /// statuses, and those can be lost with a broker.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn awaited_commands_of(&self, device: &str, now: DateTime<Utc>) -> Result<Vec<String>, StoreError> {
+        let rows: Vec<(String,)> = sqlx::query_as(
+            "SELECT id FROM commands WHERE device_id = $1 AND finished_at IS NULL AND expires_at > $2 \
+             AND cancel_requested = $3 ORDER BY seq, created_at",
+        )
+        .bind(device)
+        .bind(millis(now))
+        .bind(false)
+        .fetch_all(&self.reader)
+        .await?;
+        Ok(rows.into_iter().map(|(id,)| id).collect())
+    }
+
     /// The highest number of a device's commands below which, itself included, all are terminal.
     ///
     /// # Errors
