@@ -2,6 +2,8 @@
 //!
 //! The real binary runs, with a configuration directory of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;

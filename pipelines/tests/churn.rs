@@ -1,5 +1,7 @@
 //! Everything at once, at random, for a while: the programme does not care.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! A guest's picture and voice, from a real encoder through a real connection to the feed.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod rtc_support;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Inputs deliver, say what is wrong with them, and come back where they should, with the real GStreamer.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod support;
 
 use std::path::PathBuf;

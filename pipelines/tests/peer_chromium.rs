@@ -1,5 +1,7 @@
 //! A real browser at the other end: it publishes its test camera by WHIP, and watches by WHEP.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod rtc_support;
 
 use std::process::{Child, Command, Stdio};

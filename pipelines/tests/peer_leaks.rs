@@ -1,5 +1,7 @@
 //! Peers that end leave nothing behind: sockets, threads, tasks. A process of its own, because it counts them all.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod rtc_support;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Relays: a real TURN server on loopback, and peers that may use nothing else.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod rtc_support;
 
 use std::process::{Child, Command, Stdio};

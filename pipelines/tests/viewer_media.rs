@@ -1,5 +1,7 @@
 //! A viewer of the programme: what a fan-out hands out arrives, decodes, and one viewer's trouble is nobody else's.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod rtc_support;
 
 use std::sync::Arc;

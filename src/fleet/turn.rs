@@ -73,9 +73,9 @@ impl TurnDesk {
 
     /// Servers for the caller called `name`, which shows in coturn's log.
     pub async fn give(&self, name: &str, now: DateTime<Utc>) -> Given {
-        let grant = match self.from_cloudflare(now).await {
+        let grant = match self.by_cloudflare(now).await {
             Some(grant) => Some(grant),
-            None => self.from_secret(name, now).await,
+            None => self.by_secret(name, now).await,
         };
         let mut servers: Vec<IceServer> = self.stun.iter().map(IceServer::stun).collect();
         match grant {
@@ -87,7 +87,7 @@ impl TurnDesk {
         }
     }
 
-    async fn from_cloudflare(&self, now: DateTime<Utc>) -> Option<Grant> {
+    async fn by_cloudflare(&self, now: DateTime<Utc>) -> Option<Grant> {
         let cloudflare = self.cloudflare.as_ref()?;
         // Held while asking: one request at a time, whoever waits gets its answer.
         let mut shared = self.shared.lock().await;
@@ -112,7 +112,7 @@ impl TurnDesk {
         }
     }
 
-    async fn from_secret(&self, name: &str, now: DateTime<Utc>) -> Option<Grant> {
+    async fn by_secret(&self, name: &str, now: DateTime<Utc>) -> Option<Grant> {
         let (file, urls) = self.secret.as_ref()?;
         match SharedSecret::new(urls.clone(), file.clone(), name, self.ttl).fetch(now).await {
             Ok(grant) => Some(grant),

@@ -3,6 +3,8 @@
 //! Every test runs against a server of its own on a free port, with its own database and its own embedded broker.
 //! Every answer that passes through [`world::World::call`] is checked against the server's own description.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod access;
 mod commands;
 mod devices;

@@ -38,7 +38,7 @@ const BODY_MAX: usize = 64 * 1024;
 /// Why a provider granted nothing. Never holds a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
-    /// The box has no identity yet, or a secret's file cannot be read.
+    /// The box has no identity yet, a secret's file cannot be read, or the provider has no server to name.
     #[error("{0}")]
     NotReady(String),
     /// No usable connection or answer within 15 s.
@@ -63,6 +63,14 @@ pub trait IceProvider: Send + Sync {
     /// # Errors
     /// [`ProviderError`], after [`HTTP_TIMEOUT`] at the latest.
     async fn fetch(&self, wall: DateTime<Utc>) -> Result<Grant, ProviderError>;
+}
+
+/// A provider without a server of its own is not ready, which is nothing to worry about; anything else is unreadable.
+fn unread(sentence: &'static str) -> ProviderError {
+    match sentence {
+        reply::NO_SERVER => ProviderError::NotReady(sentence.to_owned()),
+        other => ProviderError::Unreadable(other),
+    }
 }
 
 /// The HTTP client of every provider.
@@ -107,7 +115,7 @@ impl IceProvider for FleetApi {
             .header("X-Device-Id", &identity.device_id)
             .header("X-Device-Token", identity.token.expose());
         let (body, server_time) = exchange(request).await?;
-        let parsed = reply::parse(&body).map_err(ProviderError::Unreadable)?;
+        let parsed = reply::parse(&body).map_err(unread)?;
         // A box's clock may be years off: the life of the credential is the fleet's expiry by the fleet's clock.
         let life = match parsed.expires_at {
             Some(at) => at - server_time.unwrap_or(wall),
@@ -160,7 +168,7 @@ impl IceProvider for Cloudflare {
         let request =
             self.http.post(url).bearer_auth(token).json(&serde_json::json!({ "ttl": self.ttl.as_secs() }));
         let (body, _) = exchange(request).await?;
-        let parsed = reply::parse(&body).map_err(ProviderError::Unreadable)?;
+        let parsed = reply::parse(&body).map_err(unread)?;
         // The reply has no expiry: it is counted from before the request.
         let expires_at = wall + delta(self.ttl);
         Ok(Grant { provider: self.name().to_owned(), servers: parsed.servers, issued_at: wall, expires_at })

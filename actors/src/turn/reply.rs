@@ -21,6 +21,9 @@ pub(super) struct Parsed {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// Said of a reply that is right and empty: whoever gave it has nothing to give.
+pub(super) const NO_SERVER: &str = "the reply names no usable server";
+
 /// Reads the body of a 2xx answer.
 ///
 /// # Errors
@@ -29,7 +32,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Parsed, &'static str> {
     let reply: Reply = serde_json::from_slice(body).map_err(|_| "the reply is not ICE servers in JSON")?;
     let servers = usable(&reply.ice_servers.0);
     match servers.is_empty() {
-        true => Err("the reply names no usable server"),
+        true => Err(NO_SERVER),
         false => Ok(Parsed { servers, expires_at: reply.expires_at }),
     }
 }
