@@ -22,7 +22,7 @@ mod peers;
 mod process;
 mod programme;
 /// The guest of the media tests, who is the same client for both servers.
-#[allow(missing_docs, clippy::unwrap_used, dead_code)]
+#[allow(missing_docs, clippy::unwrap_used)]
 #[path = "../../../pipelines/tests/rtc_support/mod.rs"]
 mod rtc;
 mod start;
