@@ -96,7 +96,9 @@ fn announce(settings: &Settings, fleet: &fleet::FleetHandle, device: &device::De
     }
     println!("  state                    {}", settings.state_dir.display());
     match &fleet.first_start {
-        Some(admin) => println!("  sign in                  {}  password  {}  (shown only now)", admin.email, admin.password),
+        Some(admin) => {
+            println!("  sign in                  {}  password  {}  (shown only now)", admin.email, admin.password)
+        }
         None => println!("  sign in                  as before; the password was shown at the first start"),
     }
     println!();

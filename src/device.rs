@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use r58_actors::device::{self as box_actors, DevicePlan, InputPlan, SeatPlan, SourceCell};
 use r58_actors::fleet_link::identity;
 use r58_actors::governor::{Governor, GovernorSettings, Metrics};
@@ -25,8 +25,8 @@ use r58_actors::state::board::Neighbours;
 use r58_actors::supervision::{Duty, HouseSettings};
 use r58_actors::{ActorState, House};
 use r58_pipelines::Mode;
-use r58_pipelines::profile::Profile;
 use r58_pipelines::peer::{PeerFactory, PeerSettings, UdpPorts};
+use r58_pipelines::profile::Profile;
 use tokio::sync::{mpsc, watch};
 
 pub use http::SeatLink;
@@ -66,6 +66,9 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     check_media()?;
     let profile = Profile::load(&settings.profile)?;
     let settings = &with_ports(settings.clone(), &profile);
+    if settings.inputs.is_empty() && settings.seats.is_empty() {
+        bail!("nothing to mix: name [[device.inputs]] or [[device.seats]], or a device.profile with ports");
+    }
     // The first guest shall not wait for the linker.
     tokio::task::spawn_blocking(r58_pipelines::guest::preload).await??;
     let address = listener.local_addr().context("the box's pages have no address")?;
@@ -184,7 +187,12 @@ fn with_ports(mut settings: DeviceSettings, profile: &Profile) -> DeviceSettings
     settings
 }
 
-fn device_plan(settings: &DeviceSettings, seats: &[SeatLink], org: &str, cells: &BTreeMap<String, SourceCell>) -> DevicePlan {
+fn device_plan(
+    settings: &DeviceSettings,
+    seats: &[SeatLink],
+    org: &str,
+    cells: &BTreeMap<String, SourceCell>,
+) -> DevicePlan {
     let programme = &settings.programme;
     DevicePlan {
         device: DeviceIdentity {

@@ -22,13 +22,23 @@ pub fn start(settings: &LogSettings) -> Result<()> {
     // systemd sets JOURNAL_STREAM for a unit whose standard error is the journal.
     let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
     match settings.format {
-        LogFormat::Journald => registry.with(tracing_journald::layer().context("no systemd journal here")?).try_init()?,
+        LogFormat::Journald => {
+            registry.with(tracing_journald::layer().context("no systemd journal here")?).try_init()?
+        }
         LogFormat::Auto if under_systemd && tracing_journald::layer().is_ok() => {
             registry.with(tracing_journald::layer()?).try_init()?;
         }
-        LogFormat::Json => registry.with(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr)).try_init()?,
+        LogFormat::Json => {
+            registry.with(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr)).try_init()?
+        }
         LogFormat::Auto | LogFormat::Text => {
-            registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal())).try_init()?;
+            registry
+                .with(
+                    tracing_subscriber::fmt::layer()
+                        .with_writer(std::io::stderr)
+                        .with_ansi(std::io::stderr().is_terminal()),
+                )
+                .try_init()?;
         }
     }
     Ok(())

@@ -24,11 +24,13 @@ impl StateDir {
     /// Names the directory and what stands in the way.
     pub fn claim(path: &Path) -> Result<Self> {
         create_private(path).with_context(|| format!("cannot create the state directory {}", path.display()))?;
-        let path = path.canonicalize().with_context(|| format!("cannot resolve the state directory {}", path.display()))?;
+        let path =
+            path.canonicalize().with_context(|| format!("cannot resolve the state directory {}", path.display()))?;
         let probe = path.join(".write-probe");
         let written = File::create(&probe).and_then(|mut file| file.write_all(b"r58").and_then(|()| file.sync_all()));
         written.with_context(|| format!("cannot write to the state directory {}", path.display()))?;
-        std::fs::remove_file(&probe).with_context(|| format!("cannot write to the state directory {}", path.display()))?;
+        std::fs::remove_file(&probe)
+            .with_context(|| format!("cannot write to the state directory {}", path.display()))?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)

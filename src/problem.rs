@@ -118,7 +118,9 @@ impl ResponseError for Problem {
 pub fn extractors(config: &mut web::ServiceConfig) {
     let json = web::JsonConfig::default().limit(JSON_LIMIT).error_handler(|error, _: &HttpRequest| {
         let status = match &error {
-            JsonPayloadError::Overflow { .. } | JsonPayloadError::OverflowKnownLength { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            JsonPayloadError::Overflow { .. } | JsonPayloadError::OverflowKnownLength { .. } => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             JsonPayloadError::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             _ => StatusCode::BAD_REQUEST,
         };

@@ -44,7 +44,8 @@ async fn heartbeats_are_read_and_a_signed_command_is_done_once_and_withdrawn() {
     demo.state_until("the fleet reached", |state| state["fleet"]["state"] == "online").await;
     let operator = Operator { demo: &demo, home: &home };
 
-    let heard = operator.mosquitto("mosquitto_sub", &["-C", "1", "-W", "30", "-t", &format!("r58/1/default/{DEVICE}/up/hb")]);
+    let heard =
+        operator.mosquitto("mosquitto_sub", &["-C", "1", "-W", "30", "-t", &format!("r58/1/default/{DEVICE}/up/hb")]);
     let heartbeat: Value = serde_json::from_slice(&heard.stdout).expect("a heartbeat");
     assert!(heartbeat["programme"]["frames"].as_u64() > Some(0), "{heartbeat}");
 
@@ -82,7 +83,9 @@ async fn what_an_operator_may_not_publish_is_refused() {
     let home = Home::new(EPHEMERAL);
     let demo = R58::start(&home, "demo").await;
     let operator = Operator { demo: &demo, home: &home };
-    for topic in ["r58/1/default/r58-demo/down/sync", "r58/1/default/r58-demo/up/presence", "r58/1/other/box/down/cmd/1"] {
+    for topic in
+        ["r58/1/default/r58-demo/down/sync", "r58/1/default/r58-demo/up/presence", "r58/1/other/box/down/cmd/1"]
+    {
         let sent = operator.mosquitto("mosquitto_pub", &["-q", "1", "-t", topic, "-m", "{}", "-d"]);
         let said = String::from_utf8_lossy(&sent.stderr).into_owned() + &String::from_utf8_lossy(&sent.stdout);
         assert!(!sent.status.success() || said.contains("RC:135"), "{topic}: {said}");

@@ -142,3 +142,16 @@ async fn refusal_of(command: &mut Command) -> String {
     })
     .await
 }
+
+#[tokio::test]
+async fn a_box_with_nothing_to_mix_is_told_so() {
+    let home = Home::new("[device]\nlisten = \"127.0.0.1:0\"\n");
+    let mut process = Process::start("r58 device", &mut home.command("device"));
+    let status = process.ended(PATIENCE).await;
+    assert!(!status.success(), "it should have refused");
+    until(PATIENCE, "its sentence", || async {
+        let output = process.output();
+        if output.contains("nothing to mix") { Ok(()) } else { Err(output) }
+    })
+    .await;
+}

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use r58_pipelines::guest::GuestSettings as GuestLatency;
 use r58_pipelines::input::SourceSpec;
 use r58_pipelines::peer::PeerFactory;
-use r58_pipelines::{SceneInput, SceneSet};
 use r58_pipelines::{Mode, PipelineError};
+use r58_pipelines::{SceneInput, SceneSet};
 use tokio::sync::watch;
 
 use crate::camera::source::PipelineOpener;

@@ -24,9 +24,9 @@ pub mod identity;
 mod link;
 mod open;
 pub mod operations;
-mod pulse;
 #[cfg(test)]
 mod power_cuts;
+mod pulse;
 mod report;
 mod state;
 #[cfg(test)]
@@ -37,8 +37,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{
-    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, ResponseFuture, SpawnHandle,
-    StreamHandler, Supervised, WrapFuture as _,
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, ResponseFuture,
+    SpawnHandle, StreamHandler, Supervised, WrapFuture as _,
 };
 use bytes::Bytes;
 use r58_mqtt::durable::KeyValue;

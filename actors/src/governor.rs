@@ -271,7 +271,8 @@ mod tests {
         };
         let (settings, _seen) = settings(peers);
         let house = House::open(HouseSettings::default());
-        let governor = house.engage(Duty::new("governor", "governor"), move |life| Governor::new(life, settings.clone()));
+        let governor =
+            house.engage(Duty::new("governor", "governor"), move |life| Governor::new(life, settings.clone()));
         let sampled = governor.door::<Sampled>();
         let disk = |free| Sample { disk_free: Some(free), ..Sample::default() };
         sampled.send(Sampled(disk(100_000_000_000))).await.unwrap();

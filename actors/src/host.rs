@@ -127,16 +127,19 @@ impl Host for SystemHost {
     fn reboot(&self, delay: Duration) -> Result<Rebooting, HostError> {
         std::thread::sleep(delay.min(REBOOT_DELAY_MAX));
         // logind's own method, so that inhibitors and polkit are honoured.
-        run("busctl", &[
-            "call",
-            "--system",
-            "org.freedesktop.login1",
-            "/org/freedesktop/login1",
-            "org.freedesktop.login1.Manager",
-            "Reboot",
-            "b",
-            "false",
-        ])?;
+        run(
+            "busctl",
+            &[
+                "call",
+                "--system",
+                "org.freedesktop.login1",
+                "/org/freedesktop/login1",
+                "org.freedesktop.login1.Manager",
+                "Reboot",
+                "b",
+                "false",
+            ],
+        )?;
         Ok(Rebooting::Underway)
     }
 

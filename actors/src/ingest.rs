@@ -158,7 +158,14 @@ pub struct Ingest {
 impl Ingest {
     /// For the house's factory.
     pub fn new(life: Life, settings: IngestSettings) -> Self {
-        Self { life, settings, stats: Arc::default(), linked: watch::Sender::new(false), session: None, tasks: Vec::new() }
+        Self {
+            life,
+            settings,
+            stats: Arc::default(),
+            linked: watch::Sender::new(false),
+            session: None,
+            tasks: Vec::new(),
+        }
     }
 
     fn open(&mut self, ctx: &mut Context<Self>) {

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{
-    Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, MessageResult,
-    SpawnHandle, Supervised, WrapFuture as _,
+    Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, MessageResult, SpawnHandle, Supervised,
+    WrapFuture as _,
 };
 use chrono::Utc;
 use r58_mqtt::durable::{Changes, KeyValue};

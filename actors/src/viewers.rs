@@ -160,8 +160,12 @@ impl Viewers {
     fn sweep(&mut self, _: &mut Context<Self>) {
         let allowed = self.settings.studio.previews_allowed();
         let over = |running: &RunningPreview| running.unused_since.is_some_and(|since| since.elapsed() >= LINGER);
-        let ended: Vec<String> =
-            self.previews.iter().filter(|(_, running)| !allowed || over(running)).map(|(name, _)| name.clone()).collect();
+        let ended: Vec<String> = self
+            .previews
+            .iter()
+            .filter(|(_, running)| !allowed || over(running))
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in ended {
             if let Some(running) = self.previews.remove(&name) {
                 info!(input = name, "input no longer encoded");

@@ -14,8 +14,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -178,9 +178,15 @@ impl EmbeddedBroker {
             })
             .map_err(|source| MqttError::Io { what: "start the broker's thread".into(), source })?;
         match started.recv() {
-            Ok(Ok((addr, scx, accepting))) => {
-                Ok(Self { addr, scx, runtime: handle, accepting, stop: Some(stop), thread: Some(thread), ended: Mutex::new(ended) })
-            }
+            Ok(Ok((addr, scx, accepting))) => Ok(Self {
+                addr,
+                scx,
+                runtime: handle,
+                accepting,
+                stop: Some(stop),
+                thread: Some(thread),
+                ended: Mutex::new(ended),
+            }),
             Ok(Err(e)) => {
                 let _ = thread.join();
                 Err(e)

@@ -125,7 +125,8 @@ async fn share(broker: &Broker, groups: &[&str]) {
     let mut members = Vec::new();
     for group in groups {
         for n in 0..2 {
-            let filters = [format!("$share/{group}/r58/1/+/+/up/tm/#"), format!("$share/{group}-evt/r58/1/+/+/up/evt/#")];
+            let filters =
+                [format!("$share/{group}/r58/1/+/+/up/tm/#"), format!("$share/{group}-evt/r58/1/+/+/up/evt/#")];
             let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
             members.push((*group, Client::with(broker.fleet(&format!("{group}-{n}")), &filters).await));
         }
@@ -239,7 +240,10 @@ async fn a_goodbye_publishes_its_last_message_first(broker: Broker) {
     let device = Client::start(settings).await;
     let last = Outgoing::json("r58/1/acme/box-1/up/presence", "offline, in order").retained(true);
     assert!(device.session.close(Some(last), LIMIT).await);
-    assert_eq!(device.session.publish(Outgoing::json("r58/1/acme/box-1/up/hb", "")).await.unwrap_err(), NotSent::Closed);
+    assert_eq!(
+        device.session.publish(Outgoing::json("r58/1/acme/box-1/up/hb", "")).await.unwrap_err(),
+        NotSent::Closed
+    );
     let mut fleet = Client::with(broker.fleet("fleet"), &["r58/1/+/+/up/presence"]).await;
     assert_eq!(fleet.payloads(1).await, ["offline, in order"]);
 }
@@ -256,7 +260,8 @@ async fn a_device_reaches_no_topics_but_its_own(broker: Broker) {
         "$share/g/r58/1/acme/box-2/down/#",
     ];
     let mut settings = broker.device("box-1");
-    settings.subscriptions = foreign.iter().chain(&[DOWN, "r58/1/acme/_g/+/down/#"]).map(|f| Subscription::new(*f)).collect();
+    settings.subscriptions =
+        foreign.iter().chain(&[DOWN, "r58/1/acme/_g/+/down/#"]).map(|f| Subscription::new(*f)).collect();
     let mut device = Client::new(Session::start(settings).unwrap());
     let grants = loop {
         if let SessionEvent::Subscribed { grants } = device.event().await {

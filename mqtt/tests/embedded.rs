@@ -131,7 +131,10 @@ fn a_taken_port_is_one_clear_error() {
     settings.listen = taken.local_addr().unwrap();
     let error = EmbeddedBroker::start(settings, Arc::new(Everyone)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misconfigured);
-    assert_eq!(error.to_string(), format!("embedded broker: {} is already in use by another program", taken.local_addr().unwrap()));
+    assert_eq!(
+        error.to_string(),
+        format!("embedded broker: {} is already in use by another program", taken.local_addr().unwrap())
+    );
     assert!(!dir.path().join("broker").exists(), "nothing half up");
 }
 
@@ -238,7 +241,19 @@ async fn a_command_can_be_sent_with_a_common_tool() {
     let mut device = Client::with(broker.device("box-1"), &[DOWN]).await;
     for (version, user, expected) in [("311", "$fleet", true), ("5", "$fleet", true), ("5", "stranger", false)] {
         let sent = std::process::Command::new("mosquitto_pub")
-            .args(["-h", "127.0.0.1", "-p", &broker.addr.port().to_string(), "-i", "tool", "-V", version, "-q", "1", "-r"])
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &broker.addr.port().to_string(),
+                "-i",
+                "tool",
+                "-V",
+                version,
+                "-q",
+                "1",
+                "-r",
+            ])
             .args(["-u", user, "-P", PASSWORD, "-t", "r58/1/acme/box-1/down/cmd/1", "-m", version])
             .output()
             .expect("mosquitto-clients are installed");
@@ -260,7 +275,8 @@ fn listening(pid: u32) -> Vec<String> {
         let text = std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
         for line in text.lines().skip(1) {
             let columns: Vec<&str> = line.split_whitespace().collect();
-            if columns.get(3) == Some(&state) && columns.get(9).is_some_and(|inode| sockets.iter().any(|s| s == inode)) {
+            if columns.get(3) == Some(&state) && columns.get(9).is_some_and(|inode| sockets.iter().any(|s| s == inode))
+            {
                 found.push(format!("{table} {}", columns[1]));
             }
         }
@@ -305,7 +321,8 @@ async fn measure() {
         let sender = tokio::spawn(async move {
             let mut receipts = Vec::with_capacity(count);
             for _ in 0..count {
-                receipts.push(session.publish(Outgoing::json("r58/1/acme/box-1/up/tm/x", vec![b'x'; 64])).await.unwrap());
+                receipts
+                    .push(session.publish(Outgoing::json("r58/1/acme/box-1/up/tm/x", vec![b'x'; 64])).await.unwrap());
             }
             for receipt in receipts {
                 receipt.await.unwrap();
@@ -331,7 +348,10 @@ async fn measure() {
         receipt.await.unwrap();
     }
     let rate = 20_000.0 / begun.elapsed().as_secs_f64();
-    println!("retained, 1 KiB, window 16: {rate:.0} messages/s; resident with 20,000: {} KiB", resident_kib(child.child.id()));
+    println!(
+        "retained, 1 KiB, window 16: {rate:.0} messages/s; resident with 20,000: {} KiB",
+        resident_kib(child.child.id())
+    );
     tokio::time::sleep(Duration::from_millis(300)).await;
     child.kill();
     let begun = Instant::now();

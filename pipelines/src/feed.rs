@@ -232,7 +232,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// A sink that follows the clock, is not waited for when the pipeline starts (an input without sound must start too), and
 /// sends no quality-of-service events upstream.
 fn bare_sink(name: &str, caps: &gst::Caps) -> gst_app::AppSink {
-    let sink = gst_app::AppSink::builder().name(name).caps(caps).sync(true).async_(false).max_buffers(2).drop(true).build();
+    let sink =
+        gst_app::AppSink::builder().name(name).caps(caps).sync(true).async_(false).max_buffers(2).drop(true).build();
     sink.set_property("qos", false);
     sink.set_property("enable-last-sample", false);
     sink
@@ -247,7 +248,9 @@ fn sample_time(sample: &gst::Sample, sink: &gst_app::AppSink) -> Option<u64> {
 
 fn is_whole(picture: &gst::Buffer, mode: &Mode) -> bool {
     if let Some(meta) = picture.meta::<gst_video::VideoMeta>() {
-        return meta.format() == gst_video::VideoFormat::I420 && meta.width() == mode.width && meta.height() == mode.height;
+        return meta.format() == gst_video::VideoFormat::I420
+            && meta.width() == mode.width
+            && meta.height() == mode.height;
     }
     picture.size() == (mode.width * mode.height * 3 / 2) as usize
 }

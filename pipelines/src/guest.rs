@@ -256,7 +256,13 @@ impl Inner {
         stats.last_decoded_frame
     }
 
-    fn ensure_branch(&self, state: &mut State, payload_type: u8, codec: Codec, fmtp: &str) -> Result<(), PipelineError> {
+    fn ensure_branch(
+        &self,
+        state: &mut State,
+        payload_type: u8,
+        codec: Codec,
+        fmtp: &str,
+    ) -> Result<(), PipelineError> {
         let slot = if codec.kind() == MediaKind::Video { &mut state.video } else { &mut state.audio };
         if slot.as_ref().is_some_and(|branch| branch.serves(payload_type, codec)) {
             return Ok(());

@@ -173,9 +173,8 @@ pub fn has_turn(servers: &[IceServer]) -> bool {
 fn filter(servers: &[IceServer], keep: impl Fn(&IceUrl) -> bool) -> Vec<IceServer> {
     let mut kept = Vec::new();
     for server in servers {
-        let usable = |url: &IceUrl| {
-            url.port != 53 && keep(url) && (url.scheme == IceScheme::Stun || server.has_credential())
-        };
+        let usable =
+            |url: &IceUrl| url.port != 53 && keep(url) && (url.scheme == IceScheme::Stun || server.has_credential());
         let mut urls: Vec<String> = Vec::new();
         for url in server.urls.iter().filter_map(|u| IceUrl::parse(u)).filter(usable) {
             let text = url.to_url();
@@ -201,7 +200,9 @@ mod tests {
 
     #[test]
     fn object_and_array_urls_as_string_or_list_and_missing_credentials_are_all_read() {
-        let cloudflare = read(r#"[{"urls":["stun:s.example:3478"]},{"urls":["turn:t.example:3478?transport=udp"],"username":"u","credential":"c"}]"#);
+        let cloudflare = read(
+            r#"[{"urls":["stun:s.example:3478"]},{"urls":["turn:t.example:3478?transport=udp"],"username":"u","credential":"c"}]"#,
+        );
         assert_eq!(cloudflare.0.len(), 2);
         assert_eq!(cloudflare.0[0].username, None);
         let older = read(r#"{"urls":["turn:t.example:3478?transport=udp"],"username":"u","credential":"c"}"#);
@@ -214,9 +215,14 @@ mod tests {
     fn a_guest_gets_no_port_53_and_no_turn_without_a_credential() {
         let servers = [
             IceServer {
-                urls: ["stun:s.example:53", "turn:t.example:53?transport=udp", "turn:t.example:3478?transport=udp", "turns:t.example:443?transport=tcp"]
-                    .map(str::to_owned)
-                    .to_vec(),
+                urls: [
+                    "stun:s.example:53",
+                    "turn:t.example:53?transport=udp",
+                    "turn:t.example:3478?transport=udp",
+                    "turns:t.example:443?transport=tcp",
+                ]
+                .map(str::to_owned)
+                .to_vec(),
                 username: Some("u".into()),
                 credential: Some("c".into()),
             },
@@ -230,7 +236,9 @@ mod tests {
     #[test]
     fn the_peer_gets_stun_and_turn_over_udp_only() {
         let servers = [IceServer {
-            urls: ["stun:s.example", "turn:t.example", "turn:t.example?transport=tcp", "turns:t.example", "http://x"].map(str::to_owned).to_vec(),
+            urls: ["stun:s.example", "turn:t.example", "turn:t.example?transport=tcp", "turns:t.example", "http://x"]
+                .map(str::to_owned)
+                .to_vec(),
             username: Some("u".into()),
             credential: Some("c".into()),
         }];

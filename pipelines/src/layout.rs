@@ -226,7 +226,8 @@ impl Stage {
         let passed = self.last_frame.map_or(self.mode.frame_nanos(), |last| pts.saturating_sub(last));
         let step = passed as f64 / AUDIO_RAMP as f64;
         for n in 0..self.gains.len() {
-            let wanted = |bus: Bus| f64::from(u8::from(self.buses[bus.index()].slots[n].is_some_and(|s| s.alpha > 0.0)));
+            let wanted =
+                |bus: Bus| f64::from(u8::from(self.buses[bus.index()].slots[n].is_some_and(|s| s.alpha > 0.0)));
             let target = match share {
                 None => wanted(self.on_air),
                 Some(share) => wanted(self.on_air) * share + wanted(self.on_air.other()) * (1.0 - share),
@@ -237,14 +238,7 @@ impl Stage {
     }
 
     fn hidden(&self, bus: Bus) -> Vec<PadState> {
-        let nowhere = PadState {
-            x: 0,
-            y: 0,
-            w: self.mode.width as i32,
-            h: self.mode.height as i32,
-            alpha: 0.0,
-            z: 0,
-        };
+        let nowhere = PadState { x: 0, y: 0, w: self.mode.width as i32, h: self.mode.height as i32, alpha: 0.0, z: 0 };
         let places = self.buses[bus.index()].slots.iter();
         places.map(|slot| PadState { alpha: 0.0, z: 0, ..slot.unwrap_or(nowhere) }).collect()
     }

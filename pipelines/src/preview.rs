@@ -64,12 +64,7 @@ impl PreviewEncoder {
     ///
     /// # Errors
     /// `MissingElements`, `Failed` when the pipeline does not start.
-    pub fn start(
-        feed: &Feed,
-        mode: &Mode,
-        encoder: &EncoderChoice,
-        bitrate_kbps: u32,
-    ) -> Result<Self, PipelineError> {
+    pub fn start(feed: &Feed, mode: &Mode, encoder: &EncoderChoice, bitrate_kbps: u32) -> Result<Self, PipelineError> {
         crate::init()?;
         mode.validate()?;
         let fanout = RtpFanout::new();

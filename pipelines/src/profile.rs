@@ -119,6 +119,8 @@ mod tests {
     fn any_pc_has_no_ports_and_a_stranger_is_named() {
         assert!(Profile::load("auto").unwrap().ports.is_empty());
         assert!(Profile::load("r59").unwrap_err().to_string().contains("there is no profile r59"));
-        assert!(Profile::load("/nowhere/x.toml").unwrap_err().to_string().starts_with("device.profile: /nowhere/x.toml"));
+        assert!(
+            Profile::load("/nowhere/x.toml").unwrap_err().to_string().starts_with("device.profile: /nowhere/x.toml")
+        );
     }
 }

@@ -34,11 +34,9 @@ mod watch;
 
 use build::Built;
 use meter::Meter;
-use slot::{Events, Slot};
 pub use slot::HOLD;
-pub use types::{
-    InputOnProgramme, ProgrammeEvent, ProgrammeInput, ProgrammePlan, ProgrammeStats, TakeTicket,
-};
+use slot::{Events, Slot};
+pub use types::{InputOnProgramme, ProgrammeEvent, ProgrammeInput, ProgrammePlan, ProgrammeStats, TakeTicket};
 
 /// Most inputs that one programme is built for.
 pub const MOST_INPUTS: usize = 16;

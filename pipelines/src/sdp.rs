@@ -16,8 +16,8 @@ mod offer;
 mod tests;
 
 pub use answer::finish_answer;
-pub use codec::{Codec, H264Profile, OfferedCodec};
 pub(crate) use codec::h264_fmtp;
+pub use codec::{Codec, H264Profile, OfferedCodec};
 pub use offer::{CandidateKind, CheckedOffer, Direction, OfferedCandidate, OfferedMedia, Purpose};
 
 use thiserror::Error;

@@ -31,7 +31,9 @@ fn factory() -> PeerFactory {
 
 async fn join(factory: &PeerFactory, streams: &[Stream]) -> Session {
     let feed = Feed::new("guest1", &Mode::new(640, 360, 30));
-    let guest = GuestPipeline::start("guest1", &feed, GuestSettings::default(), Arc::new(|event| println!("guest: {event:?}"))).unwrap();
+    let guest =
+        GuestPipeline::start("guest1", &feed, GuestSettings::default(), Arc::new(|event| println!("guest: {event:?}")))
+            .unwrap();
     let client = Client::open(streams, &[], false).await;
     client.send(streams).await;
     let offer = client.offer().await;
@@ -54,7 +56,10 @@ async fn is_seen_and_heard(streams: &[Stream]) {
         wait_seen(&mut seen, "red", |s| s.colour.is_some_and(is_red)).await;
         let decoded = session.guest.stats().first_decoded_frame.unwrap() - session.posted;
         let shown = seen.borrow().first_picture.unwrap() - session.posted;
-        println!("{} {}: answer {:?}, decoded {decoded:?}, shown {shown:?}", streams[0].mime, streams[0].fmtp, session.answered);
+        println!(
+            "{} {}: answer {:?}, decoded {decoded:?}, shown {shown:?}",
+            streams[0].mime, streams[0].fmtp, session.answered
+        );
         // And it goes on: nothing is dropped between the network and the feed, so no key frame is missed.
         wait_seen(&mut seen, "more", |s| s.pictures > 45).await;
         let stats = session.guest.stats();

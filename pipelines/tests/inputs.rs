@@ -65,7 +65,9 @@ fn a_file_is_played_over_and_over() {
     // Half a second of clip: this much only comes when it begins again and again.
     support::wait_frames(&input.feed(), 60);
     assert!(input.stats().audio_level_db > -40.0, "{:?}", input.stats());
-    assert!(events.peek(|events| !events.iter().any(|event| matches!(event, InputEvent::Eos | InputEvent::Error { .. }))));
+    assert!(
+        events.peek(|events| !events.iter().any(|event| matches!(event, InputEvent::Eos | InputEvent::Error { .. })))
+    );
     assert_eq!(input.signal().format.as_deref(), Some("160x90 I420"));
     assert!(input.rehearse(Fault::Stall).is_err());
     assert!(input.stop());
@@ -107,7 +109,8 @@ fn a_camera_on_the_network_that_is_not_there_is_an_error_event() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let spec = SourceSpec::Rtsp { url: format!("rtsp://127.0.0.1:{port}/x"), latency_ms: 100, tcp: true };
     let (input, events) = recorded("cam1", &spec);
-    events.wait("the error", |events| events.iter().any(|event| matches!(event, InputEvent::Error { .. })).then_some(()));
+    events
+        .wait("the error", |events| events.iter().any(|event| matches!(event, InputEvent::Error { .. })).then_some(()));
     assert!(!wait_signal(&events, Signal::Failed).is_empty());
     assert!(input.stop());
 }
@@ -141,8 +144,7 @@ fn a_new_format_restarts_the_capture_in_order_and_a_spurious_change_does_not() {
     support::wait_frames(&input.feed(), 20);
     assert_eq!(script.calls(), ["probe", "configure", "source", "probe"]);
     script.change(|scene| {
-        scene.probe =
-            Probe::Timings(Timings { width: 1280, height: 720, pixel_clock: 74_250_000, interlaced: false });
+        scene.probe = Probe::Timings(Timings { width: 1280, height: 720, pixel_clock: 74_250_000, interlaced: false });
         scene.format.width = 1280;
         scene.format.height = 720;
         scene.changes = 1;

@@ -94,7 +94,9 @@ impl Face {
             request.extend_from_slice(&buffer[..read]);
             if let Some(end) = request.windows(4).position(|w| w == b"\r\n\r\n") {
                 let head = String::from_utf8_lossy(&request[..end]).to_string();
-                let length = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+                let length = head
+                    .lines()
+                    .find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
                 break (head, (end + 4, length.unwrap_or(0usize)));
             }
         };
@@ -104,7 +106,10 @@ impl Face {
         }
         let body = String::from_utf8_lossy(&request[length.0..]).to_string();
         let (status, kind, reply) = self.reply(&head, body).await;
-        let text = format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{reply}", reply.len());
+        let text = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{reply}",
+            reply.len()
+        );
         stream.write_all(text.as_bytes()).await.ok()
     }
 
@@ -148,8 +153,19 @@ impl Browser {
     fn open(url: &str) -> Self {
         let profile = tempfile::tempdir().unwrap();
         let child = Command::new("chromium")
-            .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--mute-audio", "--no-first-run", "--disable-dev-shm-usage"])
-            .args(["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", "--autoplay-policy=no-user-gesture-required"])
+            .args([
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--mute-audio",
+                "--no-first-run",
+                "--disable-dev-shm-usage",
+            ])
+            .args([
+                "--use-fake-ui-for-media-stream",
+                "--use-fake-device-for-media-stream",
+                "--autoplay-policy=no-user-gesture-required",
+            ])
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg(url)
             .stdout(Stdio::null())
@@ -186,7 +202,9 @@ async fn face(guest: Option<GuestPipeline>, fanout: RtpFanout) -> (Arc<Face>, u1
 
 async fn browser_publishes(mime: &str, codec: Codec) {
     let feed = Feed::new("guest1", &Mode::new(640, 360, 30));
-    let guest = GuestPipeline::start("guest1", &feed, GuestSettings::default(), Arc::new(|event| println!("guest: {event:?}"))).unwrap();
+    let guest =
+        GuestPipeline::start("guest1", &feed, GuestSettings::default(), Arc::new(|event| println!("guest: {event:?}")))
+            .unwrap();
     let (face, port) = face(Some(guest), RtpFanout::new()).await;
     let (mut seen, _link) = watch_feed(&feed);
     let browser = Browser::open(&format!("http://127.0.0.1:{port}/#publish,{mime}"));

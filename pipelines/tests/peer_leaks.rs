@@ -112,7 +112,11 @@ async fn fifty_joins_leave_no_socket_no_thread_and_no_task() {
         guest_comes_and_goes(&factory).await;
         viewer_comes_and_goes(&factory, &fanout).await;
     }
-    println!("50 joins in {:?}; before: sockets, threads, tasks = {base:?}, now {:?}", begun.elapsed(), (sockets(), threads(), factory.tasks()));
+    println!(
+        "50 joins in {:?}; before: sockets, threads, tasks = {base:?}, now {:?}",
+        begun.elapsed(),
+        (sockets(), threads(), factory.tasks())
+    );
     for _ in 0..10 {
         stranger_posts(&factory).await;
     }

@@ -258,7 +258,8 @@ fn lips_and_voice_stay_together() {
         sound.get_mut().unwrap().set_duration(gst::ClockTime::from_nseconds(support::MODE.frame_nanos()));
         feed.push_audio(at, &sound);
     }
-    let seen = stage.frames.wait("the flash", |frames| frames.iter().find(|seen| seen.middle.0 > 200).map(|seen| seen.pts));
+    let seen =
+        stage.frames.wait("the flash", |frames| frames.iter().find(|seen| seen.middle.0 > 200).map(|seen| seen.pts));
     let heard = loud.wait("the clap", |loud| loud.first().copied());
     // A block of sound is 20 ms long and a frame 33 ms: 45 ms early to 45 ms late is what broadcasters allow.
     assert!(seen.abs_diff(heard) <= 45_000_000, "seen at {seen}, heard at {heard} ns");

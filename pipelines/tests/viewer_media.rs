@@ -59,7 +59,11 @@ async fn view(factory: &PeerFactory, fanout: &RtpFanout) -> Viewer {
         let sink = sink.clone();
         Box::pin(async move {
             tokio::spawn(async move {
-                let kind = if track.codec().capability.mime_type.starts_with("audio") { MediaKind::Audio } else { MediaKind::Video };
+                let kind = if track.codec().capability.mime_type.starts_with("audio") {
+                    MediaKind::Audio
+                } else {
+                    MediaKind::Video
+                };
                 while let Ok((packet, _)) = track.read_rtp().await {
                     sink.rtp(kind, packet.header.payload_type, packet.marshal().unwrap());
                 }

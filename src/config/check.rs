@@ -44,7 +44,11 @@ pub fn check_file(path: &Path) -> Vec<Problem> {
     match std::fs::read_to_string(path) {
         Ok(text) => check_text(&text),
         Err(error) => {
-            vec![Problem { line: None, key: String::new(), message: format!("cannot read {}: {error}", path.display()) }]
+            vec![Problem {
+                line: None,
+                key: String::new(),
+                message: format!("cannot read {}: {error}", path.display()),
+            }]
         }
     }
 }
@@ -119,11 +123,7 @@ impl Found {
 }
 
 fn judge_device(device: &DeviceSettings, found: &mut Found) {
-    found.unless(
-        is_name(&device.id, 64, true),
-        "device.id",
-        "wants 1 to 64 of letters, digits, hyphen and underscore",
-    );
+    found.unless(is_name(&device.id, 64, true), "device.id", "wants 1 to 64 of letters, digits, hyphen and underscore");
     found.unless(
         !device.name.trim().is_empty() && device.name.chars().count() <= 64,
         "device.name",
@@ -149,7 +149,8 @@ fn judge_device(device: &DeviceSettings, found: &mut Found) {
     let mut seen = HashSet::new();
     found.unless(device.inputs.len() <= MAX_INPUTS, "device.inputs", format!("at most {MAX_INPUTS} inputs"));
     found.unless(device.seats.len() <= MAX_INPUTS, "device.seats", format!("at most {MAX_INPUTS} seats"));
-    let names = device.inputs.iter().enumerate().map(|(n, input)| (format!("device.inputs.{n}"), &input.id, &input.label));
+    let names =
+        device.inputs.iter().enumerate().map(|(n, input)| (format!("device.inputs.{n}"), &input.id, &input.label));
     let seats = device.seats.iter().enumerate().map(|(n, seat)| (format!("device.seats.{n}"), &seat.id, &seat.label));
     for (key, id, label) in names.chain(seats) {
         found.unless(
@@ -161,7 +162,8 @@ fn judge_device(device: &DeviceSettings, found: &mut Found) {
         found.unless(label.chars().count() <= 32, format!("{key}.label"), "is longer than 32 characters");
     }
     for (n, seat) in device.seats.iter().enumerate() {
-        let right = seat.token.as_ref().is_none_or(|token| token.len() >= 16 && token.chars().all(|c| c.is_ascii_graphic()));
+        let right =
+            seat.token.as_ref().is_none_or(|token| token.len() >= 16 && token.chars().all(|c| c.is_ascii_graphic()));
         found.unless(right, format!("device.seats.{n}.token"), "wants 16 or more printable characters without a space");
     }
 
@@ -199,10 +201,8 @@ fn judge_fleet(fleet: &FleetSettings, found: &mut Found) {
     found.file("fleet.broker.tls_cert", broker.tls_cert.as_deref());
     found.file("fleet.broker.tls_key", broker.tls_key.as_deref());
     found.file("fleet.broker.password_file", broker.password_file.as_deref());
-    found.both(
-        ("fleet.broker.tls_cert", broker.tls_cert.is_some()),
-        ("fleet.broker.tls_key", broker.tls_key.is_some()),
-    );
+    found
+        .both(("fleet.broker.tls_cert", broker.tls_cert.is_some()), ("fleet.broker.tls_key", broker.tls_key.is_some()));
     let turn = &fleet.turn;
     found.ice_urls("fleet.turn.stun", &turn.stun, &["stun:"]);
     found.ice_urls("fleet.turn.urls", &turn.urls, &["turn:", "turns:"]);
@@ -220,7 +220,9 @@ fn judge_fleet(fleet: &FleetSettings, found: &mut Found) {
 }
 
 fn is_name(text: &str, longest: usize, capitals: bool) -> bool {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_' || (capitals && c.is_ascii_uppercase());
+    let allowed = |c: char| {
+        c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_' || (capitals && c.is_ascii_uppercase())
+    };
     (1..=longest).contains(&text.len()) && text.chars().all(allowed)
 }
 
@@ -238,7 +240,9 @@ fn line_of(text: &str, document: &Spanned<DeTable<'_>>, key: &str) -> Option<usi
     for part in parts {
         let next = match value.get_ref() {
             DeValue::Table(table) => table.get_key_value(part).map(|(key, value)| (key.span().start, value)),
-            DeValue::Array(items) => part.parse().ok().and_then(|n: usize| items.get(n)).map(|item| (item.span().start, item)),
+            DeValue::Array(items) => {
+                part.parse().ok().and_then(|n: usize| items.get(n)).map(|item| (item.span().start, item))
+            }
             _ => None,
         };
         let Some((start, next)) = next else { break };

@@ -56,7 +56,8 @@ impl Access {
     /// # Errors
     /// 403 from a foreign page, or by a foreign name while there is no password.
     pub fn same_origin(&self, request: &HttpRequest) -> Result<(), Problem> {
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
+        let host =
+            request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
         if self.crew.is_none() && !self.is_known(&host) {
             return Err(Problem::forbidden("this box answers only to its own name"));
         }
@@ -72,9 +73,10 @@ impl Access {
     }
 
     fn is_known(&self, host: &str) -> bool {
-        let name = host.strip_prefix('[').and_then(|rest| rest.split(']').next()).unwrap_or_else(|| {
-            host.rsplit_once(':').map_or(host, |(name, _)| name)
-        });
+        let name = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.split(']').next())
+            .unwrap_or_else(|| host.rsplit_once(':').map_or(host, |(name, _)| name));
         let loopback = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
         loopback || self.public_host.as_deref() == Some(host)
     }

@@ -82,7 +82,8 @@ impl ConfigSeam for LiveConfig {
 
     fn public(&self) -> Value {
         let programme = &self.configured.programme;
-        let inputs: Map<String, Value> = self.cells.iter().map(|(id, cell)| (id.clone(), json!({ "source": shown(&cell.get()) }))).collect();
+        let inputs: Map<String, Value> =
+            self.cells.iter().map(|(id, cell)| (id.clone(), json!({ "source": shown(&cell.get()) }))).collect();
         json!({
             "programme": { "width": programme.width, "height": programme.height, "fps": programme.fps, "bitrate_kbps": programme.bitrate_kbps },
             "inputs": inputs,

@@ -58,7 +58,10 @@ pub fn engage(
     ends: Ends,
 ) -> Result<()> {
     let link = &settings.link;
-    let ca = link.ca_file.as_ref().map(|file| std::fs::read(file).with_context(|| format!("cannot read {}", file.display())));
+    let ca = link
+        .ca_file
+        .as_ref()
+        .map(|file| std::fs::read(file).with_context(|| format!("cannot read {}", file.display())));
     let units = link.services.clone();
     let host: Arc<dyn Host> = match link.host {
         HostKind::Real => Arc::new(SystemHost::new(units)),
@@ -87,12 +90,7 @@ pub fn engage(
             services: allowed,
             config: Arc::new(ConfigDesk::open(state_dir, seam)),
         },
-        sources: Sources {
-            state: device.state.clone(),
-            metrics,
-            ice,
-            thumbnails: Arc::new(device.thumbnails.clone()),
-        },
+        sources: Sources { state: device.state.clone(), metrics, ice, thumbnails: Arc::new(device.thumbnails.clone()) },
         identity,
         link: word,
     };

@@ -62,12 +62,13 @@ pub struct Face {
 /// What the system says about the port.
 pub fn serve(listener: TcpListener, face: Arc<Face>) -> std::io::Result<ServerHandle> {
     let data = web::Data::from(face);
-    let server = HttpServer::new(move || App::new().app_data(data.clone()).configure(problem::extractors).configure(routes))
-        .workers(2)
-        .shutdown_timeout(1)
-        .disable_signals()
-        .listen(listener)?
-        .run();
+    let server =
+        HttpServer::new(move || App::new().app_data(data.clone()).configure(problem::extractors).configure(routes))
+            .workers(2)
+            .shutdown_timeout(1)
+            .disable_signals()
+            .listen(listener)?
+            .run();
     let handle = server.handle();
     actix_rt::spawn(server);
     Ok(handle)

@@ -56,7 +56,8 @@ pub fn engage(
 /// A directory that cannot be used; corrupt data are set aside and said, not an error.
 pub fn open_store(state_dir: &Path) -> Result<Arc<dyn KeyValue>> {
     use r58_mqtt::durable::{Store, StoreOptions};
-    let opened = Store::open(&state_dir.join("store"), &StoreOptions::default()).context("cannot open the box's store")?;
+    let opened =
+        Store::open(&state_dir.join("store"), &StoreOptions::default()).context("cannot open the box's store")?;
     if let Some((aside, reason)) = opened.quarantined {
         tracing::warn!(aside = %aside.display(), reason, "the box's store was corrupt and is set aside, a new one is begun");
     }

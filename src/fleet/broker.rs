@@ -168,7 +168,8 @@ fn own_name(state_dir: &Path) -> Result<String, FleetError> {
         return Ok(held.trim().to_lowercase());
     }
     let fresh = Ulid::new().to_string().to_lowercase();
-    let failed = |error: std::io::Error| FleetError::Path { path: path.display().to_string(), reason: error.to_string() };
+    let failed =
+        |error: std::io::Error| FleetError::Path { path: path.display().to_string(), reason: error.to_string() };
     std::fs::create_dir_all(state_dir).and_then(|()| std::fs::write(&path, &fresh)).map_err(failed)?;
     Ok(fresh)
 }

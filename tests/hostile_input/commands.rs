@@ -100,7 +100,9 @@ impl Siege {
             // Good, but not for this topic.
             5 => self.signed(command).1,
             6 => "x".repeat(70_000).into(),
-            _ => json!({"v": 1, "sig": "ed25519:00:AAAA", "hash": "sha256:00", "args": {"a": "b".repeat(2_000)}}).to_string().into(),
+            _ => json!({"v": 1, "sig": "ed25519:00:AAAA", "hash": "sha256:00", "args": {"a": "b".repeat(2_000)}})
+                .to_string()
+                .into(),
         };
         (self.topic(&id), bytes)
     }

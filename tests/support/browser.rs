@@ -76,7 +76,8 @@ impl Browser {
 
     /// Clicks the element with a `data-testid`.
     pub async fn click(&self, testid: &str) {
-        let script = format!("const e = document.querySelector('[data-testid=\"{testid}\"]'); e?.click(); return Boolean(e)");
+        let script =
+            format!("const e = document.querySelector('[data-testid=\"{testid}\"]'); e?.click(); return Boolean(e)");
         assert_eq!(self.script(&script).await, Value::Bool(true), "no element {testid}");
     }
 
@@ -145,7 +146,9 @@ fn capabilities(capture: &Capture, profile: &Path, trusted: Option<&str>) -> Map
             format!("--use-file-for-fake-audio-capture={}", sound.display()),
         ]),
         // There is a camera: without one the page would have nothing to ask for.
-        Capture::Refused => args.extend(["--use-fake-device-for-media-stream".into(), "--deny-permission-prompts".into()]),
+        Capture::Refused => {
+            args.extend(["--use-fake-device-for-media-stream".into(), "--deny-permission-prompts".into()])
+        }
     }
     if !matches!(capture, Capture::Refused) {
         args.push("--use-fake-ui-for-media-stream".into());

@@ -71,7 +71,10 @@ impl Mosquitto {
             .expect("mosquitto is installed");
         self.child = Some(child);
         let port = self.port;
-        until(PATIENCE, "a listening mosquitto", || async move { TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map(drop) }).await;
+        until(PATIENCE, "a listening mosquitto", || async move {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map(drop)
+        })
+        .await;
     }
 
     /// SIGKILL: what it held in memory is gone.
@@ -90,7 +93,11 @@ impl Mosquitto {
     /// The `[fleet.broker]` table of a server that uses it.
     pub fn broker_table(&self) -> String {
         let file = self.dir.path().join("fleet-password");
-        format!("[fleet.broker]\nurl = \"{}\"\nusername = \"{FLEET}\"\npassword_file = \"{}\"\n", self.url(), file.display())
+        format!(
+            "[fleet.broker]\nurl = \"{}\"\nusername = \"{FLEET}\"\npassword_file = \"{}\"\n",
+            self.url(),
+            file.display()
+        )
     }
 }
 

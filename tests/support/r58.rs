@@ -71,13 +71,19 @@ impl Home {
     /// The command that runs one side (`demo`, `device`, `fleet`) from this home.
     pub fn command(&self, side: &str) -> Command {
         let mut command = Command::new(binary());
-        command.arg(side).arg("--config").arg(self.config()).env("R58_STATE_DIR", self.state()).current_dir(self.dir.path());
+        command
+            .arg(side)
+            .arg("--config")
+            .arg(self.config())
+            .env("R58_STATE_DIR", self.state())
+            .current_dir(self.dir.path());
         command
     }
 }
 
 /// Ports that nobody else has: the configuration of a demo beside other tests.
-pub const EPHEMERAL: &str = "[device]\nlisten = \"127.0.0.1:0\"\n[fleet]\nlisten = \"127.0.0.1:0\"\n[fleet.broker]\nlisten = \"127.0.0.1:0\"\n";
+pub const EPHEMERAL: &str =
+    "[device]\nlisten = \"127.0.0.1:0\"\n[fleet]\nlisten = \"127.0.0.1:0\"\n[fleet.broker]\nlisten = \"127.0.0.1:0\"\n";
 
 impl R58 {
     /// Starts a side and waits until it has said where it listens.
@@ -108,7 +114,8 @@ impl R58 {
             r58.process.line(PATIENCE, "end of the announcement", |line| line.contains("Ctrl-C").then_some(())).await;
         }
         let output = r58.process.output();
-        let broker = output.lines().find_map(|line| line.split_whitespace().find_map(|word| word.strip_prefix("mqtt://")));
+        let broker =
+            output.lines().find_map(|line| line.split_whitespace().find_map(|word| word.strip_prefix("mqtt://")));
         r58.broker = broker.unwrap_or_default().to_owned();
         r58.password = password_line(&output);
         r58
@@ -130,7 +137,8 @@ impl R58 {
 
     async fn address(&mut self, label: &'static str, scheme: &'static str) -> String {
         let found = move |line: &str| {
-            let address = line.contains(label).then(|| line.split_whitespace().find(|word| word.starts_with(scheme)))??;
+            let address =
+                line.contains(label).then(|| line.split_whitespace().find(|word| word.starts_with(scheme)))??;
             Some(address.trim_end_matches('/').to_owned())
         };
         self.process.line(PATIENCE, &format!("address of the {label}"), found).await

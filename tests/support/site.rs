@@ -182,7 +182,8 @@ impl Api {
 
     /// Makes a command and answers with its id.
     pub async fn command(&self, device: &str, op: &str, args: Value) -> String {
-        let made = self.post(&format!("/api/v1/devices/{device}/commands"), &json!({"type": op, "payload": args})).await;
+        let made =
+            self.post(&format!("/api/v1/devices/{device}/commands"), &json!({"type": op, "payload": args})).await;
         made["id"].as_str().expect("an id").to_owned()
     }
 

@@ -72,7 +72,12 @@ impl Wire {
     pub async fn say(&self, topic: &str, payload: impl Into<Bytes>, retain: bool) {
         let message = Outgoing::json(topic, payload).retained(retain);
         until(PATIENCE, "an acknowledged message", || async {
-            self.session.publish(message.clone()).await.map_err(|error| error.to_string())?.await.map_err(|error| error.to_string())
+            self.session
+                .publish(message.clone())
+                .await
+                .map_err(|error| error.to_string())?
+                .await
+                .map_err(|error| error.to_string())
         })
         .await;
     }

@@ -79,8 +79,12 @@ pub enum CameraOutput {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    Closed { until: Instant },
-    Opening { until: Instant },
+    Closed {
+        until: Instant,
+    },
+    Opening {
+        until: Instant,
+    },
     Open,
     /// Somebody holds the cable in their hand: there is nothing to try.
     Unplugged,
@@ -284,7 +288,11 @@ mod tests {
     }
 
     fn says(core: &CameraCore, signal: Signal) -> CameraInput {
-        CameraInput::Signal { attempt: core.attempt(), signal, reason: if signal == Signal::Live { "" } else { "why" }.into() }
+        CameraInput::Signal {
+            attempt: core.attempt(),
+            signal,
+            reason: if signal == Signal::Live { "" } else { "why" }.into(),
+        }
     }
 
     fn live(now: Instant, patient: bool) -> CameraCore {
@@ -340,7 +348,10 @@ mod tests {
         let mut core = live(now, false);
         core.handle(now, CameraInput::Unplug);
         assert_eq!(core.signal(), (Signal::NoCable, "unplugged (rehearsal)"));
-        assert_eq!(drain(&mut core), [CameraOutput::Close { attempt: 1, reason: "unplugged".into() }, CameraOutput::Changed]);
+        assert_eq!(
+            drain(&mut core),
+            [CameraOutput::Close { attempt: 1, reason: "unplugged".into() }, CameraOutput::Changed]
+        );
         now += Duration::from_secs(3_600);
         core.handle_timeout(now);
         core.handle(now, CameraInput::Broke { attempt: 1, reason: "the source ended".into() });

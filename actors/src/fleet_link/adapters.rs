@@ -45,8 +45,8 @@ impl MixerByDoors {
 #[async_trait]
 impl MixerDesk for MixerByDoors {
     async fn take(&self, scene: Option<String>, kind: String, duration_ms: Option<u64>) -> Result<Value, Refusal> {
-        let kind = TakeKind::parse(&kind, duration_ms)
-            .map_err(|error| Refusal::rejected("arguments", error.to_string()))?;
+        let kind =
+            TakeKind::parse(&kind, duration_ms).map_err(|error| Refusal::rejected("arguments", error.to_string()))?;
         answer(match scene {
             Some(scene) => once_up(|| self.doors.take.send(TakeScene { scene: scene.clone(), kind })).await,
             None => once_up(|| self.doors.transition.send(Transition { kind })).await,

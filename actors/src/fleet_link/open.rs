@@ -153,11 +153,7 @@ impl FleetLink {
         Ok(())
     }
 
-    fn start_session(
-        &self,
-        identity: &Identity,
-        address: &DeviceAddress,
-    ) -> Result<(Session, SessionEvents), String> {
+    fn start_session(&self, identity: &Identity, address: &DeviceAddress) -> Result<(Session, SessionEvents), String> {
         let mut settings = SessionSettings::new(
             &identity.mqtt_url,
             identity.device_id.as_str(),
@@ -165,8 +161,7 @@ impl FleetLink {
             identity.token.expose(),
         );
         settings.ca.clone_from(&self.settings.ca);
-        settings.subscriptions =
-            device_filters(address, &[]).into_iter().map(Subscription::new).collect();
+        settings.subscriptions = device_filters(address, &[]).into_iter().map(Subscription::new).collect();
         let (boot_seq, base) = (self.settings.boot_seq, self.pulse.conn_base);
         let topic = Topic::up(address, Up::Presence).to_string();
         settings.will = Some(WillSource::per_connection(move |conn_seq| Will {

@@ -328,7 +328,8 @@ mod tests {
         assert_eq!(specs.len(), 6);
         assert!(specs.iter().all(|(name, spec)| spec.reboots == (name == "reboot")));
         for op in specs.keys() {
-            let unsupported = matches!(parse(op, json!({})), Err(Refusal::Rejected { code, .. }) if code == "unsupported");
+            let unsupported =
+                matches!(parse(op, json!({})), Err(Refusal::Rejected { code, .. }) if code == "unsupported");
             assert!(!unsupported, "{op}");
         }
     }

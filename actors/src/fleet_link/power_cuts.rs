@@ -172,7 +172,9 @@ impl Round {
             assert!(std::time::Instant::now() < deadline, "not ended: {:?}", self.ends);
             let heard = tokio::time::timeout(
                 Duration::from_millis(50),
-                fleet.until(|message| message.topic.strip_prefix(&up).map(|tail| (tail.to_owned(), message.payload.clone()))),
+                fleet.until(|message| {
+                    message.topic.strip_prefix(&up).map(|tail| (tail.to_owned(), message.payload.clone()))
+                }),
             );
             let Ok((tail, body)) = heard.await else { continue };
             match tail.split_once('/') {

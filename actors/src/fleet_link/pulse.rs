@@ -114,8 +114,7 @@ impl FleetLink {
         let config = &settings.operations.config;
         let ver = config.overlay().ver;
         let state = settings.sources.state.borrow().clone();
-        let seen =
-            reported(&state, settings.boot_seq, ver, config.public(), tree, &settings.operations.services);
+        let seen = reported(&state, settings.boot_seq, ver, config.public(), tree, &settings.operations.services);
         if self.pulse.last_reported.as_ref() == Some(&seen) {
             return;
         }

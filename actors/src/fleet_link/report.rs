@@ -68,11 +68,7 @@ pub(super) fn heartbeat(look: &Look<'_>, seq: u64) -> Heartbeat {
             scene: Some(state.programme.scene.clone()).filter(|scene| !scene.is_empty()),
             extra: Extra::new(),
         },
-        turn: TurnBrief {
-            provider: look.ice.provider.clone(),
-            expires_at: look.ice.expires_at,
-            extra: Extra::new(),
-        },
+        turn: TurnBrief { provider: look.ice.provider.clone(), expires_at: look.ice.expires_at, extra: Extra::new() },
         outbox: OutboxBrief { pending: look.outbox.0, dropped: look.outbox.1, extra: Extra::new() },
         interval_s: u32::try_from(look.interval.as_secs().max(1)).unwrap_or(u32::MAX),
         extra: Extra::new(),
@@ -171,11 +167,7 @@ pub(super) fn reported(
             .iter()
             .map(|scene| SceneBrief { id: scene.id.clone(), label: scene.label.clone() })
             .collect(),
-        mixer: MixerBrief {
-            pgm: scene(&state.programme.scene),
-            pvw: scene(&state.pvw.scene),
-            extra: Extra::new(),
-        },
+        mixer: MixerBrief { pgm: scene(&state.programme.scene), pvw: scene(&state.pvw.scene), extra: Extra::new() },
         actors: actors.iter().map(steady).collect(),
         services: services.to_vec(),
         extra: Extra::new(),

@@ -29,11 +29,7 @@ pub struct Thresholds {
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self {
-            cpu_percent: [70.0, 85.0, 95.0],
-            mem_percent: [70.0, 85.0, 95.0],
-            disk_free: [10 * GB, 5 * GB, GB],
-        }
+        Self { cpu_percent: [70.0, 85.0, 95.0], mem_percent: [70.0, 85.0, 95.0], disk_free: [10 * GB, 5 * GB, GB] }
     }
 }
 

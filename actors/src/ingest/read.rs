@@ -29,11 +29,7 @@ pub(super) enum Taken {
     /// For the store.
     Record(Record),
     /// For the shelf.
-    Thumbnail {
-        device: DeviceAddress,
-        name: Name,
-        jpeg: Bytes,
-    },
+    Thumbnail { device: DeviceAddress, name: Name, jpeg: Bytes },
 }
 
 impl Taken {
@@ -153,7 +149,8 @@ mod tests {
         let other_id = message("r58/1/org/box/up/cmd/01K", r#"{"id":"01J","rev":3,"state":"succeeded"}"#);
         let other_stream = r#"{"stream":"hb","boot_seq":1,"first_available":1,"items":[]}"#;
         let other_stream = message("r58/1/org/box/up/tm/net", other_stream);
-        let unsorted = r#"{"stream":"hb","boot_seq":1,"first_available":1,"items":[{"seq":2,"data":{}},{"seq":2,"data":{}}]}"#;
+        let unsorted =
+            r#"{"stream":"hb","boot_seq":1,"first_available":1,"items":[{"seq":2,"data":{}},{"seq":2,"data":{}}]}"#;
         for message in [other_id, other_stream, message("r58/1/org/box/up/tm/hb", unsorted)] {
             assert!(matches!(taken(&message), Err(Refusal::Misplaced)), "{}", message.topic);
         }

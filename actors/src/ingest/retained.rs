@@ -28,7 +28,10 @@ pub(super) async fn fetch(settings: IngestSettings, to: mpsc::Sender<(Session, I
     session.subscriptions = ServerFilter::ALL
         .into_iter()
         .filter(|filter| filter.is_retained())
-        .map(|filter| Subscription { retain_handling: RetainHandling::AtSubscribe, ..Subscription::new(filter.plain()) })
+        .map(|filter| Subscription {
+            retain_handling: RetainHandling::AtSubscribe,
+            ..Subscription::new(filter.plain())
+        })
         .collect();
     let (session, mut events) = match Session::start(session) {
         Ok(started) => started,

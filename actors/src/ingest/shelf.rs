@@ -60,7 +60,8 @@ impl ThumbnailShelf {
         let seq = shelf.seq;
         shelf.bytes += jpeg.len();
         let of_device = shelf.devices.entry(device.clone()).or_default();
-        let mut gone = of_device.insert(name, ShelvedThumbnail { jpeg, seq, arrived: now }).map_or(0, |old| old.jpeg.len());
+        let mut gone =
+            of_device.insert(name, ShelvedThumbnail { jpeg, seq, arrived: now }).map_or(0, |old| old.jpeg.len());
         if of_device.len() > NAMES_PER_DEVICE {
             gone += remove_oldest(of_device);
         }

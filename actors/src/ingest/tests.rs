@@ -1,7 +1,7 @@
 //! Ingest and CommandDesk against a real broker and a fleet in memory.
 
-use r58_mqtt::payload::{CommandStatus, DeviceState, Heartbeat, Payload as _, Presence, PresenceState, SyncDown};
 use r58_mqtt::payload::ConnectionOrder;
+use r58_mqtt::payload::{CommandStatus, DeviceState, Heartbeat, Payload as _, Presence, PresenceState, SyncDown};
 
 use super::desk::{CommandDesk, DeskSettings};
 use super::store::StoreError;
@@ -24,8 +24,7 @@ impl Rig {
         let fleet = Arc::new(MemoryFleet::default());
         let house = House::open(HouseSettings::default());
         let (events, seen) = broadcast::channel(1024);
-        let desk =
-            DeskSettings { session: broker.client("desk"), store: fleet.clone(), events: events.clone() };
+        let desk = DeskSettings { session: broker.client("desk"), store: fleet.clone(), events: events.clone() };
         let desk = house.engage(Duty::new("desk", "desk"), move |life| CommandDesk::new(life, desk.clone()));
         let mut settings = IngestSettings::new(broker.client("ingest"), fleet.clone(), events);
         settings.desk = Some(desk.door());
@@ -82,9 +81,8 @@ async fn what_a_device_says_is_stored_acknowledged_and_told_to_watchers() {
     let order = ConnectionOrder { boot_seq: 1, conn_seq: 1 };
     device.say(&rig.up("presence"), Presence::online(order).to_bytes().unwrap(), true).await;
     device.say(&rig.up("hb"), beat(1), false).await;
-    let acked = device
-        .until(|message| SyncDown::parse(&message.payload).ok().filter(|sync| !sync.acked.is_empty()))
-        .await;
+    let acked =
+        device.until(|message| SyncDown::parse(&message.payload).ok().filter(|sync| !sync.acked.is_empty())).await;
     assert_eq!(acked.acked[&Name::new("hb").unwrap()], 1);
     assert_eq!(acked.pending, None, "a mere acknowledgement");
     assert_eq!(rig.events.recv().await.unwrap(), FleetEvent::Device(rig.device.clone()));
@@ -159,9 +157,8 @@ async fn a_sync_is_answered_and_a_command_the_broker_lost_is_published_again() {
     device.until(|message| message.topic.ends_with("down/cmd/c1").then_some(())).await;
     eventually("the mark", || rig.fleet.command(&id).published.then_some(())).await;
     device.say(&rig.up("sync"), r#"{"pending":[],"seq_floor":0}"#, false).await;
-    let answer = device
-        .until(|message| SyncDown::parse(&message.payload).ok().filter(|sync| sync.pending.is_some()))
-        .await;
+    let answer =
+        device.until(|message| SyncDown::parse(&message.payload).ok().filter(|sync| sync.pending.is_some())).await;
     assert_eq!(answer.pending, Some(vec![id.clone()]));
     assert_eq!(answer.seq_floor, Some(0));
     device.until(|message| message.topic.ends_with("down/cmd/c1").then_some(())).await;

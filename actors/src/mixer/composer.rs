@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use r58_pipelines::encoder::{EncoderChoice, choose_encoder, choose_named};
 use r58_pipelines::layout;
-use r58_pipelines::programme::{
-    Programme, ProgrammeEvent, ProgrammeInput, ProgrammePlan, ProgrammeStats, TakeTicket,
-};
+use r58_pipelines::programme::{Programme, ProgrammeEvent, ProgrammeInput, ProgrammePlan, ProgrammeStats, TakeTicket};
 use r58_pipelines::scene::Scene;
 use r58_pipelines::thumbnail::Thumbnails;
 use r58_pipelines::{Feed, Mode, PipelineError, RtpFanout};

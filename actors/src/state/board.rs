@@ -96,7 +96,11 @@ impl BoardSettings {
             transition: mind.and_then(|mind| mind.transition()).map(TakeState::from),
             inputs: inputs.collect(),
             scenes: scenes
-                .map(|scene| SceneState { id: scene.id.clone(), label: scene.label.clone(), slots: scene.slots.clone() })
+                .map(|scene| SceneState {
+                    id: scene.id.clone(),
+                    label: scene.label.clone(),
+                    slots: scene.slots.clone(),
+                })
                 .collect(),
             degradation: DegradationState {
                 level: metrics.degradation.level,
@@ -154,7 +158,8 @@ impl StateBoard {
             self.settings.levels.send_replace(Arc::new(self.settings.levels()));
         }
         let bare = essence(&state);
-        let due = self.told.as_ref().is_none_or(|(at, told)| now.duration_since(*at) >= COUNTERS_EVERY || *told != bare);
+        let due =
+            self.told.as_ref().is_none_or(|(at, told)| now.duration_since(*at) >= COUNTERS_EVERY || *told != bare);
         if due {
             self.told = Some((now, bare));
             self.settings.state.send_replace(Arc::new(state));

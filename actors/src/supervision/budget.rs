@@ -69,7 +69,8 @@ impl RestartBudget {
 
     /// The thing failed at `now`. `jitter` in 0..=1 picks a pause between half and the whole of the nominal one.
     pub fn handle_failed(&mut self, now: Instant, jitter: f64) -> Verdict {
-        let stable = self.running_since.take().is_some_and(|since| now.saturating_duration_since(since) >= self.policy.stable);
+        let stable =
+            self.running_since.take().is_some_and(|since| now.saturating_duration_since(since) >= self.policy.stable);
         if stable {
             self.refill();
         }

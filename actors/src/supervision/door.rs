@@ -278,7 +278,8 @@ where
                     Err(_) => {
                         // Let the news of a panic reach the warden first, so that the caller's next message does not follow
                         // this one into the mailbox of the dead.
-                        let replaced = watch.wait_for(|occupant| !matches!(occupant, Occupant::Present(a, _) if *a == addr));
+                        let replaced =
+                            watch.wait_for(|occupant| !matches!(occupant, Occupant::Present(a, _) if *a == addr));
                         let _ = tokio::time::timeout(NEWS, replaced).await;
                         Err(DoorError::Interrupted(name.clone()))
                     }

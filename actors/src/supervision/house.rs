@@ -408,7 +408,8 @@ impl Patrol {
                     standing.warden = ActorState::Backoff;
                     if stuck {
                         error!(actor = vitals.name, "actor does not answer");
-                        standing.last_cause = Some(format!("no answer for {} s", self.times.ping_timeout.as_secs_f32()));
+                        standing.last_cause =
+                            Some(format!("no answer for {} s", self.times.ping_timeout.as_secs_f32()));
                     }
                     drop(standing);
                     post.abandon();

@@ -100,7 +100,10 @@ fn a_panic_is_followed_by_a_new_life_behind_the_same_door() {
         assert_eq!(kill.send(Panic).await, Err(DoorError::Interrupted("w".into())));
         assert_eq!(ask.send(GetGeneration).await, Ok(2), "the door waits for the rebuild");
         let report = until_running(&house, "w", 1).await;
-        assert!(report.last_cause.as_deref().is_some_and(|cause| cause.starts_with("panic: rehearsed at ")), "{report:?}");
+        assert!(
+            report.last_cause.as_deref().is_some_and(|cause| cause.starts_with("panic: rehearsed at ")),
+            "{report:?}"
+        );
         assert_eq!((report.restarts, report.mailbox_depth), (1, 0));
     });
 }

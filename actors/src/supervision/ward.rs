@@ -89,7 +89,8 @@ impl Ward {
     /// Opens the file; the first output is to build life 1.
     pub fn new(now: Instant, policy: RestartPolicy, times: WardTimes) -> Self {
         let stand = Stand::Backoff { until: now };
-        let mut ward = Self { times, budget: RestartBudget::new(policy), generation: 0, stand, outputs: VecDeque::new() };
+        let mut ward =
+            Self { times, budget: RestartBudget::new(policy), generation: 0, stand, outputs: VecDeque::new() };
         ward.build(now);
         ward
     }
@@ -97,7 +98,9 @@ impl Ward {
     /// Takes note of an input. `jitter` in 0..=1.
     pub fn handle(&mut self, now: Instant, input: WardInput, jitter: f64) {
         match input {
-            WardInput::Ended { generation } if generation == self.generation && self.is_up() => self.failed(now, false, jitter),
+            WardInput::Ended { generation } if generation == self.generation && self.is_up() => {
+                self.failed(now, false, jitter)
+            }
             WardInput::PingAnswered { generation } if generation == self.generation => self.answered(now),
             WardInput::Restart if self.stand != Stand::Retired => {
                 self.budget.refill();

@@ -147,10 +147,7 @@ impl TurnCore {
         let held = self.held.iter().flat_map(|held| [held.refresh_at, held.fallback_at, held.expires]);
         match self.in_flight {
             Some((_, lost_at)) => held.chain([lost_at]).filter(|at| *at > seen).min(),
-            None => held
-                .chain(self.slots.iter().filter_map(|slot| slot.not_before))
-                .filter(|at| *at > seen)
-                .min(),
+            None => held.chain(self.slots.iter().filter_map(|slot| slot.not_before)).filter(|at| *at > seen).min(),
         }
     }
 

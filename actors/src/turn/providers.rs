@@ -126,7 +126,12 @@ impl IceProvider for FleetApi {
         }
         // A lease of years is somebody's broken clock.
         let life = life.min(delta(CLOUDFLARE_TTL_MAX));
-        Ok(Grant { provider: self.name().to_owned(), servers: parsed.servers, issued_at: wall, expires_at: wall + life })
+        Ok(Grant {
+            provider: self.name().to_owned(),
+            servers: parsed.servers,
+            issued_at: wall,
+            expires_at: wall + life,
+        })
     }
 }
 
@@ -165,8 +170,7 @@ impl IceProvider for Cloudflare {
         }
         let token = read_secret(&self.token_file).await?;
         let url = format!("{}/v1/turn/keys/{}/credentials/generate-ice-servers", self.base, self.key_id);
-        let request =
-            self.http.post(url).bearer_auth(token).json(&serde_json::json!({ "ttl": self.ttl.as_secs() }));
+        let request = self.http.post(url).bearer_auth(token).json(&serde_json::json!({ "ttl": self.ttl.as_secs() }));
         let (body, _) = exchange(request).await?;
         let parsed = reply::parse(&body).map_err(unread)?;
         // The reply has no expiry: it is counted from before the request.

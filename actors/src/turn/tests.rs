@@ -100,10 +100,11 @@ async fn cloudflare_is_asked_as_documented_and_its_array_loses_port_53() {
     assert_eq!(grant.expires_at - wall, chrono::TimeDelta::hours(48));
     let urls: Vec<&String> = grant.servers.iter().flat_map(|server| &server.urls).collect();
     assert_eq!(urls, ["stun:t.example:3478", "turn:t.example:3478?transport=udp"]);
-    assert_eq!(*stand_in.script.asked.lock().unwrap(), [
-        "POST /v1/turn/keys/key1/credentials/generate-ice-servers auth=Bearer key-token id= token= agent=r58 \
-         type=application/json body={\"ttl\":172800}"
-    ]);
+    assert_eq!(
+        *stand_in.script.asked.lock().unwrap(),
+        ["POST /v1/turn/keys/key1/credentials/generate-ice-servers auth=Bearer key-token id= token= agent=r58 \
+         type=application/json body={\"ttl\":172800}"]
+    );
     stand_in.handle.stop(false).await;
 }
 
@@ -145,9 +146,12 @@ async fn the_fleets_expiry_is_counted_by_the_fleets_clock() {
     let (_sender, identity) = watch::channel(Some(identity(&stand_in.base)));
     let fleet = FleetApi::new(http_client().unwrap(), identity);
     let at = (Utc::now() + chrono::TimeDelta::hours(2)).to_rfc3339();
-    stand_in.script.say(200, format!(
-        r#"{{"iceServers":{{"urls":["turn:t.example:3478"],"username":"u","credential":"c"}},"expiresAt":"{at}"}}"#
-    ));
+    stand_in.script.say(
+        200,
+        format!(
+            r#"{{"iceServers":{{"urls":["turn:t.example:3478"],"username":"u","credential":"c"}},"expiresAt":"{at}"}}"#
+        ),
+    );
     // A box whose clock stands at 1970.
     let unset = chrono::DateTime::from_timestamp(100, 0).unwrap();
     let grant = fleet.fetch(unset).await.unwrap();
@@ -204,9 +208,12 @@ async fn until(seen: &mut watch::Receiver<IceSnapshot>, wanted: impl Fn(&IceSnap
 async fn a_box_that_enrols_gets_its_fleets_relay_and_keeps_it_over_a_restart_without_the_fleet() {
     let stand_in = provider();
     let at = (Utc::now() + chrono::TimeDelta::hours(2)).to_rfc3339();
-    stand_in.script.say(200, format!(
-        r#"{{"iceServers":{{"urls":["turn:t.example:3478"],"username":"u","credential":"c"}},"expiresAt":"{at}"}}"#
-    ));
+    stand_in.script.say(
+        200,
+        format!(
+            r#"{{"iceServers":{{"urls":["turn:t.example:3478"],"username":"u","credential":"c"}},"expiresAt":"{at}"}}"#
+        ),
+    );
     let disk: Arc<dyn KeyValue> = Arc::new(Memory::new());
     let mut rig1 = rig(disk.clone(), None);
     let before = rig1.slot.door::<GetIceServers>().send(GetIceServers).await.unwrap();

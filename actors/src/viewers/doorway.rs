@@ -4,11 +4,11 @@ use std::any::Any;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use r58_pipelines::encoder::EncoderChoice;
-use r58_pipelines::preview::{PREVIEW_KBPS, PreviewEncoder, preview_mode};
 use r58_pipelines::RtpFanout;
+use r58_pipelines::encoder::EncoderChoice;
 use r58_pipelines::ice::IceServer;
 use r58_pipelines::peer::{PeerEvent, PeerEvents, PeerFactory};
+use r58_pipelines::preview::{PREVIEW_KBPS, PreviewEncoder, preview_mode};
 
 use crate::error::GuestError;
 use crate::studio::{InputRoom, Studio};

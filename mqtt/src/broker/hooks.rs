@@ -10,7 +10,8 @@ use rmqtt::codec::v5::SubscribeAckReason;
 use rmqtt::context::ServerContext;
 use rmqtt::hook::{Handler, HookManager, HookResult, Parameter, Register, ReturnType, Type};
 use rmqtt::types::{
-    AuthResult, ClientId, ConnectInfo, From as Sender, LastWill, Publish, PublishAclResult, QoS, Reason, SubscribeAclResult,
+    AuthResult, ClientId, ConnectInfo, From as Sender, LastWill, Publish, PublishAclResult, QoS, Reason,
+    SubscribeAclResult,
 };
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -188,7 +189,9 @@ impl Handler for Answer {
     async fn hook(&self, param: &Parameter, acc: Option<HookResult>) -> ReturnType {
         let doorman = &self.0;
         match param {
-            Parameter::ClientAuthenticate(connect) => (false, Some(HookResult::AuthResult(doorman.admit(connect).await))),
+            Parameter::ClientAuthenticate(connect) => {
+                (false, Some(HookResult::AuthResult(doorman.admit(connect).await)))
+            }
             Parameter::MessagePublishCheckAcl(session, publish) => {
                 let allowed = doorman.role(&session.id.client_id).is_some_and(|r| acl::may_publish(&r, &publish.topic));
                 if !allowed {

@@ -190,7 +190,8 @@ impl Node {
         while self.scx.connections.count() > 0 && tokio::time::Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let saved = tokio::time::timeout(GOODBYE_LIMIT, join_all(entries.into_iter().map(|e| save(&self.store, e)))).await;
+        let saved =
+            tokio::time::timeout(GOODBYE_LIMIT, join_all(entries.into_iter().map(|e| save(&self.store, e)))).await;
         if saved.is_err() {
             warn!("broker stopped before all sessions were written");
         }

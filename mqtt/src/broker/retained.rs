@@ -67,7 +67,8 @@ fn aged(mut retain: Retain, now: TimestampMillis) -> Retain {
     if let Some(properties) = retain.publish.inner.properties.as_mut()
         && let Some(seconds) = properties.message_expiry_interval
     {
-        properties.message_expiry_interval = Some(NonZeroU32::new(seconds.get().saturating_sub(age)).unwrap_or(NonZeroU32::MIN));
+        properties.message_expiry_interval =
+            Some(NonZeroU32::new(seconds.get().saturating_sub(age)).unwrap_or(NonZeroU32::MIN));
     }
     retain
 }
@@ -97,7 +98,8 @@ impl RetainStorage for Retained {
         let now = timestamp_millis();
         retain.publish.create_time.get_or_insert(now);
         let expiry = asked_expiry(&retain);
-        let expires_at = expiry.map(|e| now.saturating_add(TimestampMillis::try_from(e.as_millis()).unwrap_or(TimestampMillis::MAX)));
+        let expires_at = expiry
+            .map(|e| now.saturating_add(TimestampMillis::try_from(e.as_millis()).unwrap_or(TimestampMillis::MAX)));
         let retain = inner.store.put_retained(topic, &retain, expires_at).unwrap_or(retain);
         inner.memory.set_with_timeout(topic, retain, expiry).await
     }

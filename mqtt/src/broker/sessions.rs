@@ -79,7 +79,12 @@ impl SessionManager for StoredSessions {
                 store.adopt(&id);
                 // Subscriptions stay; waiting messages are in this connection's memory from here on.
                 store.clear_messages(&id);
-                store.put_session(&SessionRow { id: id.clone(), conn: without_secrets(&conn_info), created_at, connected_at });
+                store.put_session(&SessionRow {
+                    id: id.clone(),
+                    conn: without_secrets(&conn_info),
+                    created_at,
+                    connected_at,
+                });
             }
         }
         let inner = DefaultSession::new(
@@ -288,7 +293,8 @@ async fn restore_one(
     found: Found,
     now: TimestampMillis,
 ) -> rmqtt::Result<bool> {
-    let Found { row: SessionRow { id, mut conn, created_at, connected_at }, subscriptions, gone, inflight, queue } = found;
+    let Found { row: SessionRow { id, mut conn, created_at, connected_at }, subscriptions, gone, inflight, queue } =
+        found;
     // A client that was connected when the broker died is away from now on.
     let gone = gone.filter(DisconnectInfo::is_disconnected).unwrap_or_else(|| DisconnectInfo::new(now));
     drop_spent_will(&mut conn, &gone, now);

@@ -14,7 +14,8 @@ use parking::Locked;
 use rmqtt::codec::v5::Disconnect as DisconnectPacket;
 use rmqtt::inflight::OutInflightMessage;
 use rmqtt::types::{
-    ConnectInfo, Disconnect, DisconnectInfo, From as Sender, Id, Publish, Retain, SubscriptionOptions, TimestampMillis, TopicFilter,
+    ConnectInfo, Disconnect, DisconnectInfo, From as Sender, Id, Publish, Retain, SubscriptionOptions, TimestampMillis,
+    TopicFilter,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -20,8 +20,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    AckToken, Backoff, DisconnectReason, Ending, Grant, Incoming, NotSent, Outgoing, Qos, SessionEvent, SessionSettings,
-    wire,
+    AckToken, Backoff, DisconnectReason, Ending, Grant, Incoming, NotSent, Outgoing, Qos, SessionEvent,
+    SessionSettings, wire,
 };
 
 /// Protocol errors in a row after which the session is started clean, because something in it cannot be read.
@@ -126,7 +126,8 @@ impl Driver {
                 _ if held.is_some_and(|h| h >= self.settings.backoff.stable) => self.poison = 0,
                 _ => {}
             }
-            let ending = if matches!(reason, DisconnectReason::Refused(_)) { Ending::Refused } else { Ending::Lost { held } };
+            let ending =
+                if matches!(reason, DisconnectReason::Refused(_)) { Ending::Refused } else { Ending::Lost { held } };
             let retry_in = self.backoff.pause_after(ending, rand::random::<f64>());
             match held {
                 Some(_) => info!(client = %self.settings.client_id, %reason, ?retry_in, "broker link down"),
@@ -190,11 +191,8 @@ impl Driver {
     /// One connection, from CONNECT to its end.
     async fn connection(&mut self) -> End {
         self.conn_seq += 1;
-        let attempt = wire::Attempt {
-            conn_seq: self.conn_seq,
-            tolerant: self.poison > 0,
-            clean: self.poison >= POISON_CLEAN,
-        };
+        let attempt =
+            wire::Attempt { conn_seq: self.conn_seq, tolerant: self.poison > 0, clean: self.poison >= POISON_CLEAN };
         if attempt.clean {
             warn!(client = %self.settings.client_id, "broker session starts clean after repeated protocol errors");
         }
@@ -222,10 +220,8 @@ impl Driver {
             since: Instant::now(),
         };
         info!(client = %self.settings.client_id, session_present = connack.session_present, "broker link up");
-        self.buffer.push_back(SessionEvent::Connected {
-            conn_seq: self.conn_seq,
-            session_present: connack.session_present,
-        });
+        self.buffer
+            .push_back(SessionEvent::Connected { conn_seq: self.conn_seq, session_present: connack.session_present });
         if self.settings.subscriptions.is_empty() {
             self.buffer.push_back(SessionEvent::Subscribed { grants: Vec::new() });
         } else if live.client.try_subscribe_many(self.settings.subscriptions.iter().map(wire::filter)).is_err() {
@@ -234,7 +230,8 @@ impl Driver {
         let ended = self.live(&mut live, &mut eventloop).await;
         drop(eventloop);
         let verdict = if matches!(ended, Ok(())) { NotSent::Closed } else { NotSent::Lost };
-        let open: Vec<Done> = live.unnumbered.drain(..).map(|(_, d)| d).chain(live.inflight.drain().map(|(_, d)| d)).collect();
+        let open: Vec<Done> =
+            live.unnumbered.drain(..).map(|(_, d)| d).chain(live.inflight.drain().map(|(_, d)| d)).collect();
         for done in open {
             self.settle(done, Err(verdict.clone()));
         }
@@ -385,7 +382,13 @@ impl Driver {
         closing.written || Instant::now() >= closing.at
     }
 
-    fn begin_close(&mut self, live: &mut Live, last: Option<Outgoing>, deadline: Duration, done: oneshot::Sender<bool>) {
+    fn begin_close(
+        &mut self,
+        live: &mut Live,
+        last: Option<Outgoing>,
+        deadline: Duration,
+        done: oneshot::Sender<bool>,
+    ) {
         if live.closing.is_some() {
             let _ = done.send(false);
             return;
@@ -413,7 +416,13 @@ impl Driver {
             return self.settle(done, Err(NotSent::TooLarge { size, limit: live.limit }));
         }
         let properties = packet.properties.clone().unwrap_or_default();
-        let taken = live.client.try_publish_with_properties(message.topic, packet.qos, packet.retain, packet.payload, properties);
+        let taken = live.client.try_publish_with_properties(
+            message.topic,
+            packet.qos,
+            packet.retain,
+            packet.payload,
+            properties,
+        );
         match taken {
             Ok(()) => live.unnumbered.push_back((message.qos, done)),
             Err(_) => self.settle(done, Err(NotSent::Lost)),

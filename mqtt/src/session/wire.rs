@@ -113,7 +113,8 @@ pub(super) fn client(settings: &SessionSettings, attempt: &Attempt) -> Result<(A
             correlation_data: None,
             user_properties: Vec::new(),
         };
-        let last = mqtt::LastWill::new(will.topic, will.payload.to_vec(), qos_out(will.qos), will.retain, Some(properties));
+        let last =
+            mqtt::LastWill::new(will.topic, will.payload.to_vec(), qos_out(will.qos), will.retain, Some(properties));
         options.set_last_will(last);
     }
     // Every message that waits in rumqttc's channel has a place in a window, so it cannot fill up.
@@ -173,7 +174,8 @@ pub(super) fn publish(message: &Outgoing) -> Result<mqtt::Publish, NotSent> {
         subscription_identifiers: Vec::new(),
         content_type: p.content_type.clone(),
     };
-    let mut publish = mqtt::Publish::new(topic.clone(), qos_out(message.qos), message.payload.clone(), Some(properties));
+    let mut publish =
+        mqtt::Publish::new(topic.clone(), qos_out(message.qos), message.payload.clone(), Some(properties));
     publish.retain = message.retain;
     Ok(publish)
 }
@@ -218,7 +220,9 @@ pub(super) fn reason(error: ConnectionError) -> DisconnectReason {
             StateError::Io(e) => DisconnectReason::Network(e.to_string()),
             StateError::ConnectionAborted => DisconnectReason::Network("closed by peer".into()),
             StateError::AwaitPingResp => DisconnectReason::Network("no answer to ping".into()),
-            StateError::Deserialization(rumqttc::v5::mqttbytes::Error::Io(e)) => DisconnectReason::Network(e.to_string()),
+            StateError::Deserialization(rumqttc::v5::mqttbytes::Error::Io(e)) => {
+                DisconnectReason::Network(e.to_string())
+            }
             other => DisconnectReason::Protocol(other.to_string()),
         },
         ConnectionError::Timeout(_) => DisconnectReason::Network("connect timed out".into()),
@@ -244,7 +248,17 @@ mod tests {
 
     #[test]
     fn a_url_that_is_none_is_refused() {
-        for url in ["", "broker", "http://broker", "mqtt://", "mqtt://b:0", "mqtt://b:x", "mqtt://u@b", "mqtt://b/x", "mqtt://:1"] {
+        for url in [
+            "",
+            "broker",
+            "http://broker",
+            "mqtt://",
+            "mqtt://b:0",
+            "mqtt://b:x",
+            "mqtt://u@b",
+            "mqtt://b/x",
+            "mqtt://:1",
+        ] {
             assert!(split_url(url).is_err(), "{url}");
         }
     }

@@ -246,7 +246,8 @@ impl Client {
     }
 
     pub async fn event(&mut self) -> SessionEvent {
-        let event = tokio::time::timeout(LIMIT, self.events.recv()).await.expect("an event in time").expect("a live session");
+        let event =
+            tokio::time::timeout(LIMIT, self.events.recv()).await.expect("an event in time").expect("a live session");
         match &event {
             SessionEvent::Disconnected { reason, .. } => {
                 eprintln!("disconnected: {reason}");

@@ -120,7 +120,8 @@ impl Tone {
         self.samples = end;
         let mut bytes = Vec::with_capacity(count as usize * 4);
         for _ in 0..count {
-            let value = if self.step == 0.0 { 0 } else { (TONE_PEAK * (self.phase * std::f64::consts::TAU).sin()) as i16 };
+            let value =
+                if self.step == 0.0 { 0 } else { (TONE_PEAK * (self.phase * std::f64::consts::TAU).sin()) as i16 };
             self.phase = (self.phase + self.step).fract();
             bytes.extend_from_slice(&value.to_le_bytes());
             bytes.extend_from_slice(&value.to_le_bytes());

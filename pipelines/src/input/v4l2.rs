@@ -5,9 +5,9 @@
 //! device travels there and comes back with the answer, so a call that never returns can be seen and nothing else can touch
 //! the node meanwhile.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 

@@ -124,7 +124,10 @@ impl Connection {
         let wait = if wants_relay { RELAY_WAIT } else { HOST_WAIT };
         let ready = gathered.wait_for(|g| g.complete || (g.hosts >= hosts && (!wants_relay || g.relays > 0)));
         if tokio::time::timeout(wait, ready).await.is_err() && wants_relay {
-            tracing::warn!(wait_ms = wait.as_millis() as u64, "no TURN server answered in time: answering without a relay");
+            tracing::warn!(
+                wait_ms = wait.as_millis() as u64,
+                "no TURN server answered in time: answering without a relay"
+            );
         }
         Ok(())
     }

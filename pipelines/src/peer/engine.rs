@@ -216,7 +216,6 @@ fn interceptors(media: &mut MediaEngine) -> Result<Registry, PeerError> {
     Ok(configure_twcc_receiver_only(registry, media)?)
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -154,10 +154,7 @@ impl PublisherPeer {
 
     /// What came in so far.
     pub fn stats(&self) -> PublisherStats {
-        PublisherStats {
-            video: self.streams.reading(MediaKind::Video),
-            audio: self.streams.reading(MediaKind::Audio),
-        }
+        PublisherStats { video: self.streams.reading(MediaKind::Video), audio: self.streams.reading(MediaKind::Audio) }
     }
 
     /// Ends the connection; returns when its sockets are closed. May be awaited from any executor.

@@ -1,7 +1,7 @@
 //! A viewer's connection: sends what a fan-out hands out, under the numbers that this viewer negotiated.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -87,7 +87,8 @@ pub(super) async fn answer(
             }
         };
         let track = Arc::new(TrackLocalStaticRTP::new(capability, media.kind.as_str().to_owned(), "r58".to_owned()));
-        let init = RTCRtpTransceiverInit { direction: RTCRtpTransceiverDirection::Sendonly, send_encodings: Vec::new() };
+        let init =
+            RTCRtpTransceiverInit { direction: RTCRtpTransceiverDirection::Sendonly, send_encodings: Vec::new() };
         let local: Arc<dyn TrackLocal + Send + Sync> = track.clone();
         let transceiver = pc.add_transceiver_from_track(local, Some(init)).await?;
         tokio::spawn(listen(transceiver.sender().await, media.kind, fanout.clone(), peer.counters.clone()));

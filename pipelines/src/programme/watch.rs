@@ -1,8 +1,8 @@
 //! The programme's watch: a thread that notices silent inputs, draws their slates, and listens to the pipeline's bus.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;

@@ -145,8 +145,18 @@ mod tests {
         assert_eq!(
             ids,
             [
-                "full-cam1", "full-cam2", "full-cam3", "full-cam4", "full-guest1", "quad", "two-up", "three-up", "pip",
-                "interview", "interview-guest1", "presentation",
+                "full-cam1",
+                "full-cam2",
+                "full-cam3",
+                "full-cam4",
+                "full-guest1",
+                "quad",
+                "two-up",
+                "three-up",
+                "pip",
+                "interview",
+                "interview-guest1",
+                "presentation",
             ]
         );
         assert!(set.get("interview-guest1").unwrap().shows("guest1"));

@@ -396,7 +396,13 @@ fn write_section(
     write!(sdp, "a={}\r\na=rtcp-mux\r\na=rtcp-rsize\r\n", direction.as_str())?;
     for codec in &section.codecs {
         let channels = if section.kind == MediaKind::Audio { "/2" } else { "" };
-        write!(sdp, "a=rtpmap:{} {}/{}{channels}\r\n", codec.payload_type, codec.codec.name(), codec.codec.clock_rate())?;
+        write!(
+            sdp,
+            "a=rtpmap:{} {}/{}{channels}\r\n",
+            codec.payload_type,
+            codec.codec.name(),
+            codec.codec.clock_rate()
+        )?;
         let fmtp = codec.canonical_fmtp();
         if !fmtp.is_empty() {
             write!(sdp, "a=fmtp:{} {fmtp}\r\n", codec.payload_type)?;

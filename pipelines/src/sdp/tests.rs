@@ -103,7 +103,8 @@ fn a_viewer_is_sent_one_h264_and_never_vp8() {
         (101, "H264/90000", "profile-level-id=42e01f;packetization-mode=0"),
         (102, "H264/90000", "profile-level-id=42e01f;packetization-mode=1"),
     ];
-    let view = |codecs: &[_]| CheckedOffer::parse(&(head("11") + &section("video", "11", "recvonly", codecs)), Purpose::View);
+    let view =
+        |codecs: &[_]| CheckedOffer::parse(&(head("11") + &section("video", "11", "recvonly", codecs)), Purpose::View);
     let offer = view(&codecs).unwrap();
     assert_eq!(offer.media[0].codecs.iter().map(|c| c.payload_type).collect::<Vec<_>>(), [102]);
     assert_eq!(view(&codecs[..1]).unwrap_err(), SdpError::NoCommonCodec(MediaKind::Video));
@@ -136,7 +137,13 @@ fn the_four_profiles_are_known_by_any_constraint_bits_and_retransmission_is_drop
     let offer = publish(&(head("11") + &section("video", "11", "sendonly", &codecs))).unwrap();
     let found: Vec<_> = offer.media[0].codecs.iter().map(|c| (c.payload_type, c.h264.unwrap())).collect();
     use H264Profile::*;
-    let expected = [(102, (Baseline, 1)), (103, (ConstrainedBaseline, 1)), (104, (Main, 0)), (105, (High, 1)), (106, (Baseline, 0))];
+    let expected = [
+        (102, (Baseline, 1)),
+        (103, (ConstrainedBaseline, 1)),
+        (104, (Main, 0)),
+        (105, (High, 1)),
+        (106, (Baseline, 0)),
+    ];
     assert_eq!(found, expected);
     assert!(!offer.sdp().contains("rtx"));
 }
@@ -188,7 +195,8 @@ fn answer_to(offer: &CheckedOffer) -> String {
 fn the_answer_gains_rtcp_mux_only_and_the_offered_parameters_and_loses_rtcp_candidates() {
     let codecs = [(103, "H264/90000", "profile-level-id=42C01E;packetization-mode=1")];
     let offer = publish(&(head("11") + &section("video", "11", "sendonly", &codecs))).unwrap();
-    let raw = answer_to(&offer) + "a=candidate:1 1 udp 1 192.0.2.1 5 typ host\r\na=candidate:1 2 udp 1 192.0.2.1 5 typ host\r\n";
+    let raw = answer_to(&offer)
+        + "a=candidate:1 1 udp 1 192.0.2.1 5 typ host\r\na=candidate:1 2 udp 1 192.0.2.1 5 typ host\r\n";
     let answer = finish_answer(&raw, &offer, Purpose::Publish).unwrap();
     assert!(answer.contains("a=rtcp-mux\r\na=rtcp-mux-only\r\n"));
     assert!(answer.contains("a=fmtp:103 profile-level-id=42C01E;packetization-mode=1\r\n"));

@@ -80,7 +80,8 @@ macro_rules! h264 {
 
 pub const CONSTRAINED_BASELINE: Stream =
     h264!("constrained-baseline", "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f");
-pub const BASELINE: Stream = h264!("baseline", "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42001f");
+pub const BASELINE: Stream =
+    h264!("baseline", "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42001f");
 pub const MAIN: Stream = h264!("main", "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=4d001f");
 pub const HIGH: Stream = h264!("high", "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=64001f");
 pub const SINGLE_NAL: Stream =
@@ -136,7 +137,8 @@ fn api(streams: &[Stream], loopback: bool) -> API {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut media = MediaEngine::default();
     for (n, stream) in streams.iter().enumerate() {
-        let codec = RTCRtpCodecParameters { capability: capability(stream), payload_type: 100 + n as u8, ..Default::default() };
+        let codec =
+            RTCRtpCodecParameters { capability: capability(stream), payload_type: 100 + n as u8, ..Default::default() };
         media.register_codec(codec, stream.kind).unwrap();
     }
     let registry = register_default_interceptors(Registry::new(), &mut media).unwrap();
@@ -183,11 +185,14 @@ impl Client {
     /// Adds streams to send; their encoders start when the connection is up.
     pub async fn send(&self, streams: &[Stream]) {
         for stream in streams {
-            let track = Arc::new(TrackLocalStaticRTP::new(capability(stream), stream.kind.to_string(), "test".to_owned()));
+            let track =
+                Arc::new(TrackLocalStaticRTP::new(capability(stream), stream.kind.to_string(), "test".to_owned()));
             let local: Arc<dyn TrackLocal + Send + Sync> = track.clone();
-            let init = RTCRtpTransceiverInit { direction: RTCRtpTransceiverDirection::Sendonly, send_encodings: vec![] };
+            let init =
+                RTCRtpTransceiverInit { direction: RTCRtpTransceiverDirection::Sendonly, send_encodings: vec![] };
             let transceiver = self.pc.add_transceiver_from_track(local, Some(init)).await.unwrap();
-            let (encoders, mut up, stream, plis) = (self.encoders.clone(), self.state.clone(), *stream, self.plis.clone());
+            let (encoders, mut up, stream, plis) =
+                (self.encoders.clone(), self.state.clone(), *stream, self.plis.clone());
             tokio::spawn(async move {
                 if up.wait_for(|s| *s == RTCPeerConnectionState::Connected).await.is_err() {
                     return;
@@ -217,7 +222,8 @@ impl Client {
 
     pub async fn receive(&self, streams: &[Stream]) {
         for stream in streams {
-            let init = RTCRtpTransceiverInit { direction: RTCRtpTransceiverDirection::Recvonly, send_encodings: vec![] };
+            let init =
+                RTCRtpTransceiverInit { direction: RTCRtpTransceiverDirection::Recvonly, send_encodings: vec![] };
             self.pc.add_transceiver_from_kind(stream.kind, Some(init)).await.unwrap();
         }
     }
@@ -251,7 +257,10 @@ pub fn events() -> (PeerEvents, mpsc::UnboundedReceiver<PeerEvent>) {
 }
 
 /// The next event for which `wanted` is true.
-pub async fn wait_event(queue: &mut mpsc::UnboundedReceiver<PeerEvent>, wanted: impl Fn(&PeerEvent) -> bool) -> PeerEvent {
+pub async fn wait_event(
+    queue: &mut mpsc::UnboundedReceiver<PeerEvent>,
+    wanted: impl Fn(&PeerEvent) -> bool,
+) -> PeerEvent {
     let found = async {
         loop {
             let event = queue.recv().await.expect("the peer went without a word");

@@ -83,7 +83,9 @@ impl<'a> SeatView<'a> {
 
 fn until_first_ends<T>(first: impl Stream<Item = T>, second: impl Stream<Item = T>) -> impl Stream<Item = T> {
     let first = first.map(Some).chain(stream::once(async { None }));
-    stream::select(first, second.map(Some)).take_while(|item| std::future::ready(item.is_some())).filter_map(std::future::ready)
+    stream::select(first, second.map(Some))
+        .take_while(|item| std::future::ready(item.is_some()))
+        .filter_map(std::future::ready)
 }
 
 fn event(name: &str, data: &impl Serialize) -> Bytes {
@@ -96,7 +98,8 @@ struct Listener;
 
 impl Listener {
     fn enter() -> Result<Self, Problem> {
-        let entered = LISTENERS.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < MOST_LISTENERS).then_some(n + 1));
+        let entered =
+            LISTENERS.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < MOST_LISTENERS).then_some(n + 1));
         let full = || Problem::unavailable("too many pages are open on this box").retry_after(Duration::from_secs(10));
         entered.map(|_| Self).map_err(|_| full())
     }

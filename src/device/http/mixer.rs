@@ -130,7 +130,8 @@ fn no_camera(id: &str) -> Problem {
 async fn thumbnail(face: web::Data<Face>, request: HttpRequest, name: web::Path<String>) -> Answer {
     face.access.crew(&request)?;
     let name = name.strip_suffix(".jpg").unwrap_or(&name);
-    let picture = face.device.thumbnails.latest(name).ok_or_else(|| Problem::not_found(format!("no picture of {name:?}")))?;
+    let picture =
+        face.device.thumbnails.latest(name).ok_or_else(|| Problem::not_found(format!("no picture of {name:?}")))?;
     let etag = format!("\"{}\"", picture.seq);
     let known = request.headers().get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == etag.as_bytes());
     let mut response = if known { HttpResponse::NotModified() } else { HttpResponse::Ok() };

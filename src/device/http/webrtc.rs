@@ -19,12 +19,22 @@ const OFFER_LIMIT: usize = 64 * 1024;
 const SDP: &str = "application/sdp";
 
 pub fn routes(config: &mut web::ServiceConfig) {
-    let endpoint = |path: &str| web::resource(path).route(web::get().to(nothing)).route(web::method(actix_web::http::Method::OPTIONS).to(options));
+    let endpoint = |path: &str| {
+        web::resource(path)
+            .route(web::get().to(nothing))
+            .route(web::method(actix_web::http::Method::OPTIONS).to(options))
+    };
     config
         .service(endpoint("/whip/{seat}").route(web::post().to(publish)).default_service(web::to(wrong_method)))
-        .service(endpoint("/whip/{seat}/{session}").route(web::delete().to(unpublish)).default_service(web::to(wrong_method)))
+        .service(
+            endpoint("/whip/{seat}/{session}")
+                .route(web::delete().to(unpublish))
+                .default_service(web::to(wrong_method)),
+        )
         .service(endpoint("/whep/{name}").route(web::post().to(view)).default_service(web::to(wrong_method)))
-        .service(endpoint("/whep/{name}/{session}").route(web::delete().to(unview)).default_service(web::to(wrong_method)))
+        .service(
+            endpoint("/whep/{name}/{session}").route(web::delete().to(unview)).default_service(web::to(wrong_method)),
+        )
         .route("/api/seats", web::get().to(seats))
         .route("/api/turn-credentials", web::get().to(turn_credentials));
 }
@@ -96,7 +106,9 @@ async fn offer(request: &HttpRequest, body: web::Payload) -> Result<String, Prob
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case(SDP) {
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "an offer is application/sdp").header("Accept-Post", SDP));
+        return Err(
+            Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "an offer is application/sdp").header("Accept-Post", SDP)
+        );
     }
     let too_large = || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("an offer has at most {OFFER_LIMIT} bytes"));
     let bytes = body.to_bytes_limited(OFFER_LIMIT).await.map_err(|_| too_large())?;

@@ -83,15 +83,8 @@ mod raw {
 
 /// QUERY_DV_TIMINGS, on a node or its subdevice (the numbers are the same).
 pub(super) fn query_timings(fd: BorrowedFd<'_>) -> Result<(DvTimings, Timings), Errno> {
-    let mut timings = DvTimings {
-        kind: 0,
-        width: 0,
-        height: 0,
-        interlaced: 0,
-        polarities: 0,
-        pixel_clock: 0,
-        rest: [0; 104],
-    };
+    let mut timings =
+        DvTimings { kind: 0, width: 0, height: 0, interlaced: 0, polarities: 0, pixel_clock: 0, rest: [0; 104] };
     // SAFETY: the file is open and the structure has the kernel's size and layout.
     unsafe { raw::query_timings(fd.as_raw_fd(), &mut timings) }?;
     let plain = Timings {

@@ -34,12 +34,7 @@ impl Scene {
     /// A healthy 1080p source.
     pub fn healthy() -> Self {
         Self {
-            probe: Probe::Timings(Timings {
-                width: 1920,
-                height: 1080,
-                pixel_clock: 148_500_000,
-                interlaced: false,
-            }),
+            probe: Probe::Timings(Timings { width: 1920, height: 1080, pixel_clock: 148_500_000, interlaced: false }),
             probe_takes: Duration::ZERO,
             format: CaptureFormat { fourcc: "UYVY".into(), width: 1920, height: 1080 },
             frozen: false,
