@@ -85,8 +85,9 @@ impl Internet {
         server
     }
 
-    /// Lets nothing of the box through to the TURN server any more.
+    /// Lets nothing of the box through to the TURN server any more: neither its own allocations nor, straight, the relay of a
+    /// guest, which would take packets from the box's public address while the guest knows it.
     pub fn cut_box_from_turn(&self) {
-        self.device_router.exec(&["iptables", "-I", "FORWARD", "-p", "udp", "--dport", "3478", "-j", "DROP"]);
+        self.device_router.exec(&["iptables", "-I", "FORWARD", "-p", "udp", "-d", "203.0.113.1", "-j", "DROP"]);
     }
 }
