@@ -358,17 +358,9 @@ impl Outbox {
 
     /// For changes nobody waits for: what they remove would merely be sent again.
     fn submit(&self, changes: Changes) {
-        if changes.is_empty() {
-            return;
+        if !changes.is_empty() {
+            self.store.submit_lazily(changes);
         }
-        self.store.submit(
-            changes,
-            Box::new(|result| {
-                if let Err(error) = result {
-                    tracing::warn!(%error, "the outbox could not be written");
-                }
-            }),
-        );
     }
 }
 

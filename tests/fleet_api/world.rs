@@ -15,7 +15,7 @@ pub const PASSWORD: &str = "a good password";
 /// A server with its directory and its description.
 pub struct World {
     pub handle: FleetHandle,
-    pub dir: TempDir,
+    _dir: TempDir,
     pub http: Client,
     pub admin: String,
     description: Value,
@@ -68,7 +68,7 @@ impl World {
         let http = Client::builder().build().unwrap();
         let url = format!("http://{}/openapi.json", handle.addr);
         let description = http.get(url).send().await.unwrap().json().await.unwrap();
-        let mut world = Self { handle, dir, http, admin: String::new(), description };
+        let mut world = Self { handle, _dir: dir, http, admin: String::new(), description };
         world.admin = world.sign_in("admin@r58.local").await;
         world
     }

@@ -72,13 +72,16 @@ struct Inner {
 
 struct Job {
     changes: Changes,
-    done: Done,
+    /// None when nobody waits.
+    done: Option<Done>,
 }
 
 /// A group commit takes at most this many batches, so that the first of them does not wait long for its sync.
 const GROUP_BATCHES: usize = 512;
 /// And about this many bytes.
 const GROUP_BYTES: usize = 4 << 20;
+/// Changes that nobody waits for are synced with the next that somebody does, or after this long.
+const LAZY: Duration = Duration::from_secs(1);
 /// How long another opener of this process's own past (sled lets go of its file a moment after it is dropped) may hold
 /// on.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
@@ -146,8 +149,15 @@ impl KeyValue for Store {
 
     fn submit(&self, changes: Changes, done: Done) {
         let Some(jobs) = &self.inner.jobs else { return done(Err(MqttError::Stopped("durable store"))) };
-        if let Err(mpsc::SendError(job)) = jobs.send(Job { changes, done }) {
-            (job.done)(Err(MqttError::Stopped("durable store")));
+        if let Err(mpsc::SendError(Job { done: Some(done), .. })) = jobs.send(Job { changes, done: Some(done) }) {
+            done(Err(MqttError::Stopped("durable store")));
+        }
+    }
+
+    fn submit_lazily(&self, changes: Changes) {
+        if let Some(jobs) = &self.inner.jobs {
+            // Without a writer the store is closing, and what is lost is what may be lost.
+            let _ = jobs.send(Job { changes, done: None });
         }
     }
 
@@ -175,17 +185,33 @@ impl Drop for Inner {
 
 /// The writer's loop: ends when the last sender is gone and the queue is empty.
 fn write_groups(queue: &mpsc::Receiver<Job>, db: &sled::Db, syncer: &mut Syncer, disk_bytes: &AtomicU64) {
-    while let Ok(first) = queue.recv() {
-        let mut waiting: Vec<(Done, Result<(), MqttError>)> = Vec::new();
-        let mut bytes = 0;
-        let mut next = Some(first);
-        while let Some(job) = next {
-            bytes += job.changes.bytes();
-            waiting.push((job.done, apply(db, job.changes)));
-            next = if waiting.len() < GROUP_BATCHES && bytes < GROUP_BYTES { queue.try_recv().ok() } else { None };
-        }
+    let mut sync = || {
         let synced = syncer.sync(db);
         disk_bytes.store(db.size_on_disk().unwrap_or(0), Ordering::Relaxed);
+        synced
+    };
+    let mut unsynced: Option<Instant> = None;
+    loop {
+        let next = match unsynced {
+            None => queue.recv().ok(),
+            Some(since) => match queue.recv_timeout(LAZY.saturating_sub(since.elapsed())) {
+                Ok(job) => Some(job),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    unsynced = None;
+                    told(sync());
+                    continue;
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            },
+        };
+        let Some(first) = next else { break };
+        let waiting = apply_group(queue, db, first);
+        if waiting.is_empty() {
+            unsynced.get_or_insert_with(Instant::now);
+            continue;
+        }
+        unsynced = None;
+        let synced = sync();
         for (done, applied) in waiting {
             let result = match &synced {
                 Err(error) => Err(MqttError::Store(error.to_string())),
@@ -195,6 +221,34 @@ fn write_groups(queue: &mpsc::Receiver<Job>, db: &sled::Db, syncer: &mut Syncer,
                 tracing::error!("a completion of the durable store panicked");
             }
         }
+    }
+    if unsynced.is_some() {
+        told(sync());
+    }
+}
+
+/// Applies what has queued up, and says who waits for its sync.
+fn apply_group(queue: &mpsc::Receiver<Job>, db: &sled::Db, first: Job) -> Vec<(Done, Result<(), MqttError>)> {
+    let mut waiting = Vec::new();
+    let (mut batches, mut bytes) = (0, 0);
+    let mut next = Some(first);
+    while let Some(job) = next {
+        batches += 1;
+        bytes += job.changes.bytes();
+        let applied = apply(db, job.changes);
+        match job.done {
+            Some(done) => waiting.push((done, applied)),
+            None => told(applied),
+        }
+        next = if batches < GROUP_BATCHES && bytes < GROUP_BYTES { queue.try_recv().ok() } else { None };
+    }
+    waiting
+}
+
+/// The failure of a change that nobody waits for.
+fn told(result: Result<(), MqttError>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "a change that nobody waits for could not be written");
     }
 }
 

@@ -267,6 +267,51 @@ fn no_acknowledged_entry_is_lost_when_the_process_is_killed() {
     }
 }
 
+/// Not a test: the child of the one below. Hands over a change that nobody waits for, and stays.
+#[test]
+fn child_hands_over_lazily_and_stays() {
+    let Ok(path) = std::env::var("R58_TEST_LAZY_STORE") else { return };
+    let store = open(Path::new(&path)).store;
+    store.submit_lazily(put(b"lazy", b"x"));
+    let _ = std::io::stdin().read_line(&mut String::new());
+}
+
+#[test]
+fn what_nobody_waits_for_reaches_the_disk_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "durable::tests::child_hands_over_lazily_and_stays", "--nocapture"])
+        .env("R58_TEST_LAZY_STORE", &path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // What a power cut would leave now: the files as they are.
+    let on_disk = || {
+        let log = fs::read(path.join("db")).unwrap_or_default();
+        log.windows(4).any(|bytes| bytes == b"lazy")
+    };
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while !on_disk() && std::time::Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let reached = on_disk();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(reached, "still in the writer's memory after twenty seconds");
+    assert_eq!(open(&path).store.get(b"lazy").unwrap().unwrap(), b"x");
+}
+
+#[test]
+fn what_nobody_waits_for_is_kept_when_the_store_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    open(&path).store.submit_lazily(put(b"lazy", b"x"));
+    assert_eq!(open(&path).store.get(b"lazy").unwrap().unwrap(), b"x");
+}
+
 /// Figures for the curious: `cargo test --release -p r58-mqtt durable_rates -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement, not a check"]
