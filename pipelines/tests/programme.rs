@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use r58_pipelines::{Fault, Mode, PipelineError, Programme, ProgrammeEvent, ProgrammePlan, Transition};
 use support::{BLUE, GREEN, RED, Stage, colour, near};
 
@@ -236,32 +238,44 @@ fn lips_and_voice_stay_together() {
     let feed = r58_pipelines::Feed::new("cam1", &support::MODE);
     stage.programme.attach("cam1", &feed).unwrap();
     stage.cut("full-cam1");
-    let loud = support::Cell::new(Vec::new());
-    let sink = loud.clone();
+    // Where sound begins after silence.
+    let heard = support::Cell::new(Vec::new());
+    let (sink, was_loud) = (heard.clone(), AtomicBool::new(false));
     stage.programme.watch_sound(move |block| {
         let map = block.map_readable().unwrap();
-        if r58_pipelines::feed::level::rms_db(map.as_slice()) > -40.0 {
-            sink.update(|loud| loud.push(block.pts().unwrap().nseconds()));
+        let is_loud = r58_pipelines::feed::level::rms_db(map.as_slice()) > -40.0;
+        let begins = is_loud && !was_loud.load(Relaxed);
+        was_loud.store(is_loud, Relaxed);
+        if begins {
+            sink.update(|onsets| onsets.push(block.pts().unwrap().nseconds()));
         }
     });
     let dark = r58_pipelines::render::plain(&support::MODE, 0xff00_0000).unwrap();
     let light = r58_pipelines::render::plain(&support::MODE, 0xffff_ffff).unwrap();
     let clock = r58_pipelines::clock::media_clock();
     let begun = r58_pipelines::clock::now_nanos();
-    for n in 0..60u64 {
+    const CLAPS: usize = 5;
+    for n in 0..40 + 30 * CLAPS as u64 {
         let at = begun + support::MODE.slot_start(n);
         let _ = clock.new_single_shot_id(gst::ClockTime::from_nseconds(at)).wait();
-        let clap = (40..45).contains(&n);
+        let clap = n >= 30 && n % 30 < 6;
         feed.push_video(at, if clap { &light } else { &dark });
         let samples = [if clap { 0x40u8 } else { 0 }; 1600 * 4];
         let mut sound = gst::Buffer::from_slice(samples);
         sound.get_mut().unwrap().set_duration(gst::ClockTime::from_nseconds(support::MODE.frame_nanos()));
         feed.push_audio(at, &sound);
     }
-    let seen =
-        stage.frames.wait("the flash", |frames| frames.iter().find(|seen| seen.middle.0 > 200).map(|seen| seen.pts));
-    let heard = loud.wait("the clap", |loud| loud.first().copied());
-    // A block of sound is 20 ms long and a frame 33 ms: 45 ms early to 45 ms late is what broadcasters allow.
-    assert!(seen.abs_diff(heard) <= 45_000_000, "seen at {seen}, heard at {heard} ns");
+    let seen = stage.frames.wait("the flashes", |frames| {
+        let bright: Vec<bool> = frames.iter().map(|seen| seen.middle.0 > 200).collect();
+        let onset = |n: &usize| bright[*n] && (*n == 0 || !bright[*n - 1]);
+        let onsets: Vec<u64> = (0..frames.len()).filter(onset).map(|n| frames[n].pts).collect();
+        (onsets.len() >= CLAPS).then_some(onsets)
+    });
+    let heard = heard.wait("the claps", |onsets| (onsets.len() >= CLAPS).then(|| onsets.clone()));
+    // A block of sound is 20 ms long and a frame 33 ms: 45 ms early to 45 ms late is what broadcasters allow. The median,
+    // because a machine that is too busy to hand over one picture in its slot shows that picture a slot later.
+    let mut apart: Vec<u64> = seen.iter().zip(&heard).map(|(seen, heard)| seen.abs_diff(*heard)).collect();
+    apart.sort_unstable();
+    assert!(apart[CLAPS / 2] <= 45_000_000, "{apart:?} ns apart");
     stage.assert_every_slot();
 }
