@@ -10,6 +10,7 @@
 //! | [`command`] | the state machine of a device's commands, as a pure core |
 //! | [`durable`] | what survives a power cut: sled behind a small trait, with a real fsync |
 //! | [`outbox`], [`journal`] | what must reach the fleet, and what became of each command, in one store |
+//! | [`sparing`] | log lines that strangers can cause, a few a minute |
 //! | [`fuzz`] | entry points that take any bytes |
 //!
 //! Nothing here reads a clock or the network unless its name says so (the session, the broker): cores take `now`.
@@ -26,6 +27,7 @@ pub mod outbox;
 pub mod payload;
 pub mod session;
 pub mod sign;
+pub mod sparing;
 pub mod topic;
 
 pub use error::{ErrorKind, MqttError};

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use r58_mqtt::broker::{EmbeddedBroker, TlsFiles};
 use r58_mqtt::session::{DisconnectReason, Outgoing, Qos, Session, SessionEvent, Will, WillSource};
 use r58_mqtt::{ErrorKind, MqttError};
-use support::{Broker, ChildBroker, Client, Everyone, Kind, LIMIT, PASSWORD, embedded_settings, quick, set, until};
+use support::{
+    Broker, ChildBroker, Client, Everyone, Kind, LIMIT, PASSWORD, embedded_settings, quick, resident_kib, set, until,
+};
 use tempfile::TempDir;
 
 const DOWN: &str = "r58/1/acme/box-1/down/#";
@@ -289,12 +291,6 @@ fn a_broker_opens_exactly_one_port() {
     let dir = TempDir::new().unwrap();
     let child = ChildBroker::start(dir.path(), CHILD);
     assert_eq!(listening(child.child.id()), [format!("tcp 0100007F:{:04X}", child.addr.port())]);
-}
-
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// Prints throughput, memory and start time. Run it with `--release -- --ignored --nocapture measure`.

@@ -1,24 +1,27 @@
 //! What rmqtt asks while it works: may this client in, may it publish and subscribe there, and what waits for whom.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rmqtt::codec::v5::SubscribeAckReason;
+use rmqtt::codec::v5::{PublishAckReason, SubscribeAckReason};
 use rmqtt::context::ServerContext;
 use rmqtt::hook::{Handler, HookManager, HookResult, Parameter, Register, ReturnType, Type};
 use rmqtt::types::{
-    AuthResult, ClientId, ConnectInfo, From as Sender, LastWill, Publish, PublishAclResult, QoS, Reason,
-    SubscribeAclResult,
+    AuthResult, ClientId, ConnectInfo, From as Sender, Id, LastWill, Publish, PublishAclResult, PublishResult, QoS,
+    Reason, SubscribeAclResult,
 };
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use super::retained::Retained;
 use super::store::Store;
 use super::{Authenticate, Role, Verdict, acl, node, sessions};
+use crate::sparing::Sparing;
 
 /// An authenticator that takes longer says no.
 const AUTHENTICATE_LIMIT: Duration = Duration::from_secs(5);
@@ -32,6 +35,10 @@ const WAITING_LIMIT: usize = 10_000;
 pub(super) struct Doorman {
     authenticate: Arc<dyn Authenticate>,
     store: Arc<Store>,
+    retained: Retained,
+    /// Lines on clients that were not let in, and on messages that were not kept.
+    turned_away: Mutex<Sparing>,
+    no_room: Mutex<Sparing>,
     /// Role of each client id that was let in; a client id has one connection at a time.
     roles: RwLock<HashMap<String, Role>>,
     closing: AtomicBool,
@@ -41,10 +48,18 @@ pub(super) struct Doorman {
 }
 
 impl Doorman {
-    pub(super) fn new(authenticate: Arc<dyn Authenticate>, store: Arc<Store>, scx: ServerContext) -> Arc<Self> {
+    pub(super) fn new(
+        authenticate: Arc<dyn Authenticate>,
+        store: Arc<Store>,
+        retained: Retained,
+        scx: ServerContext,
+    ) -> Arc<Self> {
         Arc::new(Self {
             authenticate,
             store,
+            retained,
+            turned_away: Mutex::default(),
+            no_room: Mutex::default(),
             roles: RwLock::default(),
             closing: AtomicBool::new(false),
             scx: Mutex::new(Some(scx)),
@@ -122,6 +137,39 @@ impl Doorman {
         self.roles.read().unwrap_or_else(PoisonError::into_inner).get(client_id).cloned()
     }
 
+    /// Whether a client may publish this, and if it is to be kept, whether there is room.
+    fn may_publish(&self, from: &Id, publish: &Publish) -> PublishAclResult {
+        let client_id: &str = &from.client_id;
+        if !self.role(client_id).is_some_and(|role| acl::may_publish(&role, &publish.topic)) {
+            debug!(client = client_id, topic = &*publish.topic, "publish refused");
+            return PublishAclResult::rejected(false, None);
+        }
+        if !self.retained.is_full_for(from, publish) {
+            return PublishAclResult::allow();
+        }
+        if admits(&self.no_room) {
+            let (messages, bytes) = self.retained.held();
+            warn!(
+                client = client_id,
+                topic = &*publish.topic,
+                messages,
+                bytes,
+                "no room for a retained message: refused"
+            );
+        }
+        PublishAclResult(PublishResult::reason_code(PublishAckReason::QuotaExceeded, None, false))
+    }
+
+    /// Says how many lines of the last minute were held back.
+    pub(super) fn tell_held_back(&self) {
+        if let Some(count) = held_back(&self.turned_away) {
+            warn!(count, "more clients were not let in");
+        }
+        if let Some(count) = held_back(&self.no_room) {
+            warn!(count, "more retained messages were refused");
+        }
+    }
+
     /// Asks on a task of its own: a panic in rmqtt's handshake queue would end the queue, and with it every later CONNECT.
     async fn ask(&self, username: &str, client_id: &str, password: &[u8]) -> Option<Verdict> {
         let authenticate = self.authenticate.clone();
@@ -135,7 +183,9 @@ impl Doorman {
             }
             Err(_) => {
                 asked.abort();
-                warn!(client = client_id, "authentication timed out");
+                if admits(&self.turned_away) {
+                    warn!(client = client_id, "authentication timed out");
+                }
                 None
             }
         }
@@ -153,7 +203,9 @@ impl Doorman {
         let role = match self.ask(username, client_id, password).await {
             Some(Verdict::Allowed(role)) => role,
             Some(Verdict::Denied) => {
-                info!(client = client_id, user = &**username, "broker refused a client");
+                if admits(&self.turned_away) {
+                    info!(client = client_id, user = &**username, "broker refused a client");
+                }
                 return AuthResult::BadUsernameOrPassword;
             }
             None => return AuthResult::BadUsernameOrPassword,
@@ -161,7 +213,9 @@ impl Doorman {
         if let Role::Device { org, dev } = &role
             && (dev != client_id || !acl::is_plain_level(org) || !acl::is_plain_level(dev))
         {
-            info!(client = client_id, "client id is not the device's");
+            if admits(&self.turned_away) {
+                info!(client = client_id, "client id is not the device's");
+            }
             return AuthResult::NotAuthorized;
         }
         // rmqtt publishes a will without asking the ACL.
@@ -172,13 +226,23 @@ impl Doorman {
         if let Some(topic) = will
             && !acl::may_publish(&role, &topic)
         {
-            info!(client = client_id, "will outside of the client's topics");
+            if admits(&self.turned_away) {
+                info!(client = client_id, "will outside of the client's topics");
+            }
             return AuthResult::NotAuthorized;
         }
         self.make_way(client_id).await;
         self.roles.write().unwrap_or_else(PoisonError::into_inner).insert(client_id.to_owned(), role);
         AuthResult::Allow(false, None)
     }
+}
+
+fn admits(lines: &Mutex<Sparing>) -> bool {
+    lines.lock().unwrap_or_else(PoisonError::into_inner).admit(std::time::Instant::now())
+}
+
+fn held_back(lines: &Mutex<Sparing>) -> Option<NonZeroU64> {
+    lines.lock().unwrap_or_else(PoisonError::into_inner).handle_timeout(std::time::Instant::now())
 }
 
 /// One registration of the doorman.
@@ -193,11 +257,7 @@ impl Handler for Answer {
                 (false, Some(HookResult::AuthResult(doorman.admit(connect).await)))
             }
             Parameter::MessagePublishCheckAcl(session, publish) => {
-                let allowed = doorman.role(&session.id.client_id).is_some_and(|r| acl::may_publish(&r, &publish.topic));
-                if !allowed {
-                    debug!(client = &*session.id.client_id, topic = &*publish.topic, "publish refused");
-                }
-                let answer = if allowed { PublishAclResult::allow() } else { PublishAclResult::rejected(false, None) };
+                let answer = doorman.may_publish(&session.id, publish);
                 (false, Some(HookResult::PublishAclResult(answer)))
             }
             Parameter::ClientSubscribeCheckAcl(session, subscribe) => {

@@ -145,12 +145,12 @@ impl Node {
         let store = Arc::new(Store::open(&settings.state_dir, settings.flush_interval)?);
         // The busy check would refuse clients whenever the box's processor is above 90 %, which a mixer is.
         let scx = ServerContext::new().busy_check_enable(false).build().await;
-        let retained = Retained::load(store.clone(), settings.limits.max_retained).await;
-        let kept = rmqtt::retain::RetainStorage::count(&retained).await;
+        let retained = Retained::load(store.clone(), &settings.limits);
+        let (kept, kept_bytes) = retained.held();
         *scx.extends.retain_mut().await = Box::new(retained.clone());
         *scx.extends.session_mgr_mut().await = Box::new(StoredSessions(store.clone()));
         *scx.extends.shared_subscription_mut().await = Box::new(InTurn::default());
-        let doorman = Doorman::new(authenticate, store.clone(), scx.clone());
+        let doorman = Doorman::new(authenticate, store.clone(), retained.clone(), scx.clone());
         doorman.register(scx.extends.hook_mgr()).await;
         let server = MqttServer::new(scx.clone()).listener_by_id(listener, LISTENER).build();
         let restored = sessions::restore(&scx, &store, &listen_cfg).await;
@@ -159,15 +159,19 @@ impl Node {
                 error!(error = %e, "broker stopped accepting");
             }
         });
+        let told = doorman.clone();
         let sweep = tokio::spawn(async move {
             let mut interval = tokio::time::interval(SWEEP_INTERVAL);
             interval.tick().await;
+            let mut minute = tokio::time::interval(Duration::from_secs(60));
             loop {
-                interval.tick().await;
-                retained.sweep().await;
+                tokio::select! {
+                    _ = interval.tick() => retained.sweep().await,
+                    _ = minute.tick() => told.tell_held_back(),
+                }
             }
         });
-        info!(%addr, tls = settings.tls.is_some(), retained = kept, sessions = restored, took = ?begun.elapsed(), "broker up");
+        info!(%addr, tls = settings.tls.is_some(), retained = kept, retained_bytes = kept_bytes, sessions = restored, took = ?begun.elapsed(), "broker up");
         Ok(Self { addr, scx, doorman, store, accept, sweep })
     }
 

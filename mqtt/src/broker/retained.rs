@@ -1,20 +1,24 @@
-//! Retained messages: rmqtt's tree in memory for matching, the store for the next start.
+//! Retained messages: an index in memory for matching, the store for the next start.
 //!
 //! What rmqtt's own default does differently: no message expires that did not ask for it, and a message that did is handed
-//! out with the time that it has left (MQTT 5, 3.3.2.3.3).
+//! out with the time that it has left (MQTT 5, 3.3.2.3.3). There are bounds on number and bytes; a publisher is told by
+//! `hooks` before anybody is given its message, a will that finds no room is delivered and not kept.
+
+mod index;
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rmqtt::retain::{DefaultRetainStorage, RetainStorage};
-use rmqtt::types::{Retain, TimestampMillis, TopicFilter, TopicName};
+use rmqtt::retain::RetainStorage;
+use rmqtt::types::{From as Sender, Id, Publish, Retain, TimestampMillis, TopicFilter, TopicName};
 use rmqtt::utils::timestamp_millis;
-use tokio::sync::Mutex;
 use tracing::warn;
 
-use super::store::Store;
+use self::index::{Bounds, Index};
+use super::BrokerLimits;
+use super::store::{RetainedRow, Store};
 
 /// rmqtt's seam for retained messages.
 #[derive(Clone)]
@@ -23,11 +27,19 @@ pub(super) struct Retained {
 }
 
 struct Inner {
-    memory: DefaultRetainStorage,
+    index: RwLock<Index>,
     store: Arc<Store>,
-    limit: usize,
-    /// Keeps the order of two writers of one topic the same in memory and in the store.
-    order: Mutex<()>,
+    bounds: Bounds,
+}
+
+impl Inner {
+    fn read(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn asked_expiry(retain: &Retain) -> Option<Duration> {
@@ -35,26 +47,48 @@ fn asked_expiry(retain: &Retain) -> Option<Duration> {
     Some(Duration::from_secs(u64::from(seconds.get())))
 }
 
+/// The row of a message that is kept from now on.
+fn row(retain: &mut Retain) -> Option<Vec<u8>> {
+    let now = timestamp_millis();
+    retain.publish.create_time.get_or_insert(now);
+    let expires_at = asked_expiry(retain)
+        .map(|e| now.saturating_add(TimestampMillis::try_from(e.as_millis()).unwrap_or(TimestampMillis::MAX)));
+    RetainedRow::encode(retain, expires_at)
+}
+
 impl Retained {
-    /// Loads what the store has.
-    pub(super) async fn load(store: Arc<Store>, limit: usize) -> Self {
-        let memory = DefaultRetainStorage::new();
-        let now = timestamp_millis();
-        for (topic, retain, expires_at) in store.all_retained(now) {
-            let left = expires_at.map(|at| Duration::from_millis(u64::try_from(at - now).unwrap_or(0)));
-            if let Err(e) = memory.set_with_timeout(&TopicName::from(topic), retain, left).await {
-                warn!(error = %e, "retained message not restored");
-            }
+    /// Loads what the store has; the bounds are for what comes.
+    pub(super) fn load(store: Arc<Store>, limits: &BrokerLimits) -> Self {
+        let mut index = Index::default();
+        store.each_retained(timestamp_millis(), |topic, row| index.insert(topic, row));
+        let bounds = Bounds { messages: limits.max_retained, bytes: limits.max_retained_bytes };
+        Self { inner: Arc::new(Inner { index: RwLock::new(index), store, bounds }) }
+    }
+
+    /// Messages and bytes that are kept now.
+    pub(super) fn held(&self) -> (usize, usize) {
+        let index = self.inner.read();
+        (index.len(), index.bytes())
+    }
+
+    /// Whether the message asks to be kept and there is no room for it.
+    pub(super) fn is_full_for(&self, from: &Id, publish: &Publish) -> bool {
+        if !publish.retain || publish.payload.is_empty() {
+            return false;
         }
-        Self { inner: Arc::new(Inner { memory, store, limit, order: Mutex::new(()) }) }
+        let mut retain = Retain { msg_id: None, from: Sender::from_custom(from.clone()), publish: publish.clone() };
+        let Inner { bounds, .. } = *self.inner;
+        row(&mut retain).is_some_and(|row| !self.inner.read().has_room(bounds, &publish.topic, row.len()))
     }
 
     /// Removes what has expired, in memory and in the store.
     pub(super) async fn sweep(&self) {
-        self.inner.memory.remove_expired_messages().await;
-        let store = self.inner.store.clone();
-        let swept = tokio::task::spawn_blocking(move || store.sweep_retained(timestamp_millis())).await;
-        if let Err(e) = swept {
+        let (retained, now) = (self.clone(), timestamp_millis());
+        let swept = tokio::task::spawn_blocking(move || {
+            retained.inner.write().keep(|row| !RetainedRow(row).is_over(now));
+            retained.inner.store.sweep_retained(now);
+        });
+        if let Err(e) = swept.await {
             warn!(error = %e, "retained sweep");
         }
     }
@@ -84,37 +118,35 @@ impl RetainStorage for Retained {
     }
 
     async fn set(&self, topic: &TopicName, mut retain: Retain, _: Option<Duration>) -> rmqtt::Result<()> {
-        let inner = &self.inner;
-        let _order = inner.order.lock().await;
+        // Held to the end: two writers of one topic come to memory and store in the same order.
+        let mut index = self.inner.write();
         if retain.publish.payload.is_empty() {
-            inner.store.remove_retained(topic);
-            return inner.memory.set_with_timeout(topic, retain, None).await;
-        }
-        let full = usize::try_from(inner.memory.count().await).unwrap_or(0) >= inner.limit;
-        if full && inner.memory.get_message(topic).await?.is_empty() {
-            warn!(limit = inner.limit, "retained store is full: message delivered but not kept");
+            index.remove(topic);
+            self.inner.store.remove_retained(topic);
             return Ok(());
         }
-        let now = timestamp_millis();
-        retain.publish.create_time.get_or_insert(now);
-        let expiry = asked_expiry(&retain);
-        let expires_at = expiry
-            .map(|e| now.saturating_add(TimestampMillis::try_from(e.as_millis()).unwrap_or(TimestampMillis::MAX)));
-        let retain = inner.store.put_retained(topic, &retain, expires_at).unwrap_or(retain);
-        inner.memory.set_with_timeout(topic, retain, expiry).await
+        if let Some(row) = row(&mut retain)
+            && index.has_room(self.inner.bounds, topic, row.len())
+        {
+            index.insert(topic, &row);
+            self.inner.store.put_retained(topic, row);
+        }
+        Ok(())
     }
 
     async fn get(&self, filter: &TopicFilter) -> rmqtt::Result<Vec<(TopicName, Retain)>> {
         let now = timestamp_millis();
-        let found = self.inner.memory.get_message(filter).await?;
-        Ok(found.into_iter().map(|(topic, retain)| (topic, aged(retain, now))).collect())
+        let index = self.inner.read();
+        let alive = index.matching(filter).filter(|(_, row)| !RetainedRow(row).is_over(now));
+        let found = alive.filter_map(|(topic, row)| Some((TopicName::from(topic), RetainedRow(row).decode()?)));
+        Ok(found.map(|(topic, retain)| (topic, aged(retain, now))).collect())
     }
 
     async fn count(&self) -> isize {
-        self.inner.memory.count().await
+        isize::try_from(self.inner.read().len()).unwrap_or(isize::MAX)
     }
 
     async fn max(&self) -> isize {
-        self.inner.memory.max().await
+        isize::try_from(self.inner.read().most()).unwrap_or(isize::MAX)
     }
 }

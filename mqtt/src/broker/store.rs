@@ -70,6 +70,29 @@ pub(super) struct Found {
     pub queue: Vec<(Sender, Publish)>,
 }
 
+/// A retained message as it is kept: eight bytes of expiry (milliseconds since 1970, 0 for never), then the message. It
+/// shares no memory with the packet that it came in: rmqtt's messages are slices of its read buffers, and one of them
+/// would keep some kilobytes alive for as long as it is retained.
+pub(super) struct RetainedRow<'a>(pub &'a [u8]);
+
+impl RetainedRow<'_> {
+    pub(super) fn encode(retain: &Retain, expires_at: Option<TimestampMillis>) -> Option<Vec<u8>> {
+        let mut row = expires_at.unwrap_or(0).to_be_bytes().to_vec();
+        row.extend_from_slice(&encode(retain)?);
+        Some(row)
+    }
+
+    pub(super) fn decode(&self) -> Option<Retain> {
+        decode(self.0.get(8..)?)
+    }
+
+    /// Whether it has expired.
+    pub(super) fn is_over(&self, now: TimestampMillis) -> bool {
+        let expiry = self.0.first_chunk().map_or(0, |bytes| TimestampMillis::from_be_bytes(*bytes));
+        expiry != 0 && expiry <= now
+    }
+}
+
 #[derive(Debug)]
 struct Trees {
     db: sled::Db,
@@ -153,21 +176,11 @@ impl Store {
         }
     }
 
-    // Retained messages: eight bytes of expiry (milliseconds since 1970, 0 for never), then the message.
+    // Retained messages.
 
-    /// Keeps a retained message. Returns a copy of it that shares no memory with the packet it came in: rmqtt's messages
-    /// are slices of its read buffers, and one of them would keep some kilobytes alive for as long as it is retained.
-    pub(super) fn put_retained(
-        &self,
-        topic: &str,
-        retain: &Retain,
-        expires_at: Option<TimestampMillis>,
-    ) -> Option<Retain> {
-        let body = encode(retain)?;
-        let mut value = expires_at.unwrap_or(0).to_be_bytes().to_vec();
-        value.extend_from_slice(&body);
-        self.with(|t| t.retained.insert(topic, value).map(drop));
-        decode::<Retain>(&body).map(|copy| Retain { from: retain.from.clone(), ..copy })
+    /// Keeps a retained message.
+    pub(super) fn put_retained(&self, topic: &str, row: Vec<u8>) {
+        self.with(|t| t.retained.insert(topic, row).map(drop));
     }
 
     /// Forgets a retained message.
@@ -175,20 +188,19 @@ impl Store {
         self.with(|t| t.retained.remove(topic).map(drop));
     }
 
-    /// All retained messages that have not expired; expired and unreadable ones are removed.
-    pub(super) fn all_retained(&self, now: TimestampMillis) -> Vec<(String, Retain, Option<TimestampMillis>)> {
+    /// Hands out all retained messages that have not expired; expired and unreadable ones are removed.
+    pub(super) fn each_retained(&self, now: TimestampMillis, mut found: impl FnMut(&str, &[u8])) {
         self.with(|t| {
-            let mut found = Vec::new();
             for item in &t.retained {
-                let (key, value) = item?;
-                match read_retained(&key, &value, now) {
-                    Some(retained) => found.push(retained),
-                    None => drop(t.retained.remove(&key)?),
+                let (key, row) = item?;
+                let retained = RetainedRow(&row);
+                match std::str::from_utf8(&key) {
+                    Ok(topic) if !retained.is_over(now) && retained.decode().is_some() => found(topic, &row),
+                    _ => drop(t.retained.remove(&key)?),
                 }
             }
-            Ok(found)
-        })
-        .unwrap_or_default()
+            Ok(())
+        });
     }
 
     /// Removes what has expired.
@@ -197,7 +209,7 @@ impl Store {
             let mut expired = Vec::new();
             for item in &t.retained {
                 let (key, value) = item?;
-                if expiry(&value).is_some_and(|at| at <= now) {
+                if RetainedRow(&value).is_over(now) {
                     expired.push(key);
                 }
             }
@@ -365,19 +377,6 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 
 fn get<T: DeserializeOwned>(tree: &sled::Tree, key: &[u8]) -> sled::Result<Option<T>> {
     Ok(tree.get(key)?.and_then(|value| decode(&value)))
-}
-
-fn expiry(value: &[u8]) -> Option<TimestampMillis> {
-    let at = TimestampMillis::from_be_bytes(value.get(..8)?.try_into().ok()?);
-    (at != 0).then_some(at)
-}
-
-fn read_retained(key: &[u8], value: &[u8], now: TimestampMillis) -> Option<(String, Retain, Option<TimestampMillis>)> {
-    let expires_at = expiry(value);
-    if expires_at.is_some_and(|at| at <= now) {
-        return None;
-    }
-    Some((std::str::from_utf8(key).ok()?.to_owned(), decode(value.get(8..)?)?, expires_at))
 }
 
 fn key(id: &Id) -> &[u8] {

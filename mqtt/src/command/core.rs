@@ -14,6 +14,7 @@ use super::clock::WallClock;
 use super::seam::{Input, Meta, Output, PacketRef, Row, WriteId};
 use crate::id::CommandId;
 use crate::payload::{CommandStatus, DeviceState};
+use crate::sparing::Sparing;
 
 /// Days a tombstone outlives the command's expiry (facts: the longest a retained copy may reappear).
 const TOMBSTONE_DAYS: i64 = 30;
@@ -118,7 +119,7 @@ pub struct Core {
     last_write: WriteId,
     written: WriteId,
     after: BTreeMap<WriteId, Vec<After>>,
-    refusals: (Instant, u32),
+    refusals: Sparing,
     outputs: VecDeque<Output>,
 }
 
@@ -137,7 +138,7 @@ impl Core {
             last_write: 0,
             written: 0,
             after: BTreeMap::new(),
-            refusals: (now, 0),
+            refusals: Sparing::new(REFUSALS_PER_MINUTE),
             outputs: VecDeque::new(),
         };
         core.recover(now);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use r58_mqtt::broker::{Authenticate, BrokerSettings, EmbeddedBroker, Role, TlsFiles, Verdict};
+use r58_mqtt::broker::{Authenticate, BrokerLimits, BrokerSettings, EmbeddedBroker, Role, TlsFiles, Verdict};
 use r58_mqtt::session::{
     BackoffSettings, Incoming, NotSent, Outgoing, Qos, RetainHandling, Session, SessionEvent, SessionEvents,
     SessionSettings, Subscription,
@@ -50,6 +50,8 @@ pub struct Broker {
     pub addr: SocketAddr,
     pub ca: Option<Vec<u8>>,
     pub dir: TempDir,
+    /// Those of the embedded one.
+    pub limits: BrokerLimits,
 }
 
 /// A free port that the system does not give to outgoing connections: a client that asks for a broker which is just
@@ -81,15 +83,25 @@ fn certificate(dir: &Path) -> (Vec<u8>, TlsFiles) {
 
 impl Broker {
     pub fn embedded(tls: bool) -> Self {
+        Self::embedded_with(tls, BrokerLimits::default())
+    }
+
+    /// The embedded one with other bounds.
+    pub fn limited(limits: BrokerLimits) -> Self {
+        Self::embedded_with(false, limits)
+    }
+
+    fn embedded_with(tls: bool, limits: BrokerLimits) -> Self {
         let dir = TempDir::new().unwrap();
         let mut settings = embedded_settings(dir.path());
+        settings.limits.clone_from(&limits);
         let ca = tls.then(|| {
             let (ca, files) = certificate(dir.path());
             settings.tls = Some(files);
             ca
         });
         let broker = EmbeddedBroker::start(settings, Arc::new(Everyone)).unwrap();
-        Self { addr: broker.addr(), kind: Kind::Embedded(Some(broker)), ca, dir }
+        Self { addr: broker.addr(), kind: Kind::Embedded(Some(broker)), ca, dir, limits }
     }
 
     pub fn mosquitto(tls: bool) -> Self {
@@ -135,7 +147,7 @@ impl Broker {
             .expect("mosquitto is installed");
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
         until(|| TcpStream::connect(addr).is_ok());
-        Self { kind: Kind::Mosquitto(child), addr, ca, dir }
+        Self { kind: Kind::Mosquitto(child), addr, ca, dir, limits: BrokerLimits::default() }
     }
 
     pub fn is_embedded(&self) -> bool {
@@ -169,6 +181,7 @@ impl Broker {
         let old = broker.take().unwrap();
         let mut settings = embedded_settings(self.dir.path());
         settings.listen = self.addr;
+        settings.limits.clone_from(&self.limits);
         *broker = Some(
             tokio::task::spawn_blocking(move || {
                 old.stop();
@@ -402,4 +415,11 @@ pub fn be_a_broker() {
     loop {
         std::thread::park();
     }
+}
+
+/// Resident memory of a process.
+pub fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

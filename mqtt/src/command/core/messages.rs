@@ -1,8 +1,8 @@
 //! Messages on `down/cmd/{id}`: known, unknown, withdrawn, forged.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{After, Core, REFUSALS_PER_MINUTE, is_waiting};
+use super::{After, Core, is_waiting};
 use crate::command::seam::{Output, PacketRef, Row};
 use crate::id::CommandId;
 use crate::payload::command::MAX_EXEC_TIMEOUT_S;
@@ -89,12 +89,7 @@ impl Core {
 
     /// Tells of a message that leaves no trace in the journal.
     pub(super) fn refuse(&mut self, now: Instant, id: CommandId, code: &str, reason: String, hash: Option<String>) {
-        let (since, told) = &mut self.refusals;
-        if now.saturating_duration_since(*since) >= Duration::from_secs(60) {
-            (*since, *told) = (now, 0);
-        }
-        *told += 1;
-        if *told > REFUSALS_PER_MINUTE {
+        if !self.refusals.admit(now) {
             return;
         }
         let mut status = self.status_of(now, id, 0, DeviceState::Rejected, hash);
