@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, BrokerSettings, FleetSettings, Settings};
-use crate::fleet::{self, AccessPlan, BrokerPlan, BrokerTls, FleetPlan, TurnPlan};
+use crate::fleet::{self, AccessPlan, BrokerPlan, BrokerTls, FleetPlan, RetainedPlan, TurnPlan};
 use crate::preflight::{self, StateDir};
 use crate::{demo, device, logging};
 
@@ -143,7 +143,12 @@ fn broker_plan(settings: &BrokerSettings) -> Result<BrokerPlan> {
             (Some(cert), Some(key)) => Some(BrokerTls { cert: cert.clone(), key: key.clone() }),
             _ => None,
         };
-        return Ok(BrokerPlan::Embedded { listen: settings.listen, tls, public_url: settings.public_url.clone() });
+        let retained = RetainedPlan {
+            messages: usize::try_from(settings.max_retained)?,
+            bytes: usize::try_from(settings.max_retained_mb * 1_000_000)?,
+        };
+        let public_url = settings.public_url.clone();
+        return Ok(BrokerPlan::Embedded { listen: settings.listen, tls, public_url, retained });
     };
     let password = match &settings.password_file {
         Some(file) => {

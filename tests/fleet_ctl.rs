@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use r58::fleet::store::NewDevice;
-use r58::fleet::{self, AccessPlan, BrokerPlan, FleetHandle, FleetPlan, TurnPlan};
+use r58::fleet::{self, AccessPlan, BrokerPlan, FleetHandle, FleetPlan, RetainedPlan, TurnPlan};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -37,7 +37,12 @@ impl World {
             public_url: None,
             database_url: None,
             state_dir: state.path().to_owned(),
-            broker: BrokerPlan::Embedded { listen: ([127, 0, 0, 1], 0).into(), tls: None, public_url: None },
+            broker: BrokerPlan::Embedded {
+                listen: ([127, 0, 0, 1], 0).into(),
+                tls: None,
+                public_url: None,
+                retained: RetainedPlan::default(),
+            },
             turn: TurnPlan::default(),
             access: AccessPlan { admin_password: Some(PASSWORD.into()), ..AccessPlan::default() },
         })

@@ -97,7 +97,7 @@ pub struct BrokerLimits {
     pub max_retained: usize,
     /// Bytes of memory for retained messages: each counts with payload, properties, twice its topic, and some 200 bytes.
     /// One that goes beyond is refused in the same way, unless it replaces one that is as large. The store under it needs
-    /// about as much again on disk, and up to 16 MiB of memory. Default 256 MiB.
+    /// about as much again on disk, and up to 16 MiB of memory. Default 256 MB.
     pub max_retained_bytes: usize,
     /// Longest session expiry granted. Default 7 days.
     pub max_session_expiry: Duration,
@@ -111,7 +111,7 @@ impl Default for BrokerLimits {
             max_queue: 100_000,
             max_inflight: 64,
             max_retained: 1_000_000,
-            max_retained_bytes: 256 * 1024 * 1024,
+            max_retained_bytes: 256_000_000,
             max_session_expiry: Duration::from_secs(7 * 24 * 3600),
         }
     }

@@ -19,7 +19,7 @@ pub use command::{Command, IssuedBy, OnInterrupt, Precond};
 pub use event::{Event, Severity};
 pub use heartbeat::{Heartbeat, InputBrief, Metrics, OutboxBrief, ProgrammeBrief, StatusBrief, TurnBrief};
 pub use presence::{ConnectionOrder, Presence, PresenceState};
-pub use reported::{Desired, MixerBrief, Reported, ReportedInput, SceneBrief};
+pub use reported::{Desired, MixerBrief, Reported, SceneBrief};
 pub use states::{DeviceState, LegacyStatus, ServerState};
 pub use status::{ClockState, CommandStatus};
 pub use sync::{SyncDown, SyncUp, pending_hash};

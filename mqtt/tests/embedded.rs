@@ -4,6 +4,7 @@
 mod support;
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -93,6 +94,14 @@ async fn a_restart_publishes_only_the_wills_of_those_who_stay_away() {
     assert_eq!(fleet.before_the_end().await, [""; 0]);
 }
 
+/// Waits until the broker's files hold a text; what was handed to the broker before it is in them as well.
+fn until_on_disk(dir: &Path, text: &str) {
+    until(|| {
+        let log = std::fs::read(dir.join("broker/db")).unwrap_or_default();
+        log.windows(text.len()).any(|bytes| bytes == text.as_bytes())
+    });
+}
+
 /// The child process of [`a_killed_broker_comes_back_with_its_state`]; does nothing by itself.
 #[test]
 #[ignore = "started by other tests"]
@@ -111,16 +120,16 @@ async fn a_killed_broker_comes_back_with_its_state() {
         fleet.retain(&format!("r58/1/acme/box-2/down/cmd/{n}"), &n.to_string()).await;
     }
     for n in 0..5 {
-        fleet.say("r58/1/acme/box-1/down/cmd/x", &n.to_string()).await;
+        fleet.say("r58/1/acme/box-1/down/cmd/x", &format!("waits {n}")).await;
     }
-    // The flush interval is 50 ms; what is younger is not promised.
-    tokio::time::sleep(Duration::from_millis(250)).await;
+    // What is younger than the flush interval is not promised.
+    until_on_disk(dir.path(), "waits 4");
     first.kill();
     let second = ChildBroker::start(dir.path(), CHILD);
     let url = format!("mqtt://{}", second.addr);
     let mut device = Client::with(quick(&url, "acme", "box-1"), &[DOWN]).await;
     assert!(device.session_present);
-    assert_eq!(device.payloads(5).await, ["0", "1", "2", "3", "4"]);
+    assert_eq!(device.payloads(5).await, ["waits 0", "waits 1", "waits 2", "waits 3", "waits 4"]);
     let mut other = Client::with(quick(&url, "acme", "box-2"), &["r58/1/acme/box-2/down/#"]).await;
     assert_eq!(set(other.payloads(1000).await).len(), 1000);
 }
@@ -334,6 +343,7 @@ async fn measure() {
         device.leave().await;
     }
     let fleet = Client::start(quick(&url, "$fleet", "fleet")).await;
+    Client::with(quick(&url, "acme", "away"), &["r58/1/acme/away/down/#"]).await.leave().await;
     let begun = Instant::now();
     let mut receipts = Vec::new();
     for n in 0..20_000 {
@@ -348,7 +358,8 @@ async fn measure() {
         "retained, 1 KiB, window 16: {rate:.0} messages/s; resident with 20,000: {} KiB",
         resident_kib(child.child.id())
     );
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    fleet.say("r58/1/acme/away/down/cmd/x", "measured").await;
+    until_on_disk(dir.path(), "measured");
     child.kill();
     let begun = Instant::now();
     let broker = EmbeddedBroker::start(embedded_settings(dir.path()), Arc::new(Everyone)).unwrap();

@@ -119,7 +119,7 @@ impl Shell {
                 let id = CommandId::new(path.file_stem().unwrap().to_str().unwrap()).unwrap();
                 let verdict = Box::new(keys.verify(&at(), &id, &fs::read(path).unwrap()));
                 packet += 1;
-                self.inputs.push(Input::Message { packet, id, verdict });
+                self.inputs.push(Input::Message { packet, id, verdict, objection: None });
             }
         }
     }

@@ -203,6 +203,8 @@ fn judge_fleet(fleet: &FleetSettings, found: &mut Found) {
     found.file("fleet.broker.password_file", broker.password_file.as_deref());
     found
         .both(("fleet.broker.tls_cert", broker.tls_cert.is_some()), ("fleet.broker.tls_key", broker.tls_key.is_some()));
+    found.range("fleet.broker.max_retained", broker.max_retained, 1_000, 10_000_000);
+    found.range("fleet.broker.max_retained_mb", broker.max_retained_mb, 1, 65_536);
     let turn = &fleet.turn;
     found.ice_urls("fleet.turn.stun", &turn.stun, &["stun:"]);
     found.ice_urls("fleet.turn.urls", &turn.urls, &["turn:", "turns:"]);

@@ -311,6 +311,10 @@ pub struct BrokerSettings {
     pub password_file: Option<PathBuf>,
     /// Address that devices are told; default: made from `listen` or `url`.
     pub public_url: Option<String>,
+    /// Retained messages that the embedded broker keeps; what would be one more is refused. 1,000 to 10,000,000.
+    pub max_retained: u64,
+    /// Memory for them in megabytes: each takes its bytes, twice its topic, and some 200 bytes. 1 to 65,536.
+    pub max_retained_mb: u64,
 }
 
 impl Default for BrokerSettings {
@@ -323,6 +327,8 @@ impl Default for BrokerSettings {
             username: None,
             password_file: None,
             public_url: None,
+            max_retained: 1_000_000,
+            max_retained_mb: 256,
         }
     }
 }

@@ -84,7 +84,7 @@ pub fn engage(
         boot_seq: next_boot_seq(state_dir)?,
         store,
         operations: Operations {
-            mixer: Arc::new(MixerByDoors::new(device.mixer.clone(), &settings.name)),
+            mixer: Arc::new(MixerByDoors::new(device.mixer.clone(), device.scenes.clone(), &settings.name)),
             actors: ActorsView { actors: house.actors_door(), restart: house.restart_door(), changes: house.changes() },
             host,
             services: allowed,

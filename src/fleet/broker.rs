@@ -19,7 +19,7 @@ use super::auth::{self, Lockout, device, password, secret};
 use super::push::Hub;
 use super::state::{BrokerSide, Fleet};
 use super::store::Store;
-use super::{BrokerPlan, BrokerTls, FleetError, FleetPlan};
+use super::{BrokerPlan, BrokerTls, FleetError, FleetPlan, RetainedPlan};
 
 /// User name of the server's own clients; no organization can be called so.
 const FLEET_USER: &str = "$fleet";
@@ -131,10 +131,13 @@ async fn embed(
     listen: SocketAddr,
     tls: Option<&BrokerTls>,
     public_url: Option<&str>,
+    retained: RetainedPlan,
 ) -> Result<(EmbeddedBroker, Way), FleetError> {
     let own_password = secret::token();
     let mut settings = BrokerSettings::new(plan.state_dir.join("broker"));
     settings.listen = listen;
+    settings.limits.max_retained = retained.messages;
+    settings.limits.max_retained_bytes = retained.bytes;
     settings.tls = tls.map(|tls| TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() });
     let sign_ins = Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout));
     let keeper = Gatekeeper { store: store.clone(), own_password: own_password.clone(), sign_ins };
@@ -192,8 +195,8 @@ impl BrokerDesk {
     /// When the broker's port is taken, or its certificate cannot be used.
     pub async fn start(plan: &FleetPlan, store: &Store) -> Result<Self, FleetError> {
         let (embedded, way) = match &plan.broker {
-            BrokerPlan::Embedded { listen, tls, public_url } => {
-                let (broker, way) = embed(plan, store, *listen, tls.as_ref(), public_url.as_deref()).await?;
+            BrokerPlan::Embedded { listen, tls, public_url, retained } => {
+                let (broker, way) = embed(plan, store, *listen, tls.as_ref(), public_url.as_deref(), *retained).await?;
                 (Some(broker), way)
             }
             BrokerPlan::Url { url, username, password, public_url } => {

@@ -1,21 +1,6 @@
 //! What can go wrong in the fleet server, apart from what a caller of the API is told.
 
-/// How a failure is to be handled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// Try again within a budget.
-    Transient,
-    /// The service is down for now; report it.
-    Unavailable,
-    /// The caller asked for something it cannot have.
-    Rejected,
-    /// The configuration is wrong; say it once.
-    Misconfigured,
-    /// Stored data is damaged.
-    Corrupt,
-    /// A mistake of this program.
-    Bug,
-}
+pub use r58_mqtt::ErrorKind;
 
 /// A failure of the fleet server. Messages never hold secrets.
 #[derive(Debug, thiserror::Error)]

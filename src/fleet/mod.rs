@@ -24,7 +24,7 @@ pub mod store;
 pub mod turn;
 
 pub use error::{ErrorKind, FleetError};
-pub use plan::{AccessPlan, BrokerPlan, BrokerTls, FleetPlan, TurnPlan};
+pub use plan::{AccessPlan, BrokerPlan, BrokerTls, FleetPlan, RetainedPlan, TurnPlan};
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Mutex;

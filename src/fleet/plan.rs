@@ -36,6 +36,8 @@ pub enum BrokerPlan {
         /// `mqtt://` or `mqtts://` address that boxes are told; by default the address listened on, with the host of the
         /// server's own address where it listens on every address. With TLS the certificate must be good for its host.
         public_url: Option<String>,
+        /// How much it may keep for those who come later.
+        retained: RetainedPlan,
     },
     /// A broker that somebody else runs.
     Url {
@@ -48,6 +50,21 @@ pub enum BrokerPlan {
         /// Address that boxes are told, when it differs from `url`.
         public_url: Option<String>,
     },
+}
+
+/// Bounds on the retained messages of the embedded broker; what would go beyond is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetainedPlan {
+    /// Messages. Default 1,000,000.
+    pub messages: usize,
+    /// Bytes of memory. Default 256 MB.
+    pub bytes: usize,
+}
+
+impl Default for RetainedPlan {
+    fn default() -> Self {
+        Self { messages: 1_000_000, bytes: 256_000_000 }
+    }
 }
 
 /// Certificate and key of the embedded broker, as PEM files.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use r58::fleet::{BrokerPlan, BrokerTls};
+use r58::fleet::{BrokerPlan, BrokerTls, RetainedPlan};
 use r58_mqtt::payload::{
     Command, CommandStatus, ConnectionOrder, DeviceState, Heartbeat, Payload, Presence, SyncDown, SyncUp,
 };
@@ -247,8 +247,11 @@ async fn with_a_certificate_server_and_devices_meet_on_the_broker_by_tls() {
     std::fs::write(&tls.cert, made.cert.pem()).unwrap();
     std::fs::write(&tls.key, made.key_pair.serialize_pem()).unwrap();
     let listen = ([127, 0, 0, 1], 0).into();
-    let world =
-        World::with(|plan| plan.broker = BrokerPlan::Embedded { listen, tls: Some(tls), public_url: None }).await;
+    let world = World::with(|plan| {
+        plan.broker =
+            BrokerPlan::Embedded { listen, tls: Some(tls), public_url: None, retained: RetainedPlan::default() }
+    })
+    .await;
     let registration = world.enrol(&world.admin, "box1").await;
     assert!(registration["mqtt_url"].as_str().unwrap().starts_with("mqtts://127.0.0.1:"));
     let mut device = Device::connect_trusting(&registration, Some(made.cert.pem().into_bytes())).await;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use r58::fleet::auth::password;
 use r58::fleet::store::{Actor, NewUser};
-use r58::fleet::{self, AccessPlan, BrokerPlan, FleetHandle, FleetPlan, TurnPlan};
+use r58::fleet::{self, AccessPlan, BrokerPlan, FleetHandle, FleetPlan, RetainedPlan, TurnPlan};
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -48,7 +48,12 @@ pub fn plan(state_dir: &Path) -> FleetPlan {
         public_url: None,
         database_url: None,
         state_dir: state_dir.to_owned(),
-        broker: BrokerPlan::Embedded { listen: ([127, 0, 0, 1], 0).into(), tls: None, public_url: None },
+        broker: BrokerPlan::Embedded {
+            listen: ([127, 0, 0, 1], 0).into(),
+            tls: None,
+            public_url: None,
+            retained: RetainedPlan::default(),
+        },
         turn: TurnPlan::default(),
         access: AccessPlan { admin_password: Some(PASSWORD.into()), ..AccessPlan::default() },
     }

@@ -194,7 +194,10 @@ async fn every_bad_command_gets_its_word_and_the_programme_goes_on() {
     siege.answered("unknown operation", &id, bytes, "rejected", "unsupported").await;
     let nonsense = siege.good("take", json!({"kind": "wipe"}));
     let (id, bytes) = siege.signed(nonsense);
-    siege.answered("nonsense arguments", &id, bytes, "failed", "arguments").await;
+    siege.answered("nonsense arguments", &id, bytes, "rejected", "arguments").await;
+    let nowhere = siege.good("take", json!({"scene": "nowhere"}));
+    let (id, bytes) = siege.signed(nowhere);
+    siege.answered("an unknown scene", &id, bytes, "rejected", "unknown_scene").await;
 
     // Larger than the box takes at all: the broker leaves it out, and the connection stays.
     siege.wire.say(&siege.topic(&CommandId::generate()), vec![b'x'; 400_000], true).await;
@@ -206,6 +209,7 @@ async fn every_bad_command_gets_its_word_and_the_programme_goes_on() {
 #[tokio::test]
 async fn a_flood_of_bad_commands_leaves_the_box_as_large_as_it_was() {
     let _stage = stage().await;
+    let begun = std::time::Instant::now();
     let mut siege = Siege::start().await;
     let mut box1 = siege.boxed.start().await;
     online(&box1).await;
@@ -215,6 +219,9 @@ async fn a_flood_of_bad_commands_leaves_the_box_as_large_as_it_was() {
     siege.flood(FLOOD).await;
     let after = box1.process.resident();
     assert!(after < before + GROWTH, "grew from {before} to {after} bytes");
+    let said = box1.process.output().lines().filter(|line| line.contains("a command is refused")).count();
+    let minutes = usize::try_from(begun.elapsed().as_secs() / 60).expect("a few minutes");
+    assert!((1..=20 * (minutes + 1)).contains(&said), "{said} lines in {minutes} minutes fill the disk");
     assert!(box1.process.is_alive() && siege.boxed.asked_of_host().is_empty());
     goes_on(&box1, frames).await;
     drop(box1);

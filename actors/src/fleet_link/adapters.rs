@@ -1,9 +1,11 @@
 //! The seams of the link on the real parts of a box.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use r58_pipelines::SceneSet;
 use serde_json::{Value, json};
 
 use super::ThumbnailSource;
@@ -32,21 +34,24 @@ impl ThumbnailSource for ThumbnailBoard {
 #[derive(Clone)]
 pub struct MixerByDoors {
     doors: MixerDoors,
+    scenes: Arc<SceneSet>,
     name: String,
 }
 
 impl MixerByDoors {
-    /// `name` is what `identify` shows.
-    pub fn new(doors: MixerDoors, name: impl Into<String>) -> Self {
-        Self { doors, name: name.into() }
+    /// `scenes` are the mixer's; `name` is what `identify` shows.
+    pub fn new(doors: MixerDoors, scenes: Arc<SceneSet>, name: impl Into<String>) -> Self {
+        Self { doors, scenes, name: name.into() }
     }
 }
 
 #[async_trait]
 impl MixerDesk for MixerByDoors {
-    async fn take(&self, scene: Option<String>, kind: String, duration_ms: Option<u64>) -> Result<Value, Refusal> {
-        let kind =
-            TakeKind::parse(&kind, duration_ms).map_err(|error| Refusal::rejected("arguments", error.to_string()))?;
+    fn knows(&self, scene: &str) -> bool {
+        self.scenes.get(scene).is_some()
+    }
+
+    async fn take(&self, scene: Option<String>, kind: TakeKind) -> Result<Value, Refusal> {
         answer(match scene {
             Some(scene) => once_up(|| self.doors.take.send(TakeScene { scene: scene.clone(), kind })).await,
             None => once_up(|| self.doors.transition.send(Transition { kind })).await,

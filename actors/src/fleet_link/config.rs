@@ -127,17 +127,35 @@ impl ConfigDesk {
         self.seam.public()
     }
 
+    /// Whether `changes` would be valid over what is in force now; touches nothing.
+    ///
+    /// # Errors
+    /// One sentence for the operator.
+    pub fn check(&self, changes: &Map<String, Value>) -> Result<(), String> {
+        self.merged(&self.overlay(), changes.clone()).map(drop)
+    }
+
+    /// What the changes make of a document, and who has to be restarted for it.
+    fn merged(
+        &self,
+        before: &Overlay,
+        changes: Map<String, Value>,
+    ) -> Result<(Map<String, Value>, Vec<String>), String> {
+        let doc = merge(before.doc.clone(), changes);
+        let size = serde_json::to_vec(&doc).map_or(usize::MAX, |bytes| bytes.len());
+        if size > MAX_BYTES {
+            return Err("the changes are larger than 64 KiB in all".to_owned());
+        }
+        let concerned = self.seam.check(&before.doc, &doc)?;
+        Ok((doc, concerned))
+    }
+
     /// Merges `changes` over what is in force (objects key by key, null removes), tries it, keeps it or goes
     /// back.
     pub async fn change(&self, id: &CommandId, changes: Map<String, Value>, actors: &ActorsView) -> ConfigOutcome {
         let before = self.overlay();
-        let doc = merge(before.doc.clone(), changes);
-        let size = serde_json::to_vec(&doc).map_or(usize::MAX, |bytes| bytes.len());
-        if size > MAX_BYTES {
-            return ConfigOutcome::Refused("the changes are larger than 64 KiB in all".to_owned());
-        }
-        let concerned = match self.seam.check(&before.doc, &doc) {
-            Ok(concerned) => concerned,
+        let (doc, concerned) = match self.merged(&before, changes) {
+            Ok(merged) => merged,
             Err(reason) => return ConfigOutcome::Refused(reason),
         };
         let after = Overlay { ver: before.ver + 1, doc, by: Some(id.clone()) };

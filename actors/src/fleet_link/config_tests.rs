@@ -93,7 +93,10 @@ async fn a_change_restarts_whom_it_concerns_and_is_there_at_the_next_start() {
 async fn what_is_not_valid_touches_nothing() {
     let rig = Rig::new();
     let desk = rig.desk();
-    let outcome = desk.change(&id("c1"), object(json!({"colour": "red"})), &rig.actors).await;
+    let colour = object(json!({"colour": "red"}));
+    assert_eq!(desk.check(&colour), Err("unknown key colour".to_owned()));
+    assert_eq!(desk.check(&object(json!({"label": "A"}))), Ok(()));
+    let outcome = desk.change(&id("c1"), colour, &rig.actors).await;
     assert_eq!(outcome, ConfigOutcome::Refused("unknown key colour".to_owned()));
     assert_eq!(desk.overlay(), Overlay::default());
     assert!(!rig.dir.path().join("overlay.json").exists());

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use r58_mqtt::CommandId;
-use r58_mqtt::command::{EffectOutcome, Input, Step, Verification, failpoint};
+use r58_mqtt::command::{EffectOutcome, Input, Objection, Step, Verification, failpoint};
+use r58_mqtt::payload::Command;
 use serde_json::{Map, Value, json};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -40,6 +41,16 @@ impl Effects {
         self.operations.config.overlay().ver
     }
 
+    /// What speaks against a command by its arguments alone.
+    pub fn objection(&self, command: &Command) -> Option<Objection> {
+        let Err(Refusal::Rejected { code, reason } | Refusal::Failed { code, reason }) =
+            self.operations.judge(&command.op, &command.args)
+        else {
+            return None;
+        };
+        Some(Objection { code, reason })
+    }
+
     /// Begins an effect.
     pub fn execute(
         &mut self,
@@ -51,7 +62,8 @@ impl Effects {
         attempt: u32,
     ) {
         failpoint(Step::BeforeEffect);
-        let operation = match Operation::parse(op, args) {
+        // Once more: what was right when the command came may not be any longer.
+        let operation = match self.operations.judge(op, args) {
             Ok(operation) => operation,
             Err(Refusal::Rejected { code, reason } | Refusal::Failed { code, reason }) => {
                 return finish(&notes, id, attempt, EffectOutcome::Failed { code, reason });

@@ -4,18 +4,20 @@
 //! What must survive is handed to the store before anything that depends on it happens; the store answers by
 //! a [`Note`]. Effects and publishing are tasks of their own that end with the link.
 
+mod words;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use r58_mqtt::command::{Core, Input, Output, PacketRef, Step, Write, WriteId, failpoint};
 use r58_mqtt::durable::KeyValue;
 use r58_mqtt::outbox::Outbox;
-use r58_mqtt::payload::{ClockState, MAX_THUMBNAIL_BYTES, Payload as _, Presence, SyncDown, SyncUp};
-use r58_mqtt::session::{AckToken, Incoming, NotSent, Outgoing, Properties, Qos, Session, SessionEvent};
+use r58_mqtt::payload::{ClockState, Payload as _, Presence, SyncDown};
+use r58_mqtt::session::{AckToken, Incoming, NotSent, Outgoing, Session, SessionEvent};
 use r58_mqtt::sign::KeyRing;
+use r58_mqtt::sparing::Sparing;
 use r58_mqtt::{DeviceAddress, Down, MqttError, Name, Topic, Up, journal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -89,6 +91,8 @@ pub(super) struct Link {
     clock: ClockState,
     sync_again: Option<(Instant, Duration)>,
     wish: Option<Wish>,
+    /// Lines on messages that make no sense: whoever can publish at the broker causes them.
+    strange: Sparing,
 }
 
 impl Link {
@@ -110,6 +114,7 @@ impl Link {
             clock: ClockState::Unset,
             sync_again: None,
             wish: None,
+            strange: Sparing::default(),
         };
         link.set_clock(clock);
         link
@@ -172,7 +177,11 @@ impl Link {
                 }
             },
             SessionEvent::Message(message) => self.take_message(now, message),
-            SessionEvent::Discarded { topic, size } => warn!(topic, size, "a message too large was discarded"),
+            SessionEvent::Discarded { topic, size } => {
+                if self.strange.admit(now) {
+                    warn!(topic, size, "a message too large was discarded");
+                }
+            }
             SessionEvent::PublishAcked { token } => {
                 if self.statuses.remove(&token) {
                     failpoint(Step::AfterStatus);
@@ -225,6 +234,9 @@ impl Link {
 
     pub fn handle_timeout(&mut self, now: Instant) {
         self.parts.core.handle_timeout(now);
+        if let Some(count) = self.strange.handle_timeout(now) {
+            warn!(count, "more messages were refused");
+        }
         if let Some((_, pause)) = self.sync_again.filter(|(at, _)| *at <= now) {
             self.say_sync(now, (pause * 2).min(SYNC_AGAIN_MAX));
         }
@@ -234,7 +246,7 @@ impl Link {
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let outbox = self.parts.outbox.poll_timeout().filter(|_| self.online);
         let sync = self.sync_again.map(|(at, _)| at);
-        [self.parts.core.poll_timeout(now), outbox, sync].into_iter().flatten().min()
+        [self.parts.core.poll_timeout(now), outbox, sync, self.strange.poll_timeout()].into_iter().flatten().min()
     }
 
     /// The conditions that preconditions are judged by.
@@ -265,10 +277,16 @@ impl Link {
                     true => Input::Withdrawn { packet, id },
                     false => {
                         let verdict = self.parts.ring.verify(&self.parts.address, &id, &message.payload);
-                        if let Err(error) = &verdict {
-                            warn!(%id, %error, "a command is refused");
-                        }
-                        Input::Message { packet, id, verdict: Box::new(verdict) }
+                        let objection = match &verdict {
+                            Ok(verified) => self.parts.effects.objection(verified.command()),
+                            Err(error) => {
+                                if self.strange.admit(now) {
+                                    warn!(%id, %error, "a command is refused");
+                                }
+                                None
+                            }
+                        };
+                        Input::Message { packet, id, verdict: Box::new(verdict), objection }
                     }
                 };
                 self.parts.core.handle(now, input);
@@ -286,7 +304,9 @@ impl Link {
         let sync = match SyncDown::parse(body) {
             Ok(sync) => sync,
             Err(error) => {
-                warn!(%error, "the server's sync cannot be read");
+                if self.strange.admit(now) {
+                    warn!(%error, "the server's sync cannot be read");
+                }
                 return;
             }
         };
@@ -387,87 +407,6 @@ impl Link {
             }
             let message = Outgoing::json(self.topic(next.up), next.payload);
             self.post(Parcel { ticket: Some(next.ticket), message, is_status });
-        }
-    }
-
-    /// Numbers an entry, writes it, and publishes `live` (made from the same body) once it is durable.
-    pub fn record(
-        &mut self,
-        now: Instant,
-        up: &Up,
-        hold: Duration,
-        ts: Option<DateTime<Utc>>,
-        live: Option<(Up, Duration)>,
-        body: impl FnOnce(u64) -> Vec<u8>,
-    ) {
-        let mut copy = Bytes::new();
-        let staged = self.parts.outbox.stage(now, up, hold, ts, |seq| {
-            let body = body(seq);
-            copy = Bytes::copy_from_slice(&body);
-            body
-        });
-        let staged = match staged {
-            Ok(staged) => staged,
-            // Counted by the outbox, and told with every heartbeat.
-            Err(error) => return debug!(%error, "not recorded"),
-        };
-        let live = live.map(|(up, expiry)| {
-            let properties = Properties { expiry: Some(expiry), ..Properties::json() };
-            Outgoing { properties, ..Outgoing::json(self.topic(up), copy).qos(Qos::AtMostOnce) }
-        });
-        let (notes, epoch, order) = (self.parts.notes.clone(), self.parts.epoch, staged.order);
-        let done = move |result| drop(notes.send(Note { epoch, what: Noted::Recorded { order, live, result } }));
-        self.store.submit(staged.changes, Box::new(done));
-    }
-
-    /// Presence and sync of a new connection. Caps and reported state are the actor's.
-    pub fn say_birth(&mut self, now: Instant, conn_seq: u64) {
-        let mut presence = Presence::online(super::connection(self.parts.boot_seq, conn_seq));
-        presence.boot_id = Some(self.parts.boot_id.clone());
-        presence.version = Some(self.parts.version.clone());
-        presence.ts = self.is_clock_set().then(Utc::now);
-        self.say_retained(Up::Presence, presence.to_bytes());
-        self.say_sync(now, SYNC_AGAIN);
-        self.drain(now);
-    }
-
-    /// Publishes the current value of a retained topic.
-    pub fn say_retained(&self, up: Up, body: Result<Vec<u8>, r58_mqtt::payload::PayloadError>) {
-        match body {
-            Ok(body) => {
-                let message = Outgoing::json(self.topic(up), body).retained(true);
-                self.post(Parcel { ticket: None, message, is_status: false });
-            }
-            Err(error) => warn!(%error, "cannot be said"),
-        }
-    }
-
-    /// Publishes a picture if there is room for it right now.
-    pub fn show(&self, name: Name, jpeg: Bytes) -> bool {
-        if !self.online || jpeg.len() > MAX_THUMBNAIL_BYTES {
-            return false;
-        }
-        let properties = Properties { content_type: Some("image/jpeg".to_owned()), ..Properties::default() };
-        let message = Outgoing { properties, ..Outgoing::json(self.topic(Up::Thumbnail(name)), jpeg) };
-        self.parts.session.try_publish(message.qos(Qos::AtMostOnce))
-    }
-
-    fn say_sync(&mut self, now: Instant, again: Duration) {
-        let sync = SyncUp {
-            pending: self.parts.core.pending(),
-            seq_floor: self.parts.core.seq_floor(),
-            desired_ver: self.parts.effects.desired_ver(),
-            clock: self.clock,
-            streams: self.parts.outbox.last_seqs().into_iter().collect(),
-            ..SyncUp::default()
-        };
-        self.sync_again = Some((now + again, again));
-        match sync.to_bytes() {
-            Ok(body) => {
-                let message = Outgoing::json(self.topic(Up::Sync), body);
-                self.post(Parcel { ticket: None, message, is_status: false });
-            }
-            Err(error) => warn!(%error, "the sync cannot be said"),
         }
     }
 

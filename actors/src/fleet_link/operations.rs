@@ -9,7 +9,9 @@
 //! | `reboot` | `delay_seconds?` 0..300, default 0 | the host |
 //! | `config` | `changes` | [`config`](super::config) |
 //!
-//! Arguments that are unknown or of another kind are refused before anything is begun.
+//! What the arguments alone decide is refused before anything is begun ([`Operations::judge`]): unknown arguments or ones
+//! of another kind, an unknown scene, a service that is not on the list, a configuration that is not valid. What only the
+//! effect can find out makes the command fail.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use serde_json::{Map, Value, json};
 use super::actors::{ActorsView, ComeBack};
 use super::config::{ConfigDesk, ConfigOutcome};
 use crate::host::{Host, REBOOT_DELAY_MAX, is_unit_name};
+use crate::mixer::core::{MixerRefusal, TakeKind};
 
 /// How long a restarted actor may take to run again.
 pub const SERVICE_DEADLINE: Duration = Duration::from_secs(30);
@@ -69,8 +72,11 @@ impl Refusal {
 /// The mixer, as far as a command reaches it.
 #[async_trait]
 pub trait MixerDesk: Send + Sync {
+    /// Whether a scene of that name can be taken; asks nobody.
+    fn knows(&self, scene: &str) -> bool;
+
     /// Puts a scene (or the preview) on programme; the answer goes into the command's result.
-    async fn take(&self, scene: Option<String>, kind: String, duration_ms: Option<u64>) -> Result<Value, Refusal>;
+    async fn take(&self, scene: Option<String>, kind: TakeKind) -> Result<Value, Refusal>;
 
     /// Puts a scene on preview.
     async fn preview(&self, scene: String) -> Result<Value, Refusal>;
@@ -86,10 +92,8 @@ pub enum Operation {
     Take {
         /// The scene; the preview when absent.
         scene: Option<String>,
-        /// `cut` or `mix`.
-        kind: String,
-        /// Length of a mix.
-        duration_ms: Option<u64>,
+        /// How.
+        kind: TakeKind,
     },
     /// `scene`
     Scene {
@@ -183,10 +187,9 @@ impl Operation {
         match op {
             "take" => {
                 let TakeArgs { scene, kind, duration_ms } = read(args)?;
-                let kind = kind.unwrap_or_else(|| "cut".to_owned());
-                match kind.as_str() {
-                    "cut" | "mix" => Ok(Self::Take { scene, kind, duration_ms }),
-                    _ => Err(Refusal::rejected("arguments", "kind is neither cut nor mix")),
+                match TakeKind::parse(kind.as_deref().unwrap_or("cut"), duration_ms) {
+                    Ok(kind) => Ok(Self::Take { scene, kind }),
+                    Err(error) => Err(Refusal::rejected("arguments", error.to_string())),
                 }
             }
             "scene" => read::<SceneArgs>(args).map(|SceneArgs { scene }| Self::Scene { scene }),
@@ -237,12 +240,32 @@ pub struct Operations {
 }
 
 impl Operations {
+    /// The operation that a command asks for, with everything checked that its arguments decide. Has no effect and asks
+    /// nobody.
+    ///
+    /// # Errors
+    /// [`Refusal::Rejected`] with code `unsupported`, `arguments`, `unknown_scene`, `not_listed` or `invalid`.
+    pub fn judge(&self, op: &str, args: &Map<String, Value>) -> Result<Operation, Refusal> {
+        let operation = Operation::parse(op, args)?;
+        match &operation {
+            Operation::Take { scene: Some(scene), .. } | Operation::Scene { scene } if !self.mixer.knows(scene) => {
+                Err(Refusal::rejected("unknown_scene", MixerRefusal::UnknownScene(scene.clone()).to_string()))
+            }
+            Operation::RestartService { service } if !self.services.contains(service) => {
+                Err(Refusal::rejected("not_listed", "the service is not on this box's list"))
+            }
+            Operation::Config { changes } => match self.config.check(changes) {
+                Ok(()) => Ok(operation),
+                Err(reason) => Err(Refusal::rejected("invalid", reason)),
+            },
+            _ => Ok(operation),
+        }
+    }
+
     /// Does everything but a reboot.
     pub async fn run(&self, id: &CommandId, operation: Operation) -> EffectOutcome {
         let done = match operation {
-            Operation::Take { scene, kind, duration_ms } => {
-                answered("the mixer", self.mixer.take(scene, kind, duration_ms)).await
-            }
+            Operation::Take { scene, kind } => answered("the mixer", self.mixer.take(scene, kind)).await,
             Operation::Scene { scene } => answered("the mixer", self.mixer.preview(scene)).await,
             Operation::Identify { length } => answered("the mixer", self.mixer.identify(length)).await,
             Operation::RestartService { service } => self.restart(&service).await,
@@ -264,9 +287,6 @@ impl Operations {
     }
 
     async fn restart(&self, service: &str) -> Result<Value, Refusal> {
-        if !self.services.iter().any(|allowed| allowed == service) {
-            return Err(Refusal::rejected("not_listed", "the service is not on this box's list"));
-        }
         if is_unit_name(service) {
             let (host, unit) = (self.host.clone(), service.to_owned());
             let restarted = tokio::task::spawn_blocking(move || host.restart_unit(&unit));
@@ -309,6 +329,7 @@ mod tests {
         assert_eq!(code(parse("scene", json!({"scene": 3}))), "arguments");
         assert_eq!(code(parse("scene", json!({"scene": "quad", "force": true}))), "arguments");
         assert_eq!(code(parse("take", json!({"kind": "wipe"}))), "arguments");
+        assert_eq!(code(parse("take", json!({"kind": "mix", "duration_ms": 0}))), "arguments");
         assert_eq!(code(parse("identify", json!({"seconds": 0}))), "arguments");
         assert_eq!(code(parse("reboot", json!({"delay_seconds": 301}))), "arguments");
         assert_eq!(code(parse("reboot", json!({"delay_seconds": -1}))), "arguments");
@@ -316,7 +337,7 @@ mod tests {
 
     #[test]
     fn what_may_be_left_out_has_its_default() {
-        let take = Operation::Take { scene: None, kind: "cut".to_owned(), duration_ms: None };
+        let take = Operation::Take { scene: None, kind: TakeKind::Cut };
         assert_eq!(parse("take", json!({})), Ok(take));
         assert_eq!(parse("reboot", json!({})), Ok(Operation::Reboot { delay: Duration::ZERO }));
         assert_eq!(parse("identify", json!({})), Ok(Operation::Identify { length: Duration::from_secs(10) }));

@@ -23,6 +23,7 @@ use super::identity::{CommandKey, load, save};
 use super::operations::{MixerDesk, Refusal};
 use super::*;
 use crate::host::{Recorded, RecordingHost, next_boot_seq};
+use crate::mixer::core::TakeKind;
 use crate::supervision::{Duty, House, HouseSettings};
 use crate::testkit::{Listener, Mosquitto};
 
@@ -42,7 +43,11 @@ impl Diary {
 
 #[async_trait::async_trait]
 impl MixerDesk for Diary {
-    async fn take(&self, _: Option<String>, _: String, _: Option<u64>) -> Result<Value, Refusal> {
+    fn knows(&self, _: &str) -> bool {
+        true
+    }
+
+    async fn take(&self, _: Option<String>, _: TakeKind) -> Result<Value, Refusal> {
         self.note("take")
     }
 

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use r58_mqtt::payload::heartbeat::ActorBrief;
 use r58_mqtt::payload::{
     Extra, Heartbeat, InputBrief, Metrics as MetricsBrief, MixerBrief, OutboxBrief, ProgrammeBrief, Reported,
-    ReportedInput, SceneBrief, StatusBrief, TurnBrief,
+    SceneBrief, StatusBrief, TurnBrief,
 };
 use serde_json::Value;
 
@@ -59,7 +59,7 @@ pub(super) fn heartbeat(look: &Look<'_>, seq: u64) -> Heartbeat {
         boot_id: look.boot_id.to_owned(),
         seq,
         device_time: look.clock_set.then_some(look.wall),
-        inputs: state.inputs.iter().map(input_brief).collect(),
+        inputs: state.inputs.iter().map(measured).collect(),
         actors: look.actors.iter().map(actor_brief).collect(),
         programme: ProgrammeBrief {
             fps: state.programme.fps,
@@ -115,15 +115,19 @@ fn round(value: f64, digits: i32) -> f64 {
     (value * scale).round() / scale
 }
 
+/// An input with what the heartbeat measures of it.
+fn measured(input: &InputState) -> InputBrief {
+    InputBrief { fps: Some(round(input.fps, 1)), ..input_brief(input) }
+}
+
 fn input_brief(input: &InputState) -> InputBrief {
     InputBrief {
         id: input.id.clone(),
         label: input.label.clone(),
         kind: kind(input.kind).to_owned(),
         signal: input.signal.clone(),
-        fps: round(input.fps, 1),
         tally: tally(input.tally).to_owned(),
-        extra: Extra::new(),
+        ..InputBrief::default()
     }
 }
 
@@ -146,15 +150,7 @@ pub(super) fn reported(
     actors: &[ActorReport],
     services: &[String],
 ) -> Reported {
-    let input = |input: &InputState| ReportedInput {
-        id: input.id.clone(),
-        label: input.label.clone(),
-        kind: kind(input.kind).to_owned(),
-        signal: input.signal.clone(),
-        reason: input.reason.clone(),
-        tally: tally(input.tally).to_owned(),
-        extra: Extra::new(),
-    };
+    let input = |input: &InputState| InputBrief { reason: input.reason.clone(), ..input_brief(input) };
     let scene = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     Reported {
         ver,

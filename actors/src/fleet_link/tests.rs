@@ -1,10 +1,12 @@
-//! FleetLink against a real broker, with probes in place of mixer and host, and a server played by the test.
+//! FleetLink against a real broker, with probes in place of mixer and host, and a server played by the test: how it comes,
+//! goes, enrols and measures. Its commands are in `commands`.
+
+mod commands;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::TimeDelta;
-use r58_mqtt::command::Step;
 use r58_mqtt::durable::Memory;
 use r58_mqtt::payload::{Batch, Caps, Presence, SyncUp};
 use r58_mqtt::payload::{Command, CommandStatus, DeviceState as CommandState, Heartbeat, PresenceState, Reported};
@@ -18,7 +20,8 @@ use super::config::{ConfigDesk, ConfigSeam};
 use super::identity::{CommandKey, load, save};
 use super::operations::{MixerDesk, Refusal};
 use super::*;
-use crate::host::{Recorded, RecordingHost};
+use crate::host::RecordingHost;
+use crate::mixer::core::TakeKind;
 use crate::supervision::{Duty, House, HouseSettings, lock};
 use crate::testkit::{Listener, Mosquitto, eventually};
 
@@ -30,11 +33,16 @@ struct ProbeMixer {
 
 #[async_trait::async_trait]
 impl MixerDesk for ProbeMixer {
-    async fn take(&self, scene: Option<String>, kind: String, _: Option<u64>) -> Result<Value, Refusal> {
+    fn knows(&self, scene: &str) -> bool {
+        scene != "nowhere"
+    }
+
+    async fn take(&self, scene: Option<String>, kind: TakeKind) -> Result<Value, Refusal> {
         let scene = scene.unwrap_or_default();
-        lock(&self.asked).push(format!("{kind} {scene}"));
+        let how = if kind == TakeKind::Cut { "cut" } else { "mix" };
+        lock(&self.asked).push(format!("{how} {scene}"));
         match scene.as_str() {
-            "nowhere" => Err(Refusal::rejected("unknown_scene", "no such scene")),
+            "refused" => Err(Refusal::rejected("refused", "not now")),
             "panic" => panic!("told to"),
             _ => Ok(json!({"pgm": scene})),
         }
@@ -169,12 +177,17 @@ impl Rig {
     }
 
     fn signed(&mut self, id: &str, op: &str, args: Value) -> (String, Vec<u8>) {
+        self.signed_with(id, op, args, |_| {})
+    }
+
+    fn signed_with(&mut self, id: &str, op: &str, args: Value, change: impl FnOnce(&mut Command)) -> (String, Vec<u8>) {
         let Value::Object(args) = args else { panic!("not an object") };
         let now = chrono::Utc::now();
         let id = CommandId::new(id).unwrap();
         let topic = format!("r58/1/{}/down/cmd/{id}", self.address);
         let end = now + TimeDelta::hours(1);
         let mut command = Command::new(&self.address, id, self.next, op, args, now, end);
+        change(&mut command);
         self.next += 1;
         (topic, self.signer.sign(&mut command).unwrap())
     }
@@ -253,88 +266,6 @@ async fn a_stop_in_order_says_offline_before_the_will_could() {
     .await;
     assert!(left.is_empty());
     assert_eq!(said.reason.as_deref(), Some("stopped"));
-}
-
-#[actix_rt::test]
-async fn a_retained_command_delivered_three_times_takes_effect_once() {
-    let mut rig = Rig::start().await;
-    let (topic, body) = rig.signed("c1", "take", json!({"scene": "quad"}));
-    rig.fleet.say(&topic, body.clone(), true).await;
-    let first = rig.end_of("c1").await;
-    assert_eq!((first.state, first.result.clone()), (CommandState::Succeeded, Some(json!({"pgm": "quad"}))));
-    rig.fleet.say(&topic, body.clone(), true).await;
-    assert_eq!(rig.end_of("c1").await, first, "the last status again, word for word");
-    // A rebuilt link subscribes anew, and its journal has only the disk.
-    assert!(rig.house.restart("fleet_link").await);
-    rig.greet().await;
-    rig.fleet.say(&topic, body, true).await;
-    assert_eq!(rig.end_of("c1").await, first);
-    assert_eq!(rig.asked(), ["cut quad"]);
-    rig.stop().await;
-}
-
-#[actix_rt::test]
-async fn commands_that_nobody_signed_or_that_ask_for_nonsense_have_no_effect_and_an_answer() {
-    let mut rig = Rig::start().await;
-    let end = |status: CommandStatus| (status.state, status.code.unwrap_or_default());
-    let unsupported = rig.command("c1", "format_disk", json!({})).await;
-    assert_eq!(end(unsupported), (CommandState::Rejected, "unsupported".to_owned()));
-    let arguments = rig.command("c2", "scene", json!({"scene": 7})).await;
-    assert_eq!(end(arguments), (CommandState::Failed, "arguments".to_owned()));
-    let unknown = rig.command("c3", "take", json!({"scene": "nowhere"})).await;
-    assert_eq!(end(unknown), (CommandState::Failed, "unknown_scene".to_owned()));
-    let unlisted = rig.command("c4", "restart_service", json!({"service": "ssh.service"})).await;
-    assert_eq!(end(unlisted), (CommandState::Failed, "not_listed".to_owned()));
-    let (topic, body) = rig.signed("c5", "take", json!({"scene": "quad"}));
-    let forged = String::from_utf8(body).unwrap().replace("quad", "full");
-    rig.fleet.say(&topic, forged, true).await;
-    assert_eq!(end(rig.end_of("c5").await), (CommandState::Rejected, "signature".to_owned()));
-    rig.fleet.say("r58/1/org/box1/down/cmd/c6", "{", true).await;
-    assert_eq!(end(rig.end_of("c6").await), (CommandState::Rejected, "malformed".to_owned()));
-    let panicking = rig.command("c7", "take", json!({"scene": "panic"})).await;
-    assert_eq!(end(panicking), (CommandState::Failed, "panic".to_owned()));
-    assert_eq!(rig.asked(), ["cut nowhere", "cut panic"]);
-    assert_eq!(rig.link.borrow().state, "online");
-    rig.stop().await;
-}
-
-#[actix_rt::test]
-async fn each_operation_reaches_whom_it_concerns() {
-    let mut rig = Rig::start().await;
-    for (id, op, args) in [
-        ("c1", "scene", json!({"scene": "quad"})),
-        ("c2", "identify", json!({"seconds": 3})),
-        ("c3", "restart_service", json!({"service": "kiosk.service"})),
-        ("c4", "config", json!({"changes": {"label": "A"}})),
-    ] {
-        assert_eq!(rig.command(id, op, args).await.state, CommandState::Succeeded, "{op}");
-    }
-    let refused = rig.command("c5", "config", json!({"changes": {"colour": "red"}})).await;
-    assert_eq!(refused.code.as_deref(), Some("invalid"));
-    assert_eq!(rig.asked(), ["preview quad", "identify 3"]);
-    assert_eq!(rig.host.recorded(), [Recorded::RestartUnit { unit: "kiosk.service".to_owned() }]);
-    assert_eq!(rig.settings.operations.config.overlay().ver, 1);
-    rig.stop().await;
-}
-
-#[actix_rt::test]
-async fn a_played_reboot_happens_once_and_the_box_comes_back_with_another_boot_id() {
-    let mut rig = Rig::start().await;
-    let before = crate::host::Host::boot_id(&*rig.host).unwrap();
-    let (topic, body) = rig.signed("c1", "reboot", json!({}));
-    rig.fleet.say(&topic, body, true).await;
-    let end = rig.end_of("c1").await;
-    assert_eq!(end.state, CommandState::Succeeded);
-    assert_ne!(end.boot_id, before);
-    let states: Vec<CommandState> =
-        rig.fleet.heard.iter().filter_map(|message| status(message, "c1")).map(|status| status.state).collect();
-    assert!(states.contains(&CommandState::Rebooting), "{states:?}");
-    assert_eq!(rig.host.recorded(), [Recorded::Reboot { delay_seconds: 0.0 }]);
-    // The retained copy is still there; the next command runs as ever.
-    rig.greet().await;
-    assert_eq!(rig.command("c2", "scene", json!({"scene": "quad"})).await.state, CommandState::Succeeded);
-    assert_eq!(rig.host.recorded().len(), 1);
-    rig.stop().await;
 }
 
 #[actix_rt::test]
@@ -447,60 +378,5 @@ async fn a_new_box_enrols_with_its_code_once_and_keeps_what_it_was_given() {
     assert_eq!(hits.load(Ordering::SeqCst), 2);
     assert_eq!(load(rig.dir.path()).unwrap().unwrap().token, identity.token);
     handle.stop(false).await;
-    rig.stop().await;
-}
-
-#[test]
-fn every_step_of_the_core_is_passed_by_this_shell() {
-    let shell = [include_str!("link.rs"), include_str!("effects.rs"), include_str!("courier.rs")].concat();
-    for step in Step::ALL {
-        assert!(shell.contains(&format!("Step::{step:?}")), "{step:?} is never passed");
-    }
-}
-
-#[actix_rt::test]
-async fn box_and_server_finish_their_business_over_a_broker_that_dies_and_comes_back() {
-    use crate::ingest::desk::{CommandDesk, DeskSettings};
-    use crate::ingest::{Ingest, IngestSettings};
-    use crate::testkit::MemoryFleet;
-    let mut rig = Rig::prepared().await;
-    let rows = Arc::new(MemoryFleet::default());
-    let (events, _) = tokio::sync::broadcast::channel(1024);
-    let desk = DeskSettings { session: rig.broker.client("desk"), store: rows.clone(), events: events.clone() };
-    let desk = rig.house.engage(Duty::new("desk", "desk"), move |life| CommandDesk::new(life, desk.clone()));
-    let mut ingest = IngestSettings::new(rig.broker.client("ingest"), rows.clone(), events);
-    ingest.desk = Some(desk.door());
-    rig.house.engage(Duty::new("ingest", "ingest"), move |life| Ingest::new(life, ingest.clone()));
-    rig.engage();
-    let done = async |rig: &mut Rig, id: &str| {
-        let (_, body) = rig.signed(id, "take", json!({"scene": id}));
-        let id = CommandId::new(id).unwrap();
-        rows.add_command(&rig.address, &id, body);
-        id
-    };
-    let ended = async |id: &CommandId| {
-        let withdrawn = || Some(rows.command(id)).filter(|row| row.withdrawn);
-        let row = eventually("withdrawn after its end", withdrawn).await;
-        assert_eq!(row.state, Some(CommandState::Succeeded), "{row:?}");
-    };
-    let first = done(&mut rig, "one").await;
-    ended(&first).await;
-    rig.broker.kill();
-    let second = done(&mut rig, "two").await;
-    let store = rig.settings.store.clone();
-    let before = store.scan(b"o/e/tm/hb").unwrap().len();
-    eventually("beats on disk", || (store.scan(b"o/e/tm/hb").unwrap().len() >= before + 2).then_some(())).await;
-    rig.broker.again();
-    ended(&second).await;
-    assert_eq!(rig.asked(), ["cut one", "cut two"]);
-    // Everything that was measured is stored, and the server's acknowledgements free the disk again.
-    eventually("no gap", || {
-        let rows = lock(&rows.0);
-        let seqs: Vec<u64> = rows.heartbeats.keys().map(|(_, seq)| *seq).collect();
-        let whole = seqs.windows(2).all(|pair| pair[1] == pair[0] + 1);
-        (seqs.len() >= 4 && whole).then_some(())
-    })
-    .await;
-    eventually("a free disk", || (store.scan(b"o/e/tm/hb").unwrap().len() <= 3).then_some(())).await;
     rig.stop().await;
 }

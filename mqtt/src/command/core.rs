@@ -149,7 +149,7 @@ impl Core {
     /// Takes in what happened.
     pub fn handle(&mut self, now: Instant, input: Input) {
         match input {
-            Input::Message { packet, id, verdict } => self.on_message(now, packet, id, *verdict),
+            Input::Message { packet, id, verdict, objection } => self.on_message(now, packet, id, *verdict, objection),
             Input::Withdrawn { packet, id } => self.on_withdrawn(now, packet, &id),
             Input::Written { write } => self.on_written(now, write),
             Input::EffectProgress { id, attempt, progress } => self.on_progress(now, &id, attempt, progress),

@@ -141,13 +141,22 @@ impl Rig {
     pub(super) fn deliver(&mut self, command: &Command) -> u64 {
         let packet = self.packet();
         let verdict = Box::new(Ok(VerifiedCommand::trusted(command.clone())));
-        self.feed(Input::Message { packet, id: command.id.clone(), verdict });
+        self.feed(Input::Message { packet, id: command.id.clone(), verdict, objection: None });
+        packet
+    }
+
+    /// As [`Self::deliver`], with something against it.
+    pub(super) fn deliver_objected(&mut self, command: &Command, code: &str, reason: &str) -> u64 {
+        let packet = self.packet();
+        let verdict = Box::new(Ok(VerifiedCommand::trusted(command.clone())));
+        let objection = Some(Objection { code: code.to_owned(), reason: reason.to_owned() });
+        self.feed(Input::Message { packet, id: command.id.clone(), verdict, objection });
         packet
     }
 
     pub(super) fn forge(&mut self, name: &str, error: VerifyError) -> u64 {
         let packet = self.packet();
-        self.feed(Input::Message { packet, id: id(name), verdict: Box::new(Err(error)) });
+        self.feed(Input::Message { packet, id: id(name), verdict: Box::new(Err(error)), objection: None });
         packet
     }
 

@@ -86,6 +86,18 @@ pub enum Verification {
     Unknown,
 }
 
+/// What the shell has against a command, by its arguments alone: an unknown scene, a service that is not on the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objection {
+    /// One word.
+    pub code: String,
+    /// One sentence; the core keeps its first [`MAX_REASON_CHARS`] characters.
+    pub reason: String,
+}
+
+/// The longest reason of an [`Objection`] that is told: it may quote the command.
+pub const MAX_REASON_CHARS: usize = 300;
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
@@ -97,6 +109,8 @@ pub enum Input {
         id: CommandId,
         /// What verification said.
         verdict: Box<Result<VerifiedCommand, VerifyError>>,
+        /// What speaks against beginning it at all; it is then rejected. What only the effect can find out makes it fail.
+        objection: Option<Objection>,
     },
     /// An empty message came on `down/cmd/{id}`.
     Withdrawn {

@@ -6,7 +6,7 @@ use serde_json::{Map, json};
 
 use super::rig::{Rig, command, id, sync, wall};
 use super::*;
-use crate::payload::{ClockState, DeviceState, OnInterrupt};
+use crate::payload::{ClockState, DeviceState, OnInterrupt, SyncDown};
 use crate::sign::VerifyError;
 
 #[test]
@@ -87,6 +87,64 @@ fn a_flood_of_forgeries_is_acknowledged_but_not_all_told() {
     rig.forge("later", VerifyError::WrongHash);
     rig.settle();
     assert_eq!(rig.statuses.last().unwrap().id, id("later"));
+}
+
+#[test]
+fn a_command_that_the_shell_objects_to_is_rejected_without_a_beginning() {
+    let mut rig = Rig::ready();
+    let nowhere = command("a", 1, "take");
+    let packet = rig.deliver_objected(&nowhere, "unknown_scene", &"x".repeat(10_000));
+    rig.settle();
+    assert!(rig.acked(packet));
+    assert_eq!((rig.told("a"), rig.effects("a")), (vec![DeviceState::Rejected], 0));
+    let last = rig.statuses.last().unwrap();
+    assert_eq!((last.code.as_deref(), last.rev), (Some("unknown_scene"), 1));
+    assert_eq!(last.reason.as_ref().map(String::len), Some(MAX_REASON_CHARS), "a tombstone keeps no essay");
+    // What was decided stays decided, also when the scene has come to be.
+    rig.deliver(&nowhere);
+    rig.settle();
+    assert_eq!((rig.told("a"), rig.effects("a")), (vec![DeviceState::Rejected; 2], 0));
+}
+
+#[test]
+fn a_server_that_does_not_wait_for_a_command_is_told_of_it_with_the_command() {
+    let mut rig = Rig::ready();
+    let mut by_hand = command("hand", 2, "take");
+    by_hand.not_before = Some(wall(600));
+    rig.deliver(&command("known", 1, "take"));
+    rig.deliver(&by_hand);
+    rig.settle();
+    // Every status so far is lost on its way.
+    rig.statuses.clear();
+    let waiting = |names: &[&str]| Some(names.iter().map(|name| id(name)).collect());
+    rig.feed(Input::Sync(Box::new(SyncDown { pending: waiting(&["known"]), ..sync(1, Some(0)) })));
+    rig.settle();
+    let [told] = &rig.statuses[..] else { panic!("{:?}", rig.statuses) };
+    assert_eq!((&told.id, told.state), (&id("hand"), DeviceState::Queued));
+    let inside = told.command.as_ref().expect("the command");
+    assert_eq!((inside["op"].as_str(), inside["args"]["scene"].as_str()), (Some("take"), Some("quad")));
+    assert_eq!(told.hash.as_ref(), Some(&rig.rows[&id("hand")].hash));
+    // Known now, or a mere acknowledgement: nothing is said again.
+    rig.feed(Input::Sync(Box::new(SyncDown { pending: waiting(&["known", "hand"]), ..sync(2, Some(0)) })));
+    rig.feed(Input::Sync(Box::new(sync(3, None))));
+    rig.settle();
+    assert_eq!(rig.statuses.len(), 1);
+}
+
+#[test]
+fn a_command_that_is_delivered_again_is_told_with_the_command_even_after_its_end() {
+    let mut rig = Rig::ready();
+    let by_hand = command("hand", 1, "take");
+    rig.deliver(&by_hand);
+    rig.settle();
+    rig.finish("hand", 1);
+    rig.settle();
+    rig.statuses.clear();
+    rig.deliver(&by_hand);
+    rig.settle();
+    let told = rig.statuses.last().unwrap();
+    assert_eq!((told.state, told.rev), (DeviceState::Succeeded, 3));
+    assert_eq!(told.command.as_ref().map(|inside| &inside["args"]["scene"]), Some(&json!("quad")));
 }
 
 #[test]

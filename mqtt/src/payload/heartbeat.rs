@@ -112,7 +112,7 @@ pub struct StatusBrief {
     pub extra: Extra,
 }
 
-/// One input in short.
+/// One input in short, in the heartbeat and in the reported state.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct InputBrief {
     /// Its id.
@@ -126,9 +126,12 @@ pub struct InputBrief {
     /// `live`, or why not.
     #[serde(default)]
     pub signal: String,
-    /// Frames per second that were decoded.
-    #[serde(default)]
-    pub fps: f64,
+    /// The reason in words; only in the reported state.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Frames per second that were decoded; only in the heartbeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fps: Option<f64>,
     /// `programme`, `preview` or `none`.
     #[serde(default)]
     pub tally: String,

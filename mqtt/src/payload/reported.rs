@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::heartbeat::InputBrief;
 use super::{Extra, MAX_PAYLOAD_BYTES, payload};
 
 /// The body of `up/reported`: on change, at most every two seconds, no secrets.
@@ -22,7 +23,7 @@ pub struct Reported {
     pub config: Value,
     /// One entry per input.
     #[serde(default)]
-    pub inputs: Vec<ReportedInput>,
+    pub inputs: Vec<InputBrief>,
     /// The scenes that can be taken.
     #[serde(default)]
     pub scenes: Vec<SceneBrief>,
@@ -41,31 +42,6 @@ pub struct Reported {
 }
 
 payload!(Reported, "reported state", MAX_PAYLOAD_BYTES);
-
-/// One input.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct ReportedInput {
-    /// Its id.
-    pub id: String,
-    /// Its label.
-    #[serde(default)]
-    pub label: String,
-    /// `camera` or `guest`.
-    #[serde(default)]
-    pub kind: String,
-    /// `live`, or why not.
-    #[serde(default)]
-    pub signal: String,
-    /// The reason in words.
-    #[serde(default)]
-    pub reason: String,
-    /// `programme`, `preview` or `none`.
-    #[serde(default)]
-    pub tally: String,
-    /// Unknown fields.
-    #[serde(flatten)]
-    pub extra: Extra,
-}
 
 /// One scene in short.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

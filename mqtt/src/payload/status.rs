@@ -57,7 +57,8 @@ pub struct CommandStatus {
     /// The hash of the command this speaks of; absent when it had none that could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
-    /// The command as it was received, in its first status: a server that does not know it adopts it from here.
+    /// The command as it was received: in its first status, when it is received again, and when the server does not wait for
+    /// it. A server that does not know it adopts it from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Value>,
     /// Unknown fields.

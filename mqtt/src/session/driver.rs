@@ -4,32 +4,28 @@
 //! stay in its frame buffer, events in its queue. Requests go through its channel and not through `pending`, whose
 //! throttle sleeps a millisecond for each packet even when it is set to zero.
 
-use std::collections::{HashMap, VecDeque};
+mod live;
+
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use rumqttc::Outgoing as Written;
+use futures_util::FutureExt as _;
 use rumqttc::v5::mqttbytes::v5 as mqtt;
-use rumqttc::v5::{AsyncClient, Event, EventLoop, Incoming as Packet};
+use rumqttc::v5::{Event, EventLoop, Incoming as Packet};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use super::{
-    AckToken, Backoff, DisconnectReason, Ending, Grant, Incoming, NotSent, Outgoing, Qos, SessionEvent,
-    SessionSettings, wire,
-};
+use self::live::{Closing, Live};
+use super::{AckToken, Backoff, DisconnectReason, Ending, NotSent, Outgoing, SessionEvent, SessionSettings, wire};
+use crate::sparing::Sparing;
 
 /// Protocol errors in a row after which the session is started clean, because something in it cannot be read.
 const POISON_CLEAN: u32 = 3;
-
-/// Packets read at a glance while the reader of events is stuck. Twice what a broker may send in the window of QoS 1 that
-/// the settings allow would do; a flood of QoS 0 needs more.
-const GLANCE_PACKETS: usize = 1024;
 
 /// A message and who wants to know.
 #[derive(Debug)]
@@ -59,32 +55,6 @@ enum End {
     Closed,
 }
 
-/// A goodbye in progress.
-struct Closing {
-    at: Instant,
-    done: Option<oneshot::Sender<bool>>,
-    last: Option<oneshot::Receiver<Result<(), NotSent>>>,
-    acked: bool,
-    written: bool,
-}
-
-/// State of one connection.
-struct Live {
-    client: AsyncClient,
-    conn_seq: u64,
-    window: usize,
-    limit: usize,
-    /// Handed to rumqttc, no packet id yet; in the order of its channel.
-    unnumbered: VecDeque<(Qos, Done)>,
-    inflight: HashMap<u16, Done>,
-    /// To be acknowledged; rumqttc takes one for each ten packets that it reads, so they can pile up.
-    acks: VecDeque<u16>,
-    /// Acknowledgements in rumqttc's channel.
-    acks_handed: usize,
-    closing: Option<Closing>,
-    since: Instant,
-}
-
 pub(super) struct Driver {
     settings: SessionSettings,
     publishes: mpsc::Receiver<Publish>,
@@ -95,6 +65,8 @@ pub(super) struct Driver {
     backoff: Backoff,
     conn_seq: u64,
     poison: u32,
+    /// Lines on messages that were discarded.
+    poisoned: Sparing,
 }
 
 impl Driver {
@@ -106,7 +78,18 @@ impl Driver {
         dropped: Arc<AtomicU64>,
     ) -> Self {
         let backoff = Backoff::new(settings.backoff);
-        Self { settings, publishes, control, events, buffer: VecDeque::new(), dropped, backoff, conn_seq: 0, poison: 0 }
+        Self {
+            settings,
+            publishes,
+            control,
+            events,
+            buffer: VecDeque::new(),
+            dropped,
+            backoff,
+            conn_seq: 0,
+            poison: 0,
+            poisoned: Sparing::default(),
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -207,18 +190,9 @@ impl Driver {
         let properties = connack.properties.as_ref();
         let broker_window = properties.and_then(|p| p.receive_max).unwrap_or(u16::MAX).saturating_sub(1).max(1);
         let broker_limit = properties.and_then(|p| p.max_packet_size).unwrap_or(u32::MAX);
-        let mut live = Live {
-            client,
-            conn_seq: self.conn_seq,
-            window: usize::from(self.settings.inflight.min(broker_window)),
-            limit: self.settings.max_packet.min(broker_limit) as usize,
-            unnumbered: VecDeque::new(),
-            inflight: HashMap::new(),
-            acks: VecDeque::new(),
-            acks_handed: 0,
-            closing: None,
-            since: Instant::now(),
-        };
+        let window = usize::from(self.settings.inflight.min(broker_window));
+        let limit = self.settings.max_packet.min(broker_limit) as usize;
+        let mut live = Live::new(client, self.conn_seq, window, limit);
         info!(client = %self.settings.client_id, session_present = connack.session_present, "broker link up");
         self.buffer
             .push_back(SessionEvent::Connected { conn_seq: self.conn_seq, session_present: connack.session_present });
@@ -297,211 +271,5 @@ impl Driver {
                 },
             }
         }
-    }
-
-    /// The life of a connection. `Ok` after a goodbye or when all handles are gone.
-    async fn live(&mut self, live: &mut Live, eventloop: &mut EventLoop) -> Result<(), DisconnectReason> {
-        let events = self.events.clone();
-        let high = self.settings.event_capacity.max(1);
-        // A reader that is stuck must not cost the connection: look at the network at least this often.
-        let glance = self.settings.keep_alive / 4;
-        let mut next_glance = Instant::now() + glance;
-        loop {
-            if let Some(closing) = &mut live.closing
-                && Self::goodbye(&live.client, closing)
-            {
-                return Ok(());
-            }
-            while live.acks_handed < usize::from(self.settings.receive_max)
-                && let Some(pkid) = live.acks.pop_front()
-            {
-                let taken = live.client.try_ack(&wire::acknowledged(pkid));
-                taken.map_err(|_| DisconnectReason::Protocol("acknowledgement not taken".into()))?;
-                live.acks_handed += 1;
-            }
-            let outstanding = live.unnumbered.len() + live.inflight.len();
-            // An outstanding acknowledgement must be read even if the reader of events is the one who waits for it.
-            let reading = self.buffer.len() < high || outstanding > 0 || live.closing.is_some();
-            let deadline = live.closing.as_ref().map_or(next_glance, |c| c.at.min(next_glance));
-            let mut polled = None;
-            let mut glanced = false;
-            tokio::select! {
-                biased;
-                control = self.control.recv() => match control {
-                    Some(Control::Ack(token)) => {
-                        if token.conn_seq == live.conn_seq {
-                            live.acks.push_back(token.pkid);
-                        }
-                    }
-                    Some(Control::Close { last, deadline, done }) => self.begin_close(live, last, deadline, done),
-                    None => return Ok(()),
-                },
-                permit = events.reserve(), if !self.buffer.is_empty() => match permit {
-                    Ok(permit) => if let Some(event) = self.buffer.pop_front() { permit.send(event) },
-                    // Nobody reads events any more: from now on they are thrown away.
-                    Err(_) => self.buffer.clear(),
-                },
-                publish = self.publishes.recv(), if outstanding < live.window && live.closing.is_none() => match publish {
-                    Some(publish) => self.send(live, publish),
-                    None => return Ok(()),
-                },
-                event = eventloop.poll(), if reading => polled = Some(event),
-                () = sleep_until(deadline) => {
-                    next_glance = Instant::now() + glance;
-                    glanced = !reading;
-                }
-            }
-            // A glance reads what has come meanwhile, so that the answer to a ping is not behind a flood for ever.
-            for _ in 0..if glanced { GLANCE_PACKETS } else { 0 } {
-                match eventloop.poll().now_or_never() {
-                    Some(Ok(event)) => self.handle(live, event)?,
-                    Some(Err(e)) => return Err(wire::reason(e)),
-                    None => break,
-                }
-            }
-            match polled {
-                Some(Ok(event)) => self.handle(live, event)?,
-                Some(Err(e)) => return Err(wire::reason(e)),
-                None => {}
-            }
-        }
-    }
-
-    /// Moves the goodbye on; `true` when it is over.
-    fn goodbye(client: &AsyncClient, closing: &mut Closing) -> bool {
-        if let Some(last) = &mut closing.last {
-            match last.try_recv() {
-                Ok(outcome) => closing.acked = outcome.is_ok(),
-                Err(oneshot::error::TryRecvError::Closed) => closing.acked = false,
-                Err(oneshot::error::TryRecvError::Empty) if Instant::now() >= closing.at => closing.acked = false,
-                Err(oneshot::error::TryRecvError::Empty) => return false,
-            }
-            closing.last = None;
-            let _ = client.try_disconnect();
-        }
-        closing.written || Instant::now() >= closing.at
-    }
-
-    fn begin_close(
-        &mut self,
-        live: &mut Live,
-        last: Option<Outgoing>,
-        deadline: Duration,
-        done: oneshot::Sender<bool>,
-    ) {
-        if live.closing.is_some() {
-            let _ = done.send(false);
-            return;
-        }
-        let (tx, rx) = oneshot::channel();
-        match last {
-            Some(message) => self.send(live, Publish { message, done: Done::Receipt(tx) }),
-            None => {
-                let _ = tx.send(Ok(()));
-            }
-        }
-        let at = Instant::now() + deadline;
-        live.closing = Some(Closing { at, done: Some(done), last: Some(rx), acked: false, written: false });
-    }
-
-    fn send(&mut self, live: &mut Live, publish: Publish) {
-        let Publish { message, done } = publish;
-        let packet = match wire::publish(&message) {
-            Ok(packet) => packet,
-            Err(reason) => return self.settle(done, Err(reason)),
-        };
-        // Two bytes more for the packet id that is not there yet.
-        let size = packet.size() + 2;
-        if size > live.limit {
-            return self.settle(done, Err(NotSent::TooLarge { size, limit: live.limit }));
-        }
-        let properties = packet.properties.clone().unwrap_or_default();
-        let taken = live.client.try_publish_with_properties(
-            message.topic,
-            packet.qos,
-            packet.retain,
-            packet.payload,
-            properties,
-        );
-        match taken {
-            Ok(()) => live.unnumbered.push_back((message.qos, done)),
-            Err(_) => self.settle(done, Err(NotSent::Lost)),
-        }
-    }
-
-    fn handle(&mut self, live: &mut Live, event: Event) -> Result<(), DisconnectReason> {
-        match event {
-            Event::Outgoing(Written::Publish(pkid)) => match live.unnumbered.pop_front() {
-                Some((Qos::AtMostOnce, done)) => self.settle(done, Ok(())),
-                Some((Qos::AtLeastOnce, done)) => {
-                    live.inflight.insert(pkid, done);
-                }
-                None => return Err(DisconnectReason::Protocol("packet id without a message".into())),
-            },
-            Event::Outgoing(Written::Disconnect) => {
-                if let Some(closing) = &mut live.closing {
-                    closing.written = true;
-                }
-            }
-            Event::Incoming(Packet::PubAck(ack)) => {
-                if let Some(done) = live.inflight.remove(&ack.pkid) {
-                    let outcome = match ack.reason {
-                        mqtt::PubAckReason::Success | mqtt::PubAckReason::NoMatchingSubscribers => Ok(()),
-                        reason => Err(NotSent::Refused(format!("{reason:?}"))),
-                    };
-                    self.settle(done, outcome);
-                }
-            }
-            Event::Incoming(Packet::SubAck(ack)) => {
-                let grants = self
-                    .settings
-                    .subscriptions
-                    .iter()
-                    .zip(ack.return_codes)
-                    .map(|(s, code)| Grant {
-                        filter: s.filter.clone(),
-                        granted: match code {
-                            mqtt::SubscribeReasonCode::Success(qos) => Ok(wire::qos_in(qos)),
-                            refused => Err(format!("{refused:?}")),
-                        },
-                    })
-                    .collect();
-                self.buffer.push_back(SessionEvent::Subscribed { grants });
-            }
-            Event::Outgoing(Written::PubAck(_)) => live.acks_handed = live.acks_handed.saturating_sub(1),
-            Event::Incoming(Packet::Publish(publish)) => self.receive(live, publish),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn receive(&mut self, live: &mut Live, publish: mqtt::Publish) {
-        let qos = wire::qos_in(publish.qos);
-        let size = publish.payload.len();
-        let topic = wire::text(&publish.topic);
-        let poison = publish.size() > self.settings.max_packet as usize || topic.is_err();
-        if poison {
-            let topic = topic.unwrap_or_else(|lossy| lossy);
-            warn!(client = %self.settings.client_id, topic, size, "poison message acknowledged and discarded");
-            if qos == Qos::AtLeastOnce {
-                live.acks.push_back(publish.pkid);
-            }
-            self.buffer.push_back(SessionEvent::Discarded { topic, size });
-            return;
-        }
-        if qos == Qos::AtMostOnce && self.buffer.len() >= self.settings.event_capacity.saturating_mul(4) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let ack = (qos == Qos::AtLeastOnce).then_some(AckToken { conn_seq: live.conn_seq, pkid: publish.pkid });
-        self.buffer.push_back(SessionEvent::Message(Incoming {
-            topic: topic.unwrap_or_default(),
-            payload: publish.payload,
-            qos,
-            retain: publish.retain,
-            dup: publish.dup,
-            properties: wire::properties(publish.properties),
-            ack,
-        }));
     }
 }

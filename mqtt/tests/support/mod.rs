@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 use std::collections::{BTreeSet, VecDeque};
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -422,4 +423,21 @@ pub fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// A client that connects with this keep-alive, in seconds, and says nothing more: returns when the broker closes it.
+pub fn closed_for_silence(addr: SocketAddr, keep_alive: u16) {
+    let text = |text: &str| [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
+    // MQTT 3.1.1, 3.1: user name, password and clean session.
+    let flags = [4, 0b1100_0010];
+    let body =
+        [text("MQTT"), flags.into(), keep_alive.to_be_bytes().into(), text("silent"), text("acme"), text(PASSWORD)]
+            .concat();
+    let mut socket = TcpStream::connect(addr).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    socket.write_all(&[0x10, u8::try_from(body.len()).unwrap()]).unwrap();
+    socket.write_all(&body).unwrap();
+    let mut said = Vec::new();
+    socket.read_to_end(&mut said).expect("closed in time");
+    assert_eq!(said[..4], [0x20, 2, 0, 0], "let in at first");
 }

@@ -82,20 +82,9 @@ impl Store {
         offset: i64,
         limit: i64,
     ) -> Result<(Vec<EnrolmentRow>, i64), StoreError> {
-        let rows = sqlx::query_as(
-            "SELECT id, note, created_by, created_at, expires_at, used_at, used_by FROM enrolment_codes \
-             WHERE org = $1 ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3",
-        )
-        .bind(org)
-        .bind(limit)
-        .bind(offset)
-        .fetch_all(&self.reader)
-        .await?;
-        let (total,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM enrolment_codes WHERE org = $1")
-            .bind(org)
-            .fetch_one(&self.reader)
-            .await?;
-        Ok((rows, total))
+        let rows = "SELECT id, note, created_by, created_at, expires_at, used_at, used_by FROM enrolment_codes \
+                    WHERE org = $1 ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3";
+        self.page((rows, "SELECT COUNT(*) FROM enrolment_codes WHERE org = $1"), org, offset, limit).await
     }
 
     /// Deletes a code that was not used; `false` when there is none.
@@ -103,18 +92,14 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn delete_enrolment_code(&self, actor: &Actor, id: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
-        let mut tx = self.begin().await?;
-        let done = sqlx::query("DELETE FROM enrolment_codes WHERE id = $1 AND org = $2 AND used_at IS NULL")
-            .bind(id)
-            .bind(&actor.org)
-            .execute(&mut *tx)
-            .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        record(&mut tx, actor, "enrolment_code.delete", id, None, millis(now)).await?;
-        tx.commit().await?;
-        Ok(true)
+        self.delete(
+            "DELETE FROM enrolment_codes WHERE id = $1 AND org = $2 AND used_at IS NULL",
+            "enrolment_code.delete",
+            actor,
+            id,
+            now,
+        )
+        .await
     }
 
     /// Lets a box in and uses the code up, both or neither. A decommissioned box of the same organization comes back

@@ -120,6 +120,41 @@ impl Store {
         Ok(self.writer.begin().await?)
     }
 
+    /// One page of an organization's rows and how many there are. `rows` takes organization, limit and offset, `count` the
+    /// organization.
+    async fn page<Row>(
+        &self,
+        (rows, count): (&'static str, &'static str),
+        org: &str,
+        offset: i64,
+        limit: i64,
+    ) -> Result<(Vec<Row>, i64), StoreError>
+    where
+        Row: for<'r> sqlx::FromRow<'r, <Db as sqlx::Database>::Row> + Send + Unpin,
+    {
+        let found = sqlx::query_as(rows).bind(org).bind(limit).bind(offset).fetch_all(&self.reader).await?;
+        let (total,): (i64,) = sqlx::query_as(count).bind(org).fetch_one(&self.reader).await?;
+        Ok((found, total))
+    }
+
+    /// Deletes what `sql` finds with an id and the actor's organization, and notes it as `what`; `false` when there is none.
+    async fn delete(
+        &self,
+        sql: &'static str,
+        what: &'static str,
+        actor: &Actor,
+        id: &str,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        if sqlx::query(sql).bind(id).bind(&actor.org).execute(&mut *tx).await?.rows_affected() == 0 {
+            return Ok(false);
+        }
+        audit::record(&mut tx, actor, what, id, None, millis(now)).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
     /// The short key of a device that is in service, from memory where possible.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use chrono::DateTime;
 use r58_mqtt::DeviceAddress;
+use r58_mqtt::outbox::MAX_SEQ;
 use r58_mqtt::payload::{ClockState, CommandStatus, DeviceState, ServerState};
 use serde_json::Value;
 use sqlx::Transaction;
@@ -97,12 +98,19 @@ async fn adopt(
     let time = |key: &str| text(key).and_then(|text| DateTime::parse_from_rfc3339(text).ok());
     let args = body.get("args").filter(|args| args.is_object());
     let user = body.get("by").and_then(|by| by.get("user")).and_then(Value::as_str);
+    // The server's own numbers go on above it: the device may have forgotten what was below.
+    let seq = body.get("seq").and_then(Value::as_u64).filter(|seq| *seq < MAX_SEQ).unwrap_or(0).cast_signed();
+    sqlx::query("UPDATE devices SET command_seq = $2 WHERE id = $1 AND command_seq < $2")
+        .bind(from.device.as_str())
+        .bind(seq)
+        .execute(&mut **tx)
+        .await?;
     // Without an expiry of its own it is given a day, so that it cannot stay open for ever.
     let expires_at = time("expires_at").map_or(now + 86_400_000, |at| at.timestamp_millis());
     sqlx::query(
         "INSERT INTO commands (id, org, device_id, seq, type, payload, priority, state, rev, attempts, retained, \
          hash, cancel_requested, created_by, created_at, not_before, expires_at) \
-         VALUES ($1, $2, $3, 0, $4, $5, 5, 'published', -1, 0, 'there', $6, $7, $8, $9, $10, $11)",
+         VALUES ($1, $2, $3, $12, $4, $5, 5, 'published', -1, 0, 'there', $6, $7, $8, $9, $10, $11)",
     )
     .bind(status.id.as_str())
     .bind(from.org.as_str())
@@ -115,6 +123,7 @@ async fn adopt(
     .bind(now)
     .bind(time("not_before").map(|at| at.timestamp_millis()))
     .bind(expires_at)
+    .bind(seq)
     .execute(&mut **tx)
     .await?;
     append_history(tx, status.id.as_str(), "published", -1, now, Some("published past the server")).await?;

@@ -151,15 +151,8 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn users(&self, org: &str, offset: i64, limit: i64) -> Result<(Vec<UserRow>, i64), StoreError> {
-        let rows = sqlx::query_as(select_user!("WHERE org = $1 ORDER BY email LIMIT $2 OFFSET $3"))
-            .bind(org)
-            .bind(limit)
-            .bind(offset)
-            .fetch_all(&self.reader)
-            .await?;
-        let (total,): (i64,) =
-            sqlx::query_as("SELECT COUNT(*) FROM users WHERE org = $1").bind(org).fetch_one(&self.reader).await?;
-        Ok((rows, total))
+        let rows = select_user!("WHERE org = $1 ORDER BY email LIMIT $2 OFFSET $3");
+        self.page((rows, "SELECT COUNT(*) FROM users WHERE org = $1"), org, offset, limit).await
     }
 
     /// Changes a user. A new role, a new password or switching off ends every token issued before.
@@ -206,18 +199,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn delete_user(&self, actor: &Actor, id: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
-        let mut tx = self.begin().await?;
-        let done = sqlx::query("DELETE FROM users WHERE id = $1 AND org = $2")
-            .bind(id)
-            .bind(&actor.org)
-            .execute(&mut *tx)
-            .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        record(&mut tx, actor, "user.delete", id, None, millis(now)).await?;
-        tx.commit().await?;
-        Ok(true)
+        self.delete("DELETE FROM users WHERE id = $1 AND org = $2", "user.delete", actor, id, now).await
     }
 
     /// Notes a sign-in.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Core, MAX_TOMBSTONES};
 use crate::command::seam::Row;
 use crate::id::CommandId;
-use crate::payload::SyncDown;
+use crate::payload::{CommandStatus, SyncDown};
 
 impl Core {
     pub(super) fn on_sync(&mut self, now: Instant, sync: &SyncDown) {
@@ -20,6 +20,20 @@ impl Core {
             if let Some(row) = self.rows.get(id).filter(|row| row.state().is_terminal()) {
                 self.draft.statuses.push(row.last.clone());
             }
+        }
+        if let Some(awaited) = &sync.pending {
+            self.introduce(awaited);
+        }
+    }
+
+    /// Commands that have not ended here and that the server does not wait for: it never heard of them, because they were
+    /// published past it and their first status was lost. Say them again, with the command to adopt.
+    fn introduce(&mut self, awaited: &[CommandId]) {
+        let unheard = self.rows.values().filter(|row| !row.state().is_terminal() && !awaited.contains(row.id()));
+        for row in unheard {
+            // What cannot be written as JSON was never read from it.
+            let command = serde_json::to_value(&row.command).ok();
+            self.draft.statuses.push(CommandStatus { command, ..row.last.clone() });
         }
     }
 

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use super::{After, Core, is_waiting};
-use crate::command::seam::{Output, PacketRef, Row};
+use crate::command::seam::{MAX_REASON_CHARS, Objection, Output, PacketRef, Row};
 use crate::id::CommandId;
 use crate::payload::command::MAX_EXEC_TIMEOUT_S;
-use crate::payload::{Command, DeviceState};
+use crate::payload::{Command, CommandStatus, DeviceState};
 use crate::sign::{VerifiedCommand, VerifyError};
 
 impl Core {
@@ -16,13 +16,14 @@ impl Core {
         packet: PacketRef,
         id: CommandId,
         verdict: Result<VerifiedCommand, VerifyError>,
+        objection: Option<Objection>,
     ) {
         match verdict {
             // A forgery must not touch what the journal knows under this id.
             Err(_) if self.rows.contains_key(&id) => {}
             Err(error) => self.refuse(now, id, error.code(), error.to_string(), None),
             Ok(verified) if self.rows.contains_key(&id) => self.on_known(now, &id, &verified),
-            Ok(verified) => self.on_unknown(now, id, &verified),
+            Ok(verified) => self.on_unknown(now, id, &verified, objection),
         }
         self.ack_when_durable(packet);
     }
@@ -30,14 +31,22 @@ impl Core {
     pub(super) fn on_known(&mut self, now: Instant, id: &CommandId, verified: &VerifiedCommand) {
         let Some(row) = self.rows.get(id) else { return };
         if row.hash == verified.hash() {
-            self.draft.statuses.push(row.last.clone());
+            // With the command: a server that never heard of it can adopt it from here.
+            let last = CommandStatus { command: Some(verified.raw().clone()), ..row.last.clone() };
+            self.draft.statuses.push(last);
             return;
         }
         let reason = "another command with this id was received before".to_owned();
         self.refuse(now, id.clone(), "conflict", reason, Some(verified.hash().to_owned()));
     }
 
-    pub(super) fn on_unknown(&mut self, now: Instant, id: CommandId, verified: &VerifiedCommand) {
+    pub(super) fn on_unknown(
+        &mut self,
+        now: Instant,
+        id: CommandId,
+        verified: &VerifiedCommand,
+        objection: Option<Objection>,
+    ) {
         let command = verified.command();
         let hash = Some(verified.hash().to_owned());
         if command.seq <= self.meta.seq_floor {
@@ -55,8 +64,11 @@ impl Core {
             keep_until: None,
         };
         self.rows.insert(id.clone(), row);
-        match self.objection(command) {
-            Some((code, reason)) => self.end(now, &id, DeviceState::Rejected, Some(code), Some(reason), None),
+        match self.objection(command).or(objection) {
+            Some(Objection { code, reason }) => {
+                let reason = reason.chars().take(MAX_REASON_CHARS).collect();
+                self.end(now, &id, DeviceState::Rejected, Some(&code), Some(reason), None);
+            }
             None => self.tell(now, &id, DeviceState::Accepted, None, None),
         }
         // The first status carries the command, so that a server which does not know it can adopt it.
@@ -66,16 +78,17 @@ impl Core {
     }
 
     /// What is wrong with a command whatever the time.
-    pub(super) fn objection(&self, command: &Command) -> Option<(&'static str, String)> {
+    pub(super) fn objection(&self, command: &Command) -> Option<Objection> {
+        let object = |code: &str, reason: &str| Some(Objection { code: code.to_owned(), reason: reason.to_owned() });
         if !self.config.ops.contains_key(&command.op) {
-            return Some(("unsupported", "this device does not know the operation".to_owned()));
+            return object("unsupported", "this device does not know the operation");
         }
         if command.max_attempts == 0 || !(1..=MAX_EXEC_TIMEOUT_S).contains(&command.exec_timeout_s) {
-            return Some(("malformed", "max_attempts or exec_timeout_s is out of range".to_owned()));
+            return object("malformed", "max_attempts or exec_timeout_s is out of range");
         }
         if let Some(name) = command.precond.extra.keys().next() {
             let name: String = name.chars().take(40).collect();
-            return Some(("precondition", format!("this device cannot judge the precondition {name:?}")));
+            return object("precondition", &format!("this device cannot judge the precondition {name:?}"));
         }
         None
     }

@@ -70,15 +70,40 @@ async fn a_command_published_by_hand_is_adopted_and_withdrawn_when_it_is_over() 
     let unknown = status(&device, "hand1", 1, DeviceState::Received);
     assert!(world.store.apply(std::slice::from_ref(&unknown)).await.unwrap().commands.is_empty(), "no command inside");
     let Report::Status { mut status, .. } = unknown.report else { panic!() };
-    status.command = Some(json!({"op": "take", "args": {"scene": "quad"}, "by": {"user": "me"}}));
+    status.command = Some(json!({"op": "take", "args": {"scene": "quad"}, "by": {"user": "me"}, "seq": 7}));
     let position = StreamPosition { stream: Name::new("cmd").unwrap(), seq: 5, first_available: 5 };
     let report = Report::Status { status, position: Some(position) };
     let applied = world.store.apply(&[record(&device, report)]).await.unwrap();
     assert_eq!(acked(&applied, &device, "cmd"), Some(5));
     let row = world.store.command("default", "hand1").await.unwrap().unwrap();
-    assert_eq!((row.kind.as_str(), row.created_by.as_str(), row.seq), ("take", "by hand:me", 0));
+    assert_eq!((row.kind.as_str(), row.created_by.as_str(), row.seq), ("take", "by hand:me", 7));
+    assert_eq!(
+        world.store.sync_state(&device).await.unwrap().unwrap().seq_floor,
+        6,
+        "it is not stale while it is open"
+    );
+    assert_eq!(world.command("a", "c8").await.seq, 8, "the server's own follow it");
     world.store.apply(&[self::status(&device, "hand1", 2, DeviceState::Succeeded)]).await.unwrap();
     assert_eq!(world.store.commands_to_withdraw(10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_command_published_by_hand_is_adopted_from_whichever_status_comes_first() {
+    let world = World::new().await;
+    let device = world.enrol("default", "a").await;
+    for (id, state) in
+        [("queued", DeviceState::Queued), ("busy", DeviceState::Executing), ("done", DeviceState::Succeeded)]
+    {
+        let Report::Status { mut status, .. } = status(&device, id, 3, state).report else { panic!() };
+        status.command = Some(json!({"op": "take"}));
+        world.store.apply(&[record(&device, Report::Status { status, position: None })]).await.unwrap();
+        assert_eq!(world.state(id).await, state.as_str());
+    }
+    let pending = world.store.sync_state(&device).await.unwrap().unwrap().pending;
+    assert_eq!(pending.len(), 2, "{pending:?}");
+    assert_eq!(world.store.commands_to_withdraw(10).await.unwrap().len(), 1, "what is over leaves the broker");
+    world.store.apply(&[status(&device, "queued", 4, DeviceState::Succeeded)]).await.unwrap();
+    assert_eq!(world.state("queued").await, "succeeded");
 }
 
 #[tokio::test]
