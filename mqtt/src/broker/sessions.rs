@@ -4,7 +4,8 @@
 //! messages are in memory only; when it goes, what it had not acknowledged and what waited is written, and from then on
 //! each message that comes for it. [`restore`] rebuilds all of it before the first client is let in.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -102,7 +103,12 @@ impl SessionManager for StoredSessions {
             connected,
             disconnect_info,
         );
-        Ok(if stored { Arc::new(StoredSession { inner, store }) } else { Arc::new(inner) })
+        if !stored {
+            return Ok(Arc::new(inner));
+        }
+        let inherits = connected && session_present;
+        let inherited = Mutex::new(inherits.then(|| store.subscriptions(inner.id()).into_iter().collect()));
+        Ok(Arc::new(StoredSession { inner, store, inherited }))
     }
 }
 
@@ -110,12 +116,21 @@ impl SessionManager for StoredSessions {
 struct StoredSession {
     inner: DefaultSession,
     store: Arc<Store>,
+    /// What it has subscribed to as its client knows, while rmqtt has not handed it over yet. That is a message in the
+    /// session's own queue, and the client's SUBSCRIBE may be read before it: without this it would look like a new
+    /// subscription, and all that is retained would be sent once more.
+    inherited: Mutex<Option<HashMap<TopicFilter, SubscriptionOptions>>>,
 }
 
 impl StoredSession {
+    fn inherited(&self) -> MutexGuard<'_, Option<HashMap<TopicFilter, SubscriptionOptions>>> {
+        self.inherited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn save_subscriptions(&self) {
-        let all: Vec<_> = self.inner.subscriptions.read().await.iter().map(|(f, o)| (f.clone(), o.clone())).collect();
-        self.store.put_subscriptions(self.inner.id(), &all);
+        let mut all = self.inherited().clone().unwrap_or_default();
+        all.extend(self.inner.subscriptions.read().await.iter().map(|(f, o)| (f.clone(), o.clone())));
+        self.store.put_subscriptions(self.inner.id(), &all.into_iter().collect::<Vec<_>>());
     }
 }
 
@@ -144,9 +159,10 @@ impl SessionLike for StoredSession {
         filter: TopicFilter,
         options: SubscriptionOptions,
     ) -> rmqtt::Result<Option<SubscriptionOptions>> {
+        let inherited = self.inherited().as_mut().and_then(|inherited| inherited.remove(&filter));
         let before = self.inner.subscriptions_add(filter, options).await?;
         self.save_subscriptions().await;
-        Ok(before)
+        Ok(before.or(inherited))
     }
     async fn subscriptions_remove(&self, filter: &str) -> rmqtt::Result<Option<(TopicFilter, SubscriptionOptions)>> {
         let before = self.inner.subscriptions_remove(filter).await?;
@@ -164,8 +180,14 @@ impl SessionLike for StoredSession {
         drop(window);
         self.inner.subscriptions_drain().await
     }
-    async fn subscriptions_extend(&self, other: Subscriptions) -> rmqtt::Result<()> {
+    /// The subscriptions of the connection before, handed over. What the client has subscribed to meanwhile is newer.
+    async fn subscriptions_extend(&self, mut other: Subscriptions) -> rmqtt::Result<()> {
+        {
+            let newer = self.inner.subscriptions.read().await;
+            other.retain(|(filter, _)| !newer.contains_key(filter));
+        }
         self.inner.subscriptions_extend(other).await?;
+        self.inherited().take();
         self.save_subscriptions().await;
         Ok(())
     }

@@ -256,6 +256,11 @@ impl Store {
         self.owned(id, |t| t.subscriptions.insert(key(id), value).map(drop));
     }
 
+    /// Its subscriptions.
+    pub(super) fn subscriptions(&self, id: &Id) -> Vec<(TopicFilter, SubscriptionOptions)> {
+        self.owned(id, |t| get(&t.subscriptions, key(id))).flatten().unwrap_or_default()
+    }
+
     /// It went.
     pub(super) fn put_gone(&self, id: &Id, gone: &DisconnectInfo) {
         let Some(value) = encode(&GoneRow::of(gone)) else { return };
