@@ -39,7 +39,7 @@ fn unbroken(heartbeats: &[Value]) -> Result<(), String> {
 async fn caught_up(site: &Site, boxed: &Boxed, away: DateTime<Utc>, back: DateTime<Utc>) -> Vec<Value> {
     let heartbeats = until(PATIENCE, "every heartbeat", || async {
         let heartbeats = site.api.heartbeats(&boxed.id).await?;
-        if !heartbeats.last().is_some_and(|last| time(last) > back) {
+        if heartbeats.last().is_none_or(|last| time(last) <= back) {
             return Err("none since it is back".to_owned());
         }
         unbroken(&heartbeats).map(|()| heartbeats)

@@ -101,7 +101,8 @@ fn a_broker_for_another_process() {
 #[ignore = "a measurement"]
 async fn measure() {
     const COUNT: u64 = 20_000;
-    let topics: [(&str, fn(u64) -> String); 2] = [
+    type TopicOf = fn(u64) -> String;
+    let topics: [(&str, TopicOf); 2] = [
         ("one on each device", |n| format!("r58/1/acme/dev-{n}/up/reported")),
         ("all on one device", |n| format!("r58/1/acme/box-2/down/cmd/{n}")),
     ];

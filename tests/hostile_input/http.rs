@@ -63,7 +63,7 @@ impl Target {
     }
 
     /// The programme went on without a gap and both sides answer.
-    async fn is_well(mut self) {
+    async fn goes_on_well(mut self) {
         let state = self.demo.state().await;
         let goal = state["programme"]["frames"].as_u64().expect("frames") + 15;
         self.demo.state_until("further frames", |state| state["programme"]["frames"].as_u64() >= Some(goal)).await;
@@ -115,7 +115,7 @@ async fn malformed_requests_each_get_their_problem() {
     fleet(&target).await;
     strangers(&target).await;
     paths(&target).await;
-    target.is_well().await;
+    target.goes_on_well().await;
 }
 
 /// WHIP and WHEP.
@@ -371,7 +371,7 @@ async fn floods_leave_the_programme_and_the_memory_as_they_were() {
     let grown = target.demo.process.resident().saturating_sub(before);
     assert!(grown < GROWTH, "grown by {} KiB", grown / 1024);
     listeners(&target).await;
-    target.is_well().await;
+    target.goes_on_well().await;
 }
 
 /// Some thousands of requests over fifty connections, a hundred of them with ten megabytes.

@@ -38,10 +38,10 @@ impl Actor for Worker {
     type Context = Context<Self>;
     fn started(&mut self, ctx: &mut Self::Context) {
         self.starts.fetch_add(1, Ordering::SeqCst);
-        if self.flighty {
-            if let Some(pause) = self.life.opening() {
-                ctx.notify_later(Open, pause);
-            }
+        if self.flighty
+            && let Some(pause) = self.life.opening()
+        {
+            ctx.notify_later(Open, pause);
         }
     }
 }

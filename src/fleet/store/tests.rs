@@ -282,7 +282,8 @@ async fn a_silent_device_goes_offline_and_any_heartbeat_brings_it_back() {
     world.store.apply(&[presence(&device, true, 1, 1), beat(&device, 1)]).await.unwrap();
     let now = Utc::now();
     assert_eq!(world.store.mark_silent(now + Duration::seconds(170)).await.unwrap(), []);
-    assert_eq!(world.store.mark_silent(now + Duration::seconds(190)).await.unwrap(), [device.clone()]);
+    let silent = world.store.mark_silent(now + Duration::seconds(190)).await.unwrap();
+    assert_eq!(silent, std::slice::from_ref(&device));
     assert_eq!(world.card("a").await.presence_reason.as_deref(), Some("silent"));
     world.store.apply(&[beat(&device, 2)]).await.unwrap();
     let card = world.card("a").await;
