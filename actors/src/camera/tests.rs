@@ -1,3 +1,5 @@
+//! A Camera with a scripted source: whether its word on the signal is the source's, and what is left after a panic or its end.
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 

@@ -1,3 +1,5 @@
+//! The seats with scripted peers: refusals, liveness by decoded pictures, takeover, and what a lost peer or a panic frees.
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 

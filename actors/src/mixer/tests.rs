@@ -1,3 +1,5 @@
+//! The Mixer with a programme that writes down what it is told: takes, slates, restarts, and what outlives a panic.
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 

@@ -1,3 +1,5 @@
+//! The house with actors that panic, hang and fail: new lives behind old doors, spent budgets, and an orderly end.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 

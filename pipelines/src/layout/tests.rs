@@ -1,3 +1,5 @@
+//! Takes frame by frame, without a compositor: what each pad shows and how loud it is, under any order of takes.
+
 use proptest::prelude::*;
 
 use super::*;

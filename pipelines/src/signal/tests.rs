@@ -1,3 +1,5 @@
+//! The signal's state machine in virtual time: errnos, pictures of nothing, spurious changes, stalls and freezes.
+
 use proptest::prelude::*;
 
 use super::*;
