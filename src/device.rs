@@ -25,6 +25,7 @@ use r58_actors::state::board::Neighbours;
 use r58_actors::supervision::{Duty, HouseSettings};
 use r58_actors::{ActorState, House};
 use r58_pipelines::Mode;
+use r58_pipelines::encoder::EncoderDesk;
 use r58_pipelines::peer::{PeerFactory, PeerSettings, UdpPorts};
 use r58_pipelines::profile::Profile;
 use tokio::sync::{mpsc, watch};
@@ -97,7 +98,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     let neighbours = Neighbours { ice: ice.clone(), metrics: metrics.clone(), fleet };
     let cells: BTreeMap<_, _> =
         settings.inputs.iter().map(|input| (input.id.clone(), SourceCell::new(input.source.clone()))).collect();
-    let device = box_actors::start(&house, device_plan(settings, &seats, &org, &cells), peers, neighbours)?;
+    let device = box_actors::start(&house, device_plan(settings, &profile, &seats, &org, &cells), peers, neighbours)?;
 
     let governor = GovernorSettings {
         state_dir: state.path().to_owned(),
@@ -189,6 +190,7 @@ fn with_ports(mut settings: DeviceSettings, profile: &Profile) -> DeviceSettings
 
 fn device_plan(
     settings: &DeviceSettings,
+    profile: &Profile,
     seats: &[SeatLink],
     org: &str,
     cells: &BTreeMap<String, SourceCell>,
@@ -203,7 +205,7 @@ fn device_plan(
         },
         mode: Mode::new(programme.width, programme.height, programme.fps),
         bitrate_kbps: programme.bitrate_kbps,
-        encoder: (programme.encoder != "auto").then(|| programme.encoder.clone()),
+        encoders: EncoderDesk::new(profile, (programme.encoder != "auto").then_some(programme.encoder.as_str())),
         inputs: settings
             .inputs
             .iter()

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use r58_pipelines::encoder::EncoderDesk;
 use r58_pipelines::guest::GuestSettings as GuestLatency;
 use r58_pipelines::input::SourceSpec;
 use r58_pipelines::peer::PeerFactory;
@@ -82,8 +83,8 @@ pub struct DevicePlan {
     pub mode: Mode,
     /// Bitrate of the programme in kbit/s.
     pub bitrate_kbps: u32,
-    /// The encoder by name; `None` to try them in order.
-    pub encoder: Option<String>,
+    /// Which encoders there are, and how many may run at once.
+    pub encoders: EncoderDesk,
     /// Cameras, in the order of the buttons.
     pub inputs: Vec<InputPlan>,
     /// Seats, after the cameras.
@@ -203,7 +204,7 @@ pub fn start(
     let settings = MixerSettings {
         studio: studio.clone(),
         scenes: scenes.clone(),
-        starter: Arc::new(PipelineStarter::new(&plan.mode, &names, plan.encoder.as_deref(), plan.bitrate_kbps)),
+        starter: Arc::new(PipelineStarter::new(&plan.mode, &names, plan.encoders.clone(), plan.bitrate_kbps)),
     };
     let mixer = house.engage(Duty::new("mixer", "mixer").essential(), move |life| Mixer::new(life, settings.clone()));
 
@@ -226,7 +227,11 @@ pub fn start(
 
     let settings = ViewerSettings {
         studio: studio.clone(),
-        doorway: Arc::new(WebRtcViewerDoorway { peers: peers.clone(), studio: studio.clone() }),
+        doorway: Arc::new(WebRtcViewerDoorway {
+            peers: peers.clone(),
+            studio: studio.clone(),
+            encoders: plan.encoders.clone(),
+        }),
         ice: neighbours.ice.clone(),
         most: plan.viewers_most,
     };

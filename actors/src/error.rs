@@ -145,7 +145,9 @@ impl GuestError {
         match self {
             Self::Seat(SeatRefusal::Taken { retry_after } | SeatRefusal::Busy { retry_after }) => Some(*retry_after),
             Self::NoPicture(_) => Some(Duration::from_secs(2)),
-            Self::PreviewsOff | Self::TooManyViewers => Some(Duration::from_secs(30)),
+            Self::PreviewsOff | Self::TooManyViewers | Self::Pipeline(PipelineError::EncodersBusy { .. }) => {
+                Some(Duration::from_secs(30))
+            }
             other if other.status() == 503 => Some(Duration::from_secs(5)),
             _ => None,
         }

@@ -5,6 +5,7 @@ pub mod board;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use r58_pipelines::encoder::budget::SessionUsage;
 use r58_pipelines::scene::Slot;
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +85,9 @@ pub struct EncoderState {
     /// Those that were tried or not there, each with the reason.
     #[serde(default)]
     pub rejected: Vec<(String, String)>,
+    /// Encoders that run at the same time, previews included, against what the hardware can do.
+    #[serde(default)]
+    pub sessions: SessionUsage,
 }
 
 /// The scene on preview.

@@ -13,15 +13,32 @@ use crate::error::PipelineError;
 use crate::mode::Mode;
 use crate::teardown;
 
+pub mod budget;
+mod desk;
+
+pub use desk::{EncoderDesk, EncoderLease};
+
 /// Candidates in order: the box's own hardware, other hardware, then software (facts measured on the box: `mpph264enc`
 /// baseline, constant bitrate, a key frame a second, is the stable one).
 pub(crate) const CANDIDATES: &[&str] = &["mpph264enc", "v4l2h264enc", "x264enc", "openh264enc"];
+/// Those of them that are sessions of a chip, which can run out.
+const HARDWARE: &[&str] = &["mpph264enc", "v4l2h264enc"];
 /// Frames in the test clip.
 const CLIP_FRAMES: u32 = 15;
 /// An encoder that needs longer than this for the clip is stuck.
 const CLIP_LIMIT: Duration = Duration::from_secs(5);
 /// Highest preset level of [`set_preset`].
 pub const LOWEST_PRESET: u8 = 2;
+
+/// Whether an encoder is a session of a chip.
+pub fn is_hardware(name: &str) -> bool {
+    HARDWARE.contains(&name)
+}
+
+/// Whether this software knows how to set an encoder up.
+pub fn is_known(name: &str) -> bool {
+    CANDIDATES.contains(&name)
+}
 
 /// A candidate that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

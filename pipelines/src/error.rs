@@ -31,6 +31,14 @@ pub enum PipelineError {
     /// No encoder on this machine passed the test clip.
     #[error("no usable H.264 encoder: {0}")]
     NoEncoder(String),
+    /// The hardware's encoder sessions are spent, and software cannot stand in.
+    #[error("the box's hardware encodes {most} pictures at once and no more, and {reason}")]
+    EncodersBusy {
+        /// Sessions that run stably.
+        most: u32,
+        /// Why software cannot stand in.
+        reason: String,
+    },
     /// A source that is not there at the moment (no cable, no server, no file).
     #[error("{input}: source unavailable: {reason}")]
     SourceUnavailable {
@@ -78,7 +86,7 @@ impl PipelineError {
             Self::MissingElements(_) | Self::Misconfigured { .. } | Self::NoEncoder(_) | Self::Init(_) => {
                 ErrorKind::Misconfigured
             }
-            Self::SourceUnavailable { .. } => ErrorKind::Unavailable,
+            Self::SourceUnavailable { .. } | Self::EncodersBusy { .. } => ErrorKind::Unavailable,
             Self::Rejected(_) => ErrorKind::Rejected,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Failed { .. } => ErrorKind::Transient,

@@ -7,7 +7,7 @@ use gst::prelude::*;
 
 use crate::clock;
 use crate::elements::{add_linked, make};
-use crate::encoder::EncoderChoice;
+use crate::encoder::{EncoderChoice, EncoderLease};
 use crate::error::PipelineError;
 use crate::fanout::RtpFanout;
 use crate::feed::{Feed, FeedConsumer, FeedLink};
@@ -25,6 +25,7 @@ pub struct PreviewEncoder {
     fanout: RtpFanout,
     pipeline: gst::Pipeline,
     link: Option<FeedLink>,
+    lease: Option<EncoderLease>,
 }
 
 struct Inlet {
@@ -60,6 +61,21 @@ pub fn preview_mode(mode: &Mode) -> Mode {
 }
 
 impl PreviewEncoder {
+    /// Starts encoding a feed with a leased encoder, and keeps the lease until it has really stopped.
+    ///
+    /// # Errors
+    /// As [`PreviewEncoder::start`].
+    pub fn start_leased(
+        feed: &Feed,
+        mode: &Mode,
+        lease: EncoderLease,
+        bitrate_kbps: u32,
+    ) -> Result<Self, PipelineError> {
+        let mut preview = Self::start(feed, mode, lease.choice(), bitrate_kbps)?;
+        preview.lease = Some(lease);
+        Ok(preview)
+    }
+
     /// Starts encoding a feed at the size of `mode` (see [`preview_mode`]).
     ///
     /// # Errors
@@ -90,11 +106,11 @@ impl PreviewEncoder {
         pipeline.set_base_time(gst::ClockTime::from_nseconds(base));
         if pipeline.set_state(gst::State::Playing).is_err() {
             let name = pipeline.name().to_string();
-            teardown::dismantle_in_background(pipeline);
+            teardown::dismantle_in_background(pipeline, ());
             return Err(PipelineError::failed(&name, "refused to start"));
         }
         let link = feed.subscribe(Arc::new(Inlet { video, audio, base }));
-        Ok(Self { fanout, pipeline, link: Some(link) })
+        Ok(Self { fanout, pipeline, link: Some(link), lease: None })
     }
 
     /// Its packets.
@@ -109,7 +125,7 @@ impl PreviewEncoder {
 impl Drop for PreviewEncoder {
     fn drop(&mut self) {
         self.link.take();
-        teardown::dismantle_in_background(self.pipeline.clone());
+        teardown::dismantle_in_background(self.pipeline.clone(), self.lease.take());
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::encoder;
 use crate::error::PipelineError;
 use crate::input::SourceSpec;
 use crate::signal::Driver;
@@ -32,7 +33,7 @@ pub struct Port {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budgets {
-    /// Encoder sessions that run stably; 0 is no limit but the processor.
+    /// Hardware encoder sessions that run stably, the programme's included; 0 is no limit.
     pub encoder_sessions: u32,
 }
 
@@ -90,7 +91,13 @@ impl Profile {
     }
 
     fn parse(file: &str, text: &str) -> Result<Self, PipelineError> {
-        toml::from_str(text).map_err(|error| PipelineError::Corrupt { file: file.into(), reason: error.to_string() })
+        let profile: Self = toml::from_str(text)
+            .map_err(|error| PipelineError::Corrupt { file: file.into(), reason: error.to_string() })?;
+        if let Some(stranger) = profile.encoders.iter().find(|name| !encoder::is_known(name)) {
+            let reason = format!("{file}: encoders: {stranger} is none of {}", encoder::CANDIDATES.join(", "));
+            return Err(PipelineError::misconfigured("device.profile", reason));
+        }
+        Ok(profile)
     }
 }
 
@@ -113,6 +120,13 @@ mod tests {
         assert_eq!(profile.ports[1].driver, Driver::RkHdmirx);
         assert_eq!(profile.budgets.encoder_sessions, 3);
         assert_eq!(profile.ports[0].source().kind(), "v4l2");
+    }
+
+    #[test]
+    fn an_encoder_that_nobody_can_set_up_is_refused_by_name() {
+        let text = "name = \"x\"\nencoders = [\"x264enc\", \"nvh264enc\"]\n[budgets]\nencoder_sessions = 1\n";
+        let refused = Profile::parse("x.toml", text).unwrap_err().to_string();
+        assert!(refused.starts_with("device.profile: x.toml: encoders: nvh264enc is none of mpph264enc"), "{refused}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 
 use crate::clock;
-use crate::encoder;
+use crate::encoder::{self, EncoderLease};
 use crate::error::PipelineError;
 use crate::fanout::RtpFanout;
 use crate::feed::Feed;
@@ -74,6 +74,7 @@ struct Applied {
 pub struct Programme {
     shared: Arc<Shared>,
     base: Arc<AtomicU64>,
+    lease: Option<EncoderLease>,
 }
 
 impl Programme {
@@ -118,9 +119,20 @@ impl Programme {
             identity: Mutex::new(None),
             stopping: AtomicBool::new(false),
         });
-        let programme = Self { shared, base };
+        let programme = Self { shared, base, lease: None };
         programme.run(stills)?;
         Ok(programme)
+    }
+
+    /// Keeps its encoder's lease until the pipeline has really stopped.
+    pub fn holding(mut self, lease: EncoderLease) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// The lease of its encoder, where it has one.
+    pub fn lease(&self) -> Option<&EncoderLease> {
+        self.lease.as_ref()
     }
 
     /// Gives an input's place to a feed; whatever was there before is forgotten. The slate goes with the first picture.
@@ -257,9 +269,9 @@ impl Programme {
     }
 
     /// Stops it, in at most [`teardown::DEADLINE`]. Answers whether the pipeline stopped in time.
-    pub fn stop(self) -> bool {
+    pub fn stop(mut self) -> bool {
         self.begin_stop();
-        teardown::dismantle(self.shared.built.pipeline.clone())
+        teardown::dismantle_holding(self.shared.built.pipeline.clone(), self.lease.take())
     }
 
     fn begin_stop(&self) -> bool {
@@ -349,7 +361,7 @@ fn silence(mode: &Mode) -> gst::Buffer {
 impl Drop for Programme {
     fn drop(&mut self) {
         if self.begin_stop() {
-            teardown::dismantle_in_background(self.shared.built.pipeline.clone());
+            teardown::dismantle_in_background(self.shared.built.pipeline.clone(), self.lease.take());
         }
     }
 }

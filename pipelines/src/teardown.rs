@@ -21,18 +21,25 @@ pub fn quarantined() -> u64 {
 
 /// Stops a pipeline on its own thread and waits at most [`DEADLINE`] for it. Answers whether it stopped.
 pub fn dismantle(pipeline: gst::Pipeline) -> bool {
+    dismantle_holding(pipeline, ())
+}
+
+/// The same; `held` is dropped when the pipeline really has stopped, be that long after the deadline.
+pub fn dismantle_holding(pipeline: gst::Pipeline, held: impl Send + 'static) -> bool {
     let name = pipeline.name().to_string();
     bounded(&name, DEADLINE, move || {
         if pipeline.set_state(gst::State::Null).is_err() {
             tracing::warn!(pipeline = %pipeline.name(), "pipeline refused to stop");
         }
+        drop(held);
     })
 }
 
-/// Starts stopping a pipeline and returns at once; the deadline is watched by the thread that does it.
-pub fn dismantle_in_background(pipeline: gst::Pipeline) {
+/// Starts stopping a pipeline and returns at once; the deadline is watched by the thread that does it. `held` is dropped when
+/// it really has stopped.
+pub fn dismantle_in_background(pipeline: gst::Pipeline, held: impl Send + 'static) {
     let spawned = std::thread::Builder::new().name("dismantle".into()).spawn(move || {
-        dismantle(pipeline);
+        dismantle_holding(pipeline, held);
     });
     if let Err(error) = spawned {
         tracing::error!(%error, "no thread to stop a pipeline with");

@@ -181,7 +181,7 @@ impl FeedConsumer for Thumbnails {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        teardown::dismantle_in_background(self.pipeline.clone());
+        teardown::dismantle_in_background(self.pipeline.clone(), ());
     }
 }
 

@@ -132,7 +132,7 @@ pub struct ProgrammeSettings {
     pub fps: u32,
     /// Video bit rate in kbit/s, 100 to 50,000.
     pub bitrate_kbps: u32,
-    /// `auto`, or the name of a GStreamer H.264 encoder element.
+    /// `auto` for the first of the profile's list that works, or the name of a GStreamer H.264 encoder element.
     pub encoder: String,
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use r58_pipelines::encoder::{EncoderChoice, choose_encoder, choose_named};
+use r58_pipelines::encoder::EncoderDesk;
 use r58_pipelines::layout;
 use r58_pipelines::programme::{Programme, ProgrammeEvent, ProgrammeInput, ProgrammePlan, ProgrammeStats, TakeTicket};
 use r58_pipelines::scene::Scene;
@@ -57,38 +57,34 @@ pub trait ComposerStarter: Send + Sync {
 pub struct PipelineStarter {
     mode: Mode,
     inputs: Vec<ProgrammeInput>,
-    encoder: Option<String>,
+    encoders: EncoderDesk,
     bitrate_kbps: u32,
 }
 
 impl PipelineStarter {
-    /// For these inputs in this order. Encoders are tried in their own order unless one is named.
-    pub fn new(mode: &Mode, inputs: &[InputName], encoder: Option<&str>, bitrate_kbps: u32) -> Self {
+    /// For these inputs in this order, with an encoder from that desk.
+    pub fn new(mode: &Mode, inputs: &[InputName], encoders: EncoderDesk, bitrate_kbps: u32) -> Self {
         let inputs = inputs.iter().map(|name| ProgrammeInput { id: name.id.clone(), label: name.label.clone() });
-        Self { mode: *mode, inputs: inputs.collect(), encoder: encoder.map(str::to_owned), bitrate_kbps }
+        Self { mode: *mode, inputs: inputs.collect(), encoders, bitrate_kbps }
     }
 }
 
 impl ComposerStarter for PipelineStarter {
     fn start(&self, news: ProgrammeNews) -> Result<Arc<dyn Composer>, PipelineError> {
-        let choice = match &self.encoder {
-            Some(name) => choose_named(name, &self.mode)?,
-            None => choose_encoder(&self.mode)?,
-        };
+        let lease = self.encoders.for_programme(&self.mode)?;
         let plan = ProgrammePlan {
             mode: self.mode,
             inputs: self.inputs.clone(),
-            encoder: Some(choice.clone()),
+            encoder: Some(lease.choice().clone()),
             bitrate_kbps: self.bitrate_kbps,
         };
         let programme = Programme::start(plan, move |event| news(event))?;
-        Ok(Arc::new(Running { programme, choice }))
+        Ok(Arc::new(Running { programme: programme.holding(lease) }))
     }
 }
 
 struct Running {
     programme: Programme,
-    choice: EncoderChoice,
 }
 
 /// The studio knows the same inputs as the programme: a refusal here is a mistake of ours, and not worth a frame.
@@ -143,10 +139,13 @@ impl Composer for Running {
     }
 
     fn encoder(&self) -> EncoderState {
+        let Some(lease) = self.programme.lease() else { return EncoderState::default() };
+        let choice = lease.choice();
         EncoderState {
-            name: self.choice.name.clone(),
-            reason: self.choice.reason.clone(),
-            rejected: self.choice.rejected.iter().map(|no| (no.name.clone(), no.reason.clone())).collect(),
+            name: choice.name.clone(),
+            reason: choice.reason.clone(),
+            rejected: choice.rejected.iter().map(|no| (no.name.clone(), no.reason.clone())).collect(),
+            sessions: lease.usage(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use r58_pipelines::RtpFanout;
-use r58_pipelines::encoder::EncoderChoice;
+use r58_pipelines::encoder::EncoderDesk;
 use r58_pipelines::ice::IceServer;
 use r58_pipelines::peer::{PeerEvent, PeerEvents, PeerFactory};
 use r58_pipelines::preview::{PREVIEW_KBPS, PreviewEncoder, preview_mode};
@@ -63,8 +63,10 @@ pub trait ViewerDoorway: Send + Sync {
 pub struct WebRtcViewerDoorway {
     /// Makes the peers.
     pub peers: PeerFactory,
-    /// Knows the encoder that works on this machine.
+    /// Knows the encoder that works for the programme.
     pub studio: Studio,
+    /// Has the encoders that are left.
+    pub encoders: EncoderDesk,
 }
 
 impl ViewerDoorway for WebRtcViewerDoorway {
@@ -92,9 +94,10 @@ impl ViewerDoorway for WebRtcViewerDoorway {
         if chosen.name.is_empty() {
             return Err(GuestError::Unavailable("the programme is starting".into()));
         }
-        let choice = EncoderChoice { name: chosen.name, reason: chosen.reason, rejected: Vec::new() };
         let mode = preview_mode(&self.studio.mode());
-        let encoder = PreviewEncoder::start(room.feed(), &mode, &choice, PREVIEW_KBPS)?;
+        let lease = self.encoders.for_preview(&chosen.name, &mode)?;
+        tracing::debug!(input = room.name().id, encoder = lease.choice().name, sessions = ?lease.usage(), "preview");
+        let encoder = PreviewEncoder::start_leased(room.feed(), &mode, lease, PREVIEW_KBPS)?;
         Ok(Preview { fanout: encoder.rtp(), encoder: Box::new(encoder) })
     }
 }

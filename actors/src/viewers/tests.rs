@@ -1,9 +1,11 @@
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+//! Viewers with scripted peers and encoders: who is refused, who is counted, and when an input is encoded.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex};
 
 use futures_util::future::BoxFuture;
-use r58_pipelines::Mode;
 use r58_pipelines::ice::IceServer;
+use r58_pipelines::{Mode, PipelineError};
 
 use super::*;
 use crate::guest::tests::offer;
@@ -37,6 +39,7 @@ struct Script {
     peers: Tally,
     encoders: Tally,
     started: AtomicUsize,
+    busy: AtomicBool,
     news: Mutex<Option<ViewerNews>>,
 }
 
@@ -59,6 +62,10 @@ impl ViewerDoorway for Doorway {
     }
 
     fn preview(&self, _: &InputRoom) -> Result<Preview, GuestError> {
+        if self.0.busy.load(SeqCst) {
+            let reason = "the profile names none in software".into();
+            return Err(PipelineError::EncodersBusy { most: 3, reason }.into());
+        }
         self.0.encoders.add();
         self.0.started.fetch_add(1, SeqCst);
         Ok(Preview { fanout: RtpFanout::new(), encoder: Box::new(Encoder(self.0.clone())) })
@@ -138,6 +145,24 @@ fn every_refusal_has_its_status() {
         stage.admit("cam1").await.unwrap();
         let full = stage.admit("cam1").await.unwrap_err();
         assert_eq!((full.status(), full.retry_after().is_some()), (503, true));
+    });
+}
+
+#[test]
+fn an_input_beyond_the_encoders_budget_is_refused_in_one_sentence_and_counted_nowhere() {
+    in_a_house(HouseSettings::default(), |house| async move {
+        let stage = stage(&house);
+        stage.live();
+        stage.script.busy.store(true, SeqCst);
+        let refused = stage.admit("cam1").await.unwrap_err();
+        assert_eq!((refused.status(), refused.retry_after()), (503, Some(Duration::from_secs(30))));
+        assert_eq!(
+            refused.to_string(),
+            "the box's hardware encodes 3 pictures at once and no more, and the profile names none in software"
+        );
+        assert_eq!(stage.studio.viewers("cam1"), 0);
+        stage.script.busy.store(false, SeqCst);
+        stage.admit("cam1").await.unwrap();
     });
 }
 

@@ -10,15 +10,17 @@ use r58_actors::state::board::Neighbours;
 use r58_actors::state::{DeviceIdentity, DeviceState, FleetState};
 use r58_actors::supervision::{House, HouseSettings};
 use r58_actors::turn::TurnSettings;
-use r58_pipelines::Mode;
+use r58_pipelines::encoder::EncoderDesk;
 use r58_pipelines::input::SourceSpec;
 use r58_pipelines::peer::{PeerFactory, PeerSettings};
+use r58_pipelines::{Mode, Profile};
 use tokio::sync::watch;
 
 /// Longest wait for anything here, on a machine that is busy with other things.
 pub const LIMIT: Duration = Duration::from_secs(40);
 
-fn plan() -> DevicePlan {
+/// Two cameras and a seat, in a small mode.
+pub fn plan() -> DevicePlan {
     let input = |n: u32, pattern: &str| InputPlan {
         id: format!("cam{n}"),
         label: format!("CAM {n}"),
@@ -28,7 +30,7 @@ fn plan() -> DevicePlan {
         device: DeviceIdentity { id: "box".into(), name: "BOX".into(), org: "test".into(), version: "0".into() },
         mode: Mode::new(320, 180, 15),
         bitrate_kbps: 300,
-        encoder: None,
+        encoders: EncoderDesk::new(&Profile::auto(), None),
         inputs: vec![input(1, "ball"), input(2, "smpte")],
         seats: vec![SeatPlan { id: "guest1".into(), label: "GUEST 1".into(), token: "one".into() }],
         rehearsal: true,
@@ -46,13 +48,25 @@ pub struct Studio58 {
 
 /// Runs a test in a box that is on air with both cameras live, and fails if anything is left alive.
 pub fn with_a_box<F: Future<Output = ()>>(test: impl FnOnce(Studio58) -> F) {
+    with_a_box_and(None, test);
+}
+
+/// The same with one more input.
+pub fn with_a_box_and<F: Future<Output = ()>>(extra: Option<InputPlan>, test: impl FnOnce(Studio58) -> F) {
+    let mut plan = plan();
+    plan.inputs.extend(extra);
+    with_this_box(plan, test);
+}
+
+/// The same with another plan; it must have both cameras.
+pub fn with_this_box<F: Future<Output = ()>>(plan: DevicePlan, test: impl FnOnce(Studio58) -> F) {
     actix_rt::System::new().block_on(async {
         let house = House::open(HouseSettings::default());
         let peers = PeerFactory::new(PeerSettings { loopback: true, ..PeerSettings::default() }).unwrap();
         let (_ice, ice) = watch::channel(TurnSettings::first_snapshot(&[]));
         let (_metrics, metrics) = watch::channel(Default::default());
         let (_fleet, fleet) = watch::channel(FleetState::default());
-        let handle = start(&house, plan(), peers, Neighbours { ice, metrics, fleet }).unwrap();
+        let handle = start(&house, plan, peers, Neighbours { ice, metrics, fleet }).unwrap();
         let state = handle.state.clone();
         let mut subject = Studio58 { house: house.clone(), handle, state };
         subject.until("on air", |state| state.programme.frames > 0 && live(state, "cam1") && live(state, "cam2")).await;

@@ -36,6 +36,16 @@ export interface Input {
   fps?: number;
   tally: Tally;
   level_db?: number | null;
+  /** Why a capture device's sound is missing; empty when it is there, or none is configured. */
+  sound?: string;
+}
+
+/** The encoder of the programme, and how many encoders run beside what the hardware can do (`most`: 0 is no limit). */
+export interface Encoder {
+  name: string;
+  reason?: string;
+  rejected?: unknown;
+  sessions?: { hardware: number; most: number; software: number };
 }
 
 export interface State {
@@ -48,7 +58,7 @@ export interface State {
     missed_slots: number;
     scene: string | null;
     viewers?: number;
-    encoder?: { name: string; reason?: string; rejected?: unknown } | null;
+    encoder?: Encoder | null;
   };
   pvw: { scene: string | null };
   transition: null | { kind: string; duration_ms?: number };
@@ -88,7 +98,7 @@ export interface Seat {
 export interface MixerStatus {
   pgm?: string | null;
   pvw?: string | null;
-  encoder?: { name: string; reason?: string; rejected?: unknown };
+  encoder?: Encoder;
   stats?: Record<string, unknown>;
 }
 

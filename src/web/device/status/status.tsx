@@ -80,6 +80,7 @@ function Facts({ box }: { box: State }) {
   const relay = turnWords(turn.provider, turn.stale);
   const encoder = mixer.value?.encoder ?? programme.encoder ?? null;
   const rejected = rejectedEncoders(encoder?.rejected);
+  const sessions = programme.encoder?.sessions;
   const longest = mixer.value?.stats?.longest_gap_ms;
   return (
     <div class="facts">
@@ -93,6 +94,8 @@ function Facts({ box }: { box: State }) {
       </Card>
       <Card name="Encoder" badge={encoder?.name ?? "none"} mood={encoder ? "good" : "bad"}>
         <p>{encoder?.reason ?? ""}</p>
+        {sessions ? <Line name="In hardware" value={sessions.most > 0 ? `${sessions.hardware} of ${sessions.most}` : String(sessions.hardware)} /> : null}
+        {sessions ? <Line name="In software" value={String(sessions.software)} /> : null}
         {rejected.length > 0 ? (
           <>
             <h3 class="muted">Tried and not taken</h3>
