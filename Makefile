@@ -15,9 +15,11 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 export CARGO_TERM_COLOR ?= auto
 
 MEDIA := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
-         gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x fonts-dejavu-core
+         gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x gstreamer1.0-alsa fonts-dejavu-core
 BUILD := pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
-TESTS := mosquitto mosquitto-clients coturn chromium chromium-driver iproute2 iptables nftables procps openssl
+LINKED := libgstrtspserver-1.0-dev
+TESTS := $(LINKED) mosquitto mosquitto-clients coturn chromium chromium-driver iproute2 iptables nftables procps openssl \
+         pulseaudio libasound2-plugins
 BENCH := voctomix-core libnice10 gstreamer1.0-nice libgstreamer-plugins-bad1.0-dev
 
 help:
@@ -67,5 +69,6 @@ fuzz: setup
 	@cd $(CRATE) && RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $(TARGET) -- -max_total_time=$(SECONDS_EACH)
 
 check: pages
+	@tests/support/install $(LINKED)
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 	@cargo fmt --all --check

@@ -4,7 +4,8 @@
 //! what stalls or breaks. In: [`GetSignal`], [`Rehearse`], [`Reopen`], and the source's own news. Out: the input's face in the
 //! studio, and [`InputChanged`] to the mixer.
 //!
-//! Failure policy: sources come and go by nature, so the core tries for ever, every five seconds at the longest. A panic
+//! Failure policy: sources come and go by nature, so the core tries for ever, every five seconds at the longest, and once a
+//! minute where somebody has to change something first (a refused password, which some cameras answer with a lock). A panic
 //! costs the picture of this input for about a second; its pipeline is stopped off-thread. Supervised by the house, not
 //! essential.
 
@@ -17,9 +18,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, Supervised, WrapFuture as _};
-use r58_pipelines::PipelineError;
+use r58_pipelines::{ErrorKind, PipelineError};
 use serde::{Deserialize, Serialize};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use self::core::{CameraCore, CameraInput, CameraOutput};
 use self::source::{CameraSource, SourceEvent, SourceNews, SourceOpener};
@@ -201,7 +202,7 @@ impl Camera {
         result: Option<Result<Box<dyn CameraSource>, PipelineError>>,
         ctx: &mut Context<Self>,
     ) {
-        let reason = match result {
+        let (reason, lasting) = match result {
             Some(Ok(source)) => {
                 self.fresh = Some(source);
                 self.feed_in(CameraInput::Opened { attempt }, ctx);
@@ -210,10 +211,10 @@ impl Camera {
                 }
                 return self.look(ctx);
             }
-            Some(Err(error)) => error.to_string(),
-            None => "opening the source failed in an unforeseen way".to_owned(),
+            Some(Err(error)) => (error.to_string(), error.kind() == ErrorKind::Misconfigured),
+            None => ("opening the source failed in an unforeseen way".to_owned(), false),
         };
-        self.feed_in(CameraInput::Broke { attempt, reason }, ctx);
+        self.feed_in(CameraInput::Broke { attempt, reason, lasting }, ctx);
     }
 }
 
@@ -258,8 +259,8 @@ impl Handler<SourceSpoke> for Camera {
             }
             SourceEvent::Format(text) if attempt == self.core.attempt() => self.format = Some(text),
             SourceEvent::Format(_) => {}
-            SourceEvent::Broke(reason) => {
-                self.feed_in(CameraInput::Broke { attempt, reason }, ctx);
+            SourceEvent::Broke { reason, lasting } => {
+                self.feed_in(CameraInput::Broke { attempt, reason, lasting }, ctx);
             }
         }
     }

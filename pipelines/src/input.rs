@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::PipelineError;
+use crate::error::{ErrorKind, PipelineError};
 use crate::feed::{Feed, FeedStats};
 use crate::mode::Mode;
 use crate::signal::{Driver, Signal};
@@ -114,6 +114,8 @@ pub enum InputEvent {
     Error {
         /// What it said.
         message: String,
+        /// [`ErrorKind::Misconfigured`] when somebody has to change something first, and trying again soon is of no use.
+        kind: ErrorKind,
     },
     /// The source ended. A file that can be read again does not.
     Eos,

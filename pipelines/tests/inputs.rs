@@ -11,23 +11,9 @@ use std::time::{Duration, Instant};
 use r58_pipelines::input::v4l2::scripted::{Scene, Script};
 use r58_pipelines::signal::{Driver, Probe, Timings};
 use r58_pipelines::{ErrorKind, Fault, InputEvent, InputPipeline, Signal, SourceSpec};
-use support::{Cell, LIMIT, MODE, recorded};
+use support::{Cell, LIMIT, MODE, recorded, wait_signal};
 
 type Events = Arc<Cell<Vec<InputEvent>>>;
-
-fn wait_signal(events: &Events, wanted: Signal) -> String {
-    events.wait(&format!("{wanted:?}"), |events| match events.iter().rev().find_map(changed) {
-        Some((signal, reason)) if signal == wanted => Some(reason),
-        _ => None,
-    })
-}
-
-fn changed(event: &InputEvent) -> Option<(Signal, String)> {
-    match event {
-        InputEvent::SignalChanged { signal, reason } => Some((*signal, reason.clone())),
-        _ => None,
-    }
-}
 
 fn capture(script: &Script, driver: Driver) -> (InputPipeline, Events) {
     r58_pipelines::init().unwrap();
@@ -111,7 +97,7 @@ fn a_camera_on_the_network_that_is_not_there_is_an_error_event() {
     let (input, events) = recorded("cam1", &spec);
     events
         .wait("the error", |events| events.iter().any(|event| matches!(event, InputEvent::Error { .. })).then_some(()));
-    assert!(!wait_signal(&events, Signal::Failed).is_empty());
+    assert_eq!(wait_signal(&events, Signal::Failed), "the camera cannot be reached");
     assert!(input.stop());
 }
 

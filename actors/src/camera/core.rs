@@ -21,6 +21,9 @@ pub const PATIENT_REOPEN_AFTER: Duration = Duration::from_secs(30);
 /// First and longest pause between two tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
+/// Pause after a fault that only somebody's hand can mend; cameras lock out who tries wrong passwords faster.
+pub const LASTING_PAUSE: Duration = Duration::from_secs(60);
+
 /// What happened to the camera.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CameraInput {
@@ -35,6 +38,8 @@ pub enum CameraInput {
         attempt: u64,
         /// Why.
         reason: String,
+        /// Whether somebody has to change something first, so that another try soon is of no use.
+        lasting: bool,
     },
     /// The source says how its signal is.
     Signal {
@@ -143,10 +148,13 @@ impl CameraCore {
     pub fn handle(&mut self, now: Instant, input: CameraInput) -> bool {
         let counts = match input {
             CameraInput::Opened { attempt } => self.opened(now, attempt),
-            CameraInput::Broke { attempt, reason } => {
+            CameraInput::Broke { attempt, reason, lasting } => {
                 let counts = attempt == self.attempt && matches!(self.phase, Phase::Open | Phase::Opening { .. });
                 if counts {
                     self.fail(now, Signal::Failed, reason);
+                }
+                if counts && lasting {
+                    self.phase = Phase::Closed { until: now + LASTING_PAUSE };
                 }
                 counts
             }
@@ -354,7 +362,7 @@ mod tests {
         );
         now += Duration::from_secs(3_600);
         core.handle_timeout(now);
-        core.handle(now, CameraInput::Broke { attempt: 1, reason: "the source ended".into() });
+        core.handle(now, CameraInput::Broke { attempt: 1, reason: "the source ended".into(), lasting: false });
         core.handle(now, says(&core, Signal::Live));
         core.handle(now, CameraInput::Reopen);
         assert_eq!((drain(&mut core), core.signal().0, core.poll_timeout()), (vec![], Signal::NoCable, None));
@@ -387,12 +395,25 @@ mod tests {
             for output in drain(&mut core) {
                 if let CameraOutput::Open { attempt } = output {
                     tries += 1;
-                    core.handle(now, CameraInput::Broke { attempt, reason: "no cable".into() });
+                    core.handle(now, CameraInput::Broke { attempt, reason: "no cable".into(), lasting: false });
                 }
             }
             now = core.poll_timeout().unwrap();
         }
         assert!((17_000..17_400).contains(&tries), "{tries}");
+    }
+
+    #[test]
+    fn a_refused_password_is_tried_again_after_a_minute_or_when_somebody_asks() {
+        let now = Instant::now();
+        let mut core = live(now, false);
+        core.handle(now, CameraInput::Broke { attempt: 1, reason: "refused".into(), lasting: true });
+        assert_eq!((core.signal(), core.poll_timeout()), ((Signal::Failed, "refused"), Some(now + LASTING_PAUSE)));
+        drain(&mut core);
+        core.handle_timeout(now + LASTING_PAUSE - Duration::from_millis(1));
+        assert_eq!(drain(&mut core), []);
+        core.handle(now, CameraInput::Reopen);
+        assert_eq!(drain(&mut core), [CameraOutput::Open { attempt: 2 }]);
     }
 
     proptest! {
@@ -409,7 +430,10 @@ mod tests {
                 let signal = [Signal::Live, Signal::Stalled, Signal::NoCable, Signal::Frozen][(pause % 4) as usize];
                 match event {
                     0 => { core.handle(now, CameraInput::Opened { attempt }); }
-                    1 => { core.handle(now, CameraInput::Broke { attempt, reason: "broken".into() }); }
+                    1 => {
+                        let lasting = pause % 2 == 0;
+                        core.handle(now, CameraInput::Broke { attempt, reason: "broken".into(), lasting });
+                    }
                     2 => { core.handle(now, CameraInput::Signal { attempt, signal, reason: String::new() }); }
                     3 if pause < 400 => { core.handle(now, CameraInput::Reopen); }
                     3 if pause < 800 => { core.handle(now, CameraInput::Unplug); unplugged = true; }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use r58_pipelines::input::{Fault, InputEvent, InputPipeline, SourceSpec};
 use r58_pipelines::signal::Signal;
-use r58_pipelines::{Feed, FeedConsumer, FeedLink, Mode, PipelineError};
+use r58_pipelines::{ErrorKind, Feed, FeedConsumer, FeedLink, Mode, PipelineError};
 
 use super::RehearsedFault;
 use crate::error::ActorsError;
@@ -18,7 +18,12 @@ pub enum SourceEvent {
     /// What it delivers, for people.
     Format(String),
     /// It is broken and will not deliver any more.
-    Broke(String),
+    Broke {
+        /// Why.
+        reason: String,
+        /// Whether somebody has to change something first, so that another try soon is of no use.
+        lasting: bool,
+    },
 }
 
 /// Takes a source's news; must not block.
@@ -61,8 +66,10 @@ impl SourceOpener for PipelineOpener {
             InputEvent::FirstFrame => {}
             InputEvent::SignalChanged { signal, reason } => news(SourceEvent::Signal(signal, reason)),
             InputEvent::FormatChanged { format } => news(SourceEvent::Format(format)),
-            InputEvent::Error { message } => news(SourceEvent::Broke(message)),
-            InputEvent::Eos => news(SourceEvent::Broke("the source ended".into())),
+            InputEvent::Error { message, kind } => {
+                news(SourceEvent::Broke { reason: message, lasting: kind == ErrorKind::Misconfigured });
+            }
+            InputEvent::Eos => news(SourceEvent::Broke { reason: "the source ended".into(), lasting: false }),
         });
         let pipeline = InputPipeline::start(&name.id, &name.label, &self.source, &self.mode, events)?;
         let link = pipeline.feed().subscribe(Arc::new(Relay(room.feed().clone())));

@@ -13,7 +13,7 @@ use super::burnin::Canvas;
 use super::watch::{TICK, Watch};
 use super::{Fault, InputEvent, Shared};
 use crate::clock;
-use crate::error::PipelineError;
+use crate::error::{ErrorKind, PipelineError};
 use crate::mode::{AUDIO_RATE, Mode};
 use crate::render;
 use crate::signal::{Driver, SignalInput};
@@ -64,7 +64,7 @@ fn run(shared: &Shared, painter: &Painter, mut tone: Tone) {
         if gone && !unplugged {
             let message = "unplugged (rehearsal)".to_owned();
             watch.tell(SignalInput::Error(message.clone()));
-            (shared.events)(InputEvent::Error { message });
+            (shared.events)(InputEvent::Error { message, kind: ErrorKind::Unavailable });
         }
         unplugged = gone;
         if looked.elapsed() >= TICK {

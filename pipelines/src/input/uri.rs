@@ -10,7 +10,7 @@ use super::watch::{TICK, Watch};
 use super::{InputEvent, Shared};
 use crate::clock;
 use crate::elements::{add_linked, make};
-use crate::error::PipelineError;
+use crate::error::{ErrorKind, PipelineError};
 use crate::mode::audio_caps;
 use crate::signal::{CaptureFormat, Driver, SignalInput};
 use crate::teardown;
@@ -143,15 +143,18 @@ fn follow(shared: &Shared, pipeline: &gst::Pipeline, watch: &mut Watch<'_>, loop
     }
     let mut primed = !loops;
     let mut broken = false;
+    let tell = |message: String, kind, watch: &mut Watch<'_>| {
+        watch.tell(SignalInput::Error(message.clone()));
+        (shared.events)(InputEvent::Error { message, kind });
+    };
     let tick = gst::ClockTime::from_nseconds(TICK.as_nanos() as u64);
     while !shared.is_stopping() {
         if let Some(message) = bus.timed_pop(tick) {
             match message.view() {
                 MessageView::Error(error) if !broken => {
                     broken = true;
-                    let message = error.error().to_string();
-                    watch.tell(SignalInput::Error(message.clone()));
-                    (shared.events)(InputEvent::Error { message });
+                    let (message, kind) = judge(error);
+                    tell(message, kind, watch);
                 }
                 MessageView::AsyncDone(_) if !primed => {
                     primed = true;
@@ -160,7 +163,10 @@ fn follow(shared: &Shared, pipeline: &gst::Pipeline, watch: &mut Watch<'_>, loop
                 }
                 MessageView::SegmentDone(_) => rewind(pipeline, gst::SeekFlags::empty()),
                 MessageView::Eos(_) if loops => rewind(pipeline, gst::SeekFlags::FLUSH),
-                MessageView::Eos(_) => (shared.events)(InputEvent::Eos),
+                MessageView::Eos(_) if !broken => {
+                    broken = true;
+                    tell("the camera closed the connection".into(), ErrorKind::Unavailable, watch);
+                }
                 MessageView::Latency(_) => {
                     let _ = pipeline.recalculate_latency();
                 }
@@ -172,7 +178,27 @@ fn follow(shared: &Shared, pipeline: &gst::Pipeline, watch: &mut Watch<'_>, loop
         {
             watch.tell(SignalInput::Format(format));
         }
-        watch.look(None);
+        // A picture that was still on its way makes a broken source not live again.
+        if !broken {
+            watch.look(None);
+        }
+    }
+}
+
+/// What a source's error means to the crew, and whether another try may help. Cameras answer with RTSP's status codes
+/// (RFC 2326, section 7.1.1). A relay answers 404 until its camera is there; a password does not become right by itself.
+fn judge(error: &gst::message::Error) -> (String, ErrorKind) {
+    let status = error.details().and_then(|details| details.get::<u32>("rtsp-status-code").ok());
+    match status {
+        Some(code @ (401 | 403)) => {
+            (format!("the camera refuses the user name or the password (RTSP {code})"), ErrorKind::Misconfigured)
+        }
+        Some(404) => ("the camera has no such stream (RTSP 404)".into(), ErrorKind::Unavailable),
+        Some(code) => (format!("{} (RTSP {code})", error.error()), ErrorKind::Unavailable),
+        None if error.error().matches(gst::ResourceError::OpenReadWrite) => {
+            ("the camera cannot be reached".into(), ErrorKind::Unavailable)
+        }
+        None => (error.error().to_string(), ErrorKind::Unavailable),
     }
 }
 

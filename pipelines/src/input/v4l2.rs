@@ -18,7 +18,7 @@ use super::watch::{TICK, Watch};
 use super::{InputEvent, Shared, uri};
 use crate::clock;
 use crate::elements::add_linked;
-use crate::error::PipelineError;
+use crate::error::{ErrorKind, PipelineError};
 use crate::feed::FeedConsumer;
 use crate::signal::{CaptureFormat, Driver, Probe, SignalAction, SignalInput, Timings};
 use crate::teardown;
@@ -189,7 +189,7 @@ impl Session<'_> {
                 self.device = Whereabouts::Lost;
                 let message = "the capture device's thread died".to_owned();
                 self.watch.tell(SignalInput::Error(message.clone()));
-                (self.shared.events)(InputEvent::Error { message });
+                (self.shared.events)(InputEvent::Error { message, kind: ErrorKind::Bug });
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Stand-ins and waiting for the tests with the real GStreamer.
 #![allow(dead_code, clippy::unwrap_used)]
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,8 @@ use gst_video::prelude::*;
 use r58_pipelines::layout::Transition;
 use r58_pipelines::programme::ProgrammeInput;
 use r58_pipelines::{
-    Fault, Feed, InputEvent, InputPipeline, Mode, Programme, ProgrammeEvent, ProgrammePlan, SceneInput, SceneSet,
-    SourceSpec,
+    Fault, Feed, FeedConsumer, FeedLink, InputEvent, InputPipeline, Mode, Programme, ProgrammeEvent, ProgrammePlan,
+    SceneInput, SceneSet, Signal, SourceSpec,
 };
 
 /// Small pictures: the tests look at slots and colours, not at detail.
@@ -188,6 +189,90 @@ pub fn recorded(id: &str, spec: &SourceSpec) -> (InputPipeline, Arc<Cell<Vec<Inp
 
 pub fn stall(input: &InputPipeline, fault: Fault) {
     input.rehearse(fault).unwrap();
+}
+
+/// Waits for a signal, and answers its reason.
+pub fn wait_signal(events: &Cell<Vec<InputEvent>>, wanted: Signal) -> String {
+    let changed = |event: &InputEvent| match event {
+        InputEvent::SignalChanged { signal, reason } => Some((*signal, reason.clone())),
+        _ => None,
+    };
+    events.wait(&format!("{wanted:?}"), |events| match events.iter().rev().find_map(changed) {
+        Some((signal, reason)) if signal == wanted => Some(reason),
+        _ => None,
+    })
+}
+
+/// Listens to a feed: which tone is heard, and whether it has holes.
+pub struct Ear {
+    heard: Arc<Cell<Heard>>,
+    _link: FeedLink,
+}
+
+#[derive(Default)]
+struct Heard {
+    /// The left channel's last half second.
+    samples: VecDeque<i16>,
+    /// Samples since the last hole, and where the next one is due.
+    whole: usize,
+    due: u64,
+}
+
+/// The part of a second that is listened to.
+const LISTEN: usize = 24_000;
+/// A step between two buffers that nobody hears: the mixer closes it (nanoseconds).
+const CLOSED: u64 = 20_000_000;
+
+impl Ear {
+    pub fn on(feed: &Feed) -> Self {
+        let heard = Cell::new(Heard::default());
+        let link = feed.subscribe(Arc::new(Drum(heard.clone())));
+        Self { heard, _link: link }
+    }
+
+    /// Waits until half a second of this tone and little else was heard.
+    pub fn wait_tone(&self, hz: f64) {
+        self.heard.wait(&format!("a tone of {hz} Hz"), |heard| (purity(&heard.samples, hz) > 0.9).then_some(()));
+    }
+
+    /// Waits for a second of sound without a hole.
+    pub fn wait_whole(&self) {
+        self.heard.wait("a second without a hole", |heard| (heard.whole >= 48_000).then_some(()));
+    }
+}
+
+struct Drum(Arc<Cell<Heard>>);
+
+impl FeedConsumer for Drum {
+    fn video(&self, _at: u64, _picture: &gst::Buffer) {}
+
+    fn audio(&self, at: u64, sound: &gst::Buffer) {
+        let map = sound.map_readable().unwrap();
+        self.0.update(|heard| {
+            heard.samples.extend(map.chunks_exact(4).map(|frame| i16::from_le_bytes([frame[0], frame[1]])));
+            let surplus = heard.samples.len().saturating_sub(LISTEN);
+            heard.samples.drain(..surplus);
+            let count = map.len() / 4;
+            heard.whole = if at.abs_diff(heard.due) < CLOSED { heard.whole + count } else { count };
+            heard.due = at + count as u64 * 1_000_000_000 / 48_000;
+        });
+    }
+}
+
+/// Share of the power that lies at `hz` (Goertzel), 0 to 1.
+fn purity(samples: &VecDeque<i16>, hz: f64) -> f64 {
+    let turn = 2.0 * (std::f64::consts::TAU * hz / 48_000.0).cos();
+    let (mut last, mut before, mut power) = (0.0, 0.0, 0.0);
+    for sample in samples {
+        let value = f64::from(*sample);
+        (last, before) = (value + turn * last - before, last);
+        power += value * value;
+    }
+    let count = samples.len() as f64;
+    if samples.len() < LISTEN || power / count < 1e4 {
+        return 0.0;
+    }
+    (last * last + before * before - turn * last * before) * 2.0 / (count * power)
 }
 
 /// Waits until a feed has delivered some frames more.
