@@ -53,6 +53,9 @@ pub struct SignalReport {
     pub fps: f64,
     /// What the source delivers, once it is known.
     pub format: Option<String>,
+    /// Why a capture device's sound is missing; empty when it is there, or none is configured.
+    #[serde(default)]
+    pub sound: String,
 }
 
 /// A fault to rehearse.
@@ -130,6 +133,10 @@ impl Camera {
 
     /// Asks the source, in case its news was lost, and lets time pass.
     fn look(&mut self, ctx: &mut Context<Self>) {
+        let sound = self.source.as_ref().map(|source| source.sound()).unwrap_or_default();
+        if self.settings.room.show_sound(&sound) && !sound.is_empty() {
+            warn!(input = self.id(), reason = sound, "no sound");
+        }
         match self.source.as_ref().map(|source| source.signal()) {
             Some((signal, reason, format)) => {
                 self.format = format;
@@ -277,6 +284,7 @@ impl Handler<GetSignal> for Camera {
             frames: self.settings.room.stats().frames,
             fps: self.settings.room.fps(),
             format: self.format.clone(),
+            sound: self.settings.room.face().sound,
         })
     }
 }

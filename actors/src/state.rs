@@ -145,6 +145,9 @@ pub struct InputState {
     pub tally: Tally,
     /// Sound level in dBFS, 0 loudest.
     pub level_db: f32,
+    /// Why a capture device's sound is missing; empty when it is there, or none is configured.
+    #[serde(default)]
+    pub sound: String,
 }
 
 /// A scene that can be taken.

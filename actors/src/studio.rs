@@ -36,6 +36,8 @@ pub struct InputFace {
     pub reason: String,
     /// Whether something fills the feed.
     pub attached: bool,
+    /// Why there is no sound with the picture, in words for the crew; empty when there is, or none is expected.
+    pub sound: String,
 }
 
 /// A rate from a counter that is looked at now and then.
@@ -79,7 +81,7 @@ impl InputRoom {
     fn new(name: InputName, mode: &Mode, changes: Arc<watch::Sender<u64>>) -> Self {
         let feed = Feed::new(&name.id, mode);
         let signal = if name.kind == InputKind::Guest { "free" } else { "starting" };
-        let face = InputFace { signal: signal.into(), reason: String::new(), attached: false };
+        let face = InputFace { signal: signal.into(), reason: String::new(), attached: false, sound: String::new() };
         Self { name, feed, face: Mutex::new(face), rate: Mutex::default(), unplugged: false.into(), changes }
     }
 
@@ -121,9 +123,18 @@ impl InputRoom {
 
     /// The owner says how it looks. Answers whether that is news.
     pub fn show(&self, signal: &str, reason: &str, attached: bool) -> bool {
-        let face = InputFace { signal: signal.to_owned(), reason: reason.to_owned(), attached };
+        self.change(|face| InputFace { signal: signal.to_owned(), reason: reason.to_owned(), attached, ..face.clone() })
+    }
+
+    /// The owner says why there is no sound; empty when there is. Answers whether that is news.
+    pub fn show_sound(&self, fault: &str) -> bool {
+        self.change(|face| InputFace { sound: fault.to_owned(), ..face.clone() })
+    }
+
+    fn change(&self, to: impl FnOnce(&InputFace) -> InputFace) -> bool {
         let news = {
             let mut old = lock(&self.face);
+            let face = to(&old);
             let news = *old != face;
             *old = face;
             news

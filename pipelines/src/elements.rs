@@ -85,6 +85,7 @@ fn optional_package(element: &str) -> &'static str {
     match element {
         "x264enc" => "gstreamer1.0-plugins-ugly",
         "openh264enc" => "gstreamer1.0-plugins-bad",
+        "alsasrc" => "gstreamer1.0-alsa",
         "v4l2h264enc" | "v4l2src" | "rtspsrc" => "gstreamer1.0-plugins-good",
         _ => "gstreamer1.0-plugins-good or -bad",
     }

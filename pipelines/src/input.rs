@@ -19,6 +19,7 @@ use crate::signal::{Driver, Signal};
 
 pub mod burnin;
 mod generator;
+mod sound;
 mod uri;
 pub mod v4l2;
 mod watch;
@@ -62,6 +63,9 @@ pub enum SourceSpec {
         /// Which capture chip it is.
         #[serde(default)]
         driver: Driver,
+        /// The ALSA device that its sound comes from, such as `hw:CARD=hdmi0`; without one there is no sound.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        audio: Option<String>,
     },
 }
 
@@ -146,6 +150,8 @@ pub struct SignalReport {
     pub fps: f64,
     /// What the source delivers, such as `1920x1080 UYVY`, when known.
     pub format: Option<String>,
+    /// Why a capture device's sound is missing; empty when it is there, or none is configured.
+    pub sound: String,
 }
 
 pub(crate) type InputEvents = Arc<dyn Fn(InputEvent) + Send + Sync>;
@@ -200,29 +206,31 @@ impl InputPipeline {
             SourceSpec::Test { pattern, tone_hz } => generator::start(&shared, label, pattern, *tone_hz)?,
             SourceSpec::File { path } => uri::start_file(&shared, path)?,
             SourceSpec::Rtsp { url, latency_ms, tcp } => uri::start_rtsp(&shared, url, *latency_ms, *tcp)?,
-            SourceSpec::V4l2 { device, subdev, driver } => {
+            SourceSpec::V4l2 { device, subdev, driver, audio } => {
                 let device = v4l2::RealDevice::new(device, subdev.as_deref(), *driver);
-                v4l2::start(&shared, Box::new(device))?
+                v4l2::start(&shared, Box::new(device), audio.as_deref())?
             }
         };
         let rehearsable = matches!(spec, SourceSpec::Test { .. });
         Ok(Self { shared, rehearsable, watch: Some(watch) })
     }
 
-    /// Starts an input on a capture device of the caller's: the seam that a scripted device drives in tests.
+    /// Starts an input on a capture device of the caller's, with the sound of an ALSA device: the seam that a scripted device
+    /// drives in tests.
     ///
     /// # Errors
     /// As [`InputPipeline::start`].
     pub fn start_capture(
         id: &str,
         device: Box<dyn v4l2::CaptureDevice>,
+        audio: Option<&str>,
         mode: &Mode,
         events: Arc<dyn Fn(InputEvent) + Send + Sync>,
     ) -> Result<Self, PipelineError> {
         crate::init()?;
         mode.validate()?;
         let shared = Self::shared(id, mode, events);
-        let watch = v4l2::start(&shared, device)?;
+        let watch = v4l2::start(&shared, device, audio)?;
         Ok(Self { shared, rehearsable: false, watch: Some(watch) })
     }
 
@@ -239,6 +247,7 @@ impl InputPipeline {
                 frames: 0,
                 fps: 0.0,
                 format: None,
+                sound: String::new(),
             }),
         })
     }

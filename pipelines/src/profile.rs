@@ -27,6 +27,9 @@ pub struct Port {
     pub subdev: Option<PathBuf>,
     /// Which capture chip it is.
     pub driver: Driver,
+    /// The ALSA device of its sound, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audio: Option<String>,
 }
 
 /// What a box can do at the same time.
@@ -104,7 +107,12 @@ impl Profile {
 impl Port {
     /// The source to configure an input with.
     pub fn source(&self) -> SourceSpec {
-        SourceSpec::V4l2 { device: self.device.clone(), subdev: self.subdev.clone(), driver: self.driver }
+        SourceSpec::V4l2 {
+            device: self.device.clone(),
+            subdev: self.subdev.clone(),
+            driver: self.driver,
+            audio: self.audio.clone(),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ fn capture(script: &Script, driver: Driver) -> (InputPipeline, Events) {
     let events = Cell::new(Vec::new());
     let sink = events.clone();
     let report = Arc::new(move |event| sink.update(|events: &mut Vec<InputEvent>| events.push(event)));
-    (InputPipeline::start_capture("cam1", script.device(driver), &MODE, report).unwrap(), events)
+    (InputPipeline::start_capture("cam1", script.device(driver), None, &MODE, report).unwrap(), events)
 }
 
 #[test]

@@ -34,6 +34,11 @@ pub trait CameraSource: Send {
     /// How its signal is at the moment, and what it delivers when that is known.
     fn signal(&self) -> (Signal, String, Option<String>);
 
+    /// Why its sound is missing; empty when it is there, or none is expected.
+    fn sound(&self) -> String {
+        String::new()
+    }
+
     /// Plays a fault.
     ///
     /// # Errors
@@ -104,6 +109,10 @@ impl CameraSource for Running {
             }
             None => (Signal::Failed, "stopped".into(), None),
         }
+    }
+
+    fn sound(&self) -> String {
+        self.pipeline.as_ref().map(|pipeline| pipeline.signal().sound).unwrap_or_default()
     }
 
     fn rehearse(&self, fault: RehearsedFault) -> Result<(), ActorsError> {

@@ -76,6 +76,7 @@ impl BoardSettings {
                 fps: (room.fps() * 10.0).round() / 10.0,
                 tally: mind.as_ref().map_or(Tally::None, |mind| mind.tally(&name.id)),
                 level_db: stats.audio_level_db,
+                sound: face.sound,
             }
         });
         let scenes = self.scenes.all().iter();

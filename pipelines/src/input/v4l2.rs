@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use thiserror::Error;
 
+use super::sound::Sound;
 use super::watch::{TICK, Watch};
 use super::{InputEvent, Shared, uri};
 use crate::clock;
@@ -82,8 +83,13 @@ enum Whereabouts {
     Lost,
 }
 
-pub(super) fn start(shared: &Arc<Shared>, device: Box<dyn CaptureDevice>) -> Result<JoinHandle<()>, PipelineError> {
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    device: Box<dyn CaptureDevice>,
+    audio: Option<&str>,
+) -> Result<JoinHandle<()>, PipelineError> {
     let owner = shared.clone();
+    let sound = audio.map(|audio| Sound::start(shared, audio)).transpose()?;
     let spawned = std::thread::Builder::new().name(format!("input-{}", shared.id)).spawn(move || {
         let driver = device.driver();
         let fingerprint = Arc::new(Fingerprint::default());
@@ -99,10 +105,20 @@ pub(super) fn start(shared: &Arc<Shared>, device: Box<dyn CaptureDevice>) -> Res
         };
         while !owner.is_stopping() {
             session.turn();
+            if let Some(sound) = &sound {
+                sound.want(session.streaming.is_some());
+            }
         }
         session.stop_streaming();
+        if let Some(sound) = sound {
+            sound.finish();
+        }
     });
-    spawned.map_err(|error| PipelineError::failed(&shared.id, error))
+    spawned.map_err(|error| {
+        // The sound's thread is up already.
+        shared.stopping.store(true, Ordering::SeqCst);
+        PipelineError::failed(&shared.id, error)
+    })
 }
 
 struct Session<'a> {

@@ -69,6 +69,11 @@ export function Tile({ box, input }: { box: State; input: Input }) {
       <div class="caption">
         {digit ? <kbd>{digit}</kbd> : null}
         <b class="cut-off grow">{input.label}</b>
+        {live && input.sound ? (
+          <span class="signal bad" title={input.sound}>
+            no sound
+          </span>
+        ) : null}
         <span class={`signal ${mood}`}>{live ? `${Math.round(input.fps ?? 0)} fps` : words}</span>
       </div>
       <div class="actions">
