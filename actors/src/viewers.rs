@@ -22,7 +22,7 @@ use actix::{
 use futures_util::FutureExt as _;
 use r58_pipelines::RtpFanout;
 use r58_pipelines::sdp::{CheckedOffer, Purpose};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tracing::{debug, info};
 
 use self::doorway::{Preview, ViewerDoorway, ViewerEvent, ViewerNews, Watched};
@@ -40,6 +40,9 @@ pub const PROGRAMME: &str = "programme";
 const LINGER: Duration = Duration::from_secs(3);
 /// Longest that an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(7);
+
+/// Said when nobody knows better.
+const NO_ENCODER: &str = "the input's encoder did not start";
 
 /// Asks to watch (WHEP POST).
 #[derive(Clone, Message)]
@@ -85,6 +88,23 @@ struct Viewer {
     media: Option<Box<dyn Send>>,
 }
 
+/// How a viewer comes to its stream.
+enum Way {
+    Programme,
+    Running(RtpFanout),
+    /// It is the first: the encoder starts with it.
+    Start(Arc<InputRoom>),
+    /// Another one starts it.
+    Wait(oneshot::Receiver<Option<String>>),
+}
+
+/// What came of it.
+enum Stream {
+    Known(Result<RtpFanout, GuestError>),
+    Started(Result<Preview, GuestError>),
+    Joined,
+}
+
 struct RunningPreview {
     preview: Preview,
     unused_since: Option<Instant>,
@@ -96,12 +116,14 @@ pub struct Viewers {
     settings: ViewerSettings,
     viewers: BTreeMap<String, Viewer>,
     previews: BTreeMap<String, RunningPreview>,
+    /// Inputs whose encoder is being started, with whoever came meanwhile; each is told why it did not start.
+    starting: BTreeMap<String, Vec<oneshot::Sender<Option<String>>>>,
 }
 
 impl Viewers {
     /// For the house's factory.
     pub fn new(life: Life, settings: ViewerSettings) -> Self {
-        Self { life, settings, viewers: BTreeMap::new(), previews: BTreeMap::new() }
+        Self { life, settings, viewers: BTreeMap::new(), previews: BTreeMap::new(), starting: BTreeMap::new() }
     }
 
     /// Everything that can be said no to without touching the stack.
@@ -144,17 +166,41 @@ impl Viewers {
         self.life.detail(format!("{} viewers, {} inputs encoded", self.viewers.len(), self.previews.len()));
     }
 
-    /// Two first viewers at once start two encoders; the one that came second goes again.
-    fn preview_up(&mut self, name: &str, preview: Preview) -> RtpFanout {
+    /// How a viewer comes to its stream.
+    fn way(&mut self, name: &str, room: Option<Arc<InputRoom>>) -> Way {
+        let Some(room) = room else { return Way::Programme };
         if let Some(running) = self.previews.get(name) {
-            let fanout = running.preview.fanout.clone();
-            drop_off_thread("preview-stop", preview);
-            return fanout;
+            return Way::Running(running.preview.fanout.clone());
         }
-        info!(input = name, "input encoded for viewers");
-        let fanout = preview.fanout.clone();
-        self.previews.insert(name.to_owned(), RunningPreview { preview, unused_since: None });
+        if let Some(waiting) = self.starting.get_mut(name) {
+            let (tell, told) = oneshot::channel();
+            waiting.push(tell);
+            return Way::Wait(told);
+        }
+        self.starting.insert(name.to_owned(), Vec::new());
+        Way::Start(room)
+    }
+
+    /// An input's encoder is up, or did not come up: tells those who wait for it.
+    fn came_up(&mut self, name: &str, result: Result<Preview, GuestError>) -> Result<RtpFanout, GuestError> {
+        let waiting = self.starting.remove(name).unwrap_or_default();
+        let fault = result.as_ref().err().map(GuestError::to_string);
+        let fanout = result.map(|preview| {
+            info!(input = name, "input encoded for viewers");
+            let fanout = preview.fanout.clone();
+            self.previews.insert(name.to_owned(), RunningPreview { preview, unused_since: None });
+            fanout
+        });
+        for one in waiting {
+            let _ = one.send(fault.clone());
+        }
         fanout
+    }
+
+    /// The stream that another viewer has started.
+    fn joined(&self, name: &str) -> Result<RtpFanout, GuestError> {
+        let running = self.previews.get(name).map(|running| running.preview.fanout.clone());
+        running.ok_or_else(|| GuestError::Unavailable(NO_ENCODER.into()))
     }
 
     fn sweep(&mut self, _: &mut Context<Self>) {
@@ -214,6 +260,8 @@ impl Actor for Viewers {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        // Whatever an earlier round of this life was starting went with its futures.
+        self.starting.clear();
         ctx.run_interval(LINGER / 3, Self::sweep);
     }
 }
@@ -241,35 +289,35 @@ impl Handler<AdmitViewer> for Viewers {
                 ViewerEvent::Gone => me.do_send(spoke),
             }
         });
-        let known = self.previews.get(&name).map(|running| running.preview.fanout.clone());
-        let (doorway, programme) = (self.settings.doorway.clone(), self.settings.studio.clone());
+        let (doorway, studio) = (self.settings.doorway.clone(), self.settings.studio.clone());
+        let way = self.way(&name, room);
         let stream = async move {
-            match (room, known) {
-                (None, _) => {
-                    let fanout = programme.programme().fanout();
-                    let fanout = fanout.ok_or_else(|| GuestError::Unavailable("the programme is starting".into()))?;
-                    Ok((fanout, None))
+            match way {
+                Way::Programme => {
+                    let fanout = studio.programme().fanout();
+                    Stream::Known(fanout.ok_or_else(|| GuestError::Unavailable("the programme is starting".into())))
                 }
-                (Some(_), Some(fanout)) => Ok((fanout, None)),
-                (Some(room), None) => {
-                    let broken = || GuestError::Unavailable("the input's encoder did not start".into());
+                Way::Running(fanout) => Stream::Known(Ok(fanout)),
+                Way::Start(room) => {
                     let started = off_thread("preview-start", move || doorway.preview(&room)).await;
-                    let preview = started.ok_or_else(broken)??;
-                    Ok((preview.fanout.clone(), Some(preview)))
+                    Stream::Started(started.unwrap_or_else(|| Err(GuestError::Unavailable(NO_ENCODER.into()))))
                 }
+                Way::Wait(told) => match told.await {
+                    Ok(Some(fault)) => Stream::Known(Err(GuestError::Unavailable(fault))),
+                    Ok(None) | Err(_) => Stream::Joined,
+                },
             }
         };
         let (ice, offer) = (self.settings.ice.borrow().servers.clone(), request.offer);
-        let answered = stream.into_actor(self).then(move |stream: Result<_, GuestError>, me, _| {
-            let answering = match stream {
-                Ok((fanout, fresh)) => {
-                    let fanout = match fresh {
-                        Some(preview) => me.preview_up(&name, preview),
-                        None => fanout,
-                    };
-                    me.count(&name);
-                    me.settings.doorway.watch(fanout, offer, ice, news)
-                }
+        let answered = stream.into_actor(self).then(move |stream, me, _| {
+            let fanout = match stream {
+                Stream::Known(fanout) => fanout,
+                Stream::Started(result) => me.came_up(&name, result),
+                Stream::Joined => me.joined(&name),
+            };
+            me.count(&name);
+            let answering = match fanout {
+                Ok(fanout) => me.settings.doorway.watch(fanout, offer, ice, news),
                 Err(error) => std::future::ready(Err(error)).boxed(),
             };
             let bounded = async move {

@@ -1,7 +1,7 @@
 //! Viewers with scripted peers and encoders: who is refused, who is counted, and when an input is encoded.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, mpsc};
 
 use futures_util::future::BoxFuture;
 use r58_pipelines::ice::IceServer;
@@ -40,6 +40,8 @@ struct Script {
     encoders: Tally,
     started: AtomicUsize,
     busy: AtomicBool,
+    /// Keeps one encoder from starting until something is sent, or the sender goes.
+    held: Mutex<Option<mpsc::Receiver<()>>>,
     news: Mutex<Option<ViewerNews>>,
 }
 
@@ -62,6 +64,10 @@ impl ViewerDoorway for Doorway {
     }
 
     fn preview(&self, _: &InputRoom) -> Result<Preview, GuestError> {
+        let held = lock(&self.0.held).take();
+        if let Some(held) = held {
+            let _ = held.recv();
+        }
         if self.0.busy.load(SeqCst) {
             let reason = "the profile names none in software".into();
             return Err(PipelineError::EncodersBusy { most: 3, reason }.into());
@@ -163,6 +169,31 @@ fn an_input_beyond_the_encoders_budget_is_refused_in_one_sentence_and_counted_no
         assert_eq!(stage.studio.viewers("cam1"), 0);
         stage.script.busy.store(false, SeqCst);
         stage.admit("cam1").await.unwrap();
+    });
+}
+
+#[test]
+fn two_first_viewers_at_once_share_one_encoder_or_one_refusal() {
+    in_a_house(HouseSettings::default(), |house| async move {
+        let stage = stage(&house);
+        stage.live();
+        let mut changes = stage.studio.changes();
+        for busy in [true, false] {
+            stage.script.busy.store(busy, SeqCst);
+            let (release, held) = mpsc::channel();
+            *lock(&stage.script.held) = Some(held);
+            let both = async {
+                while stage.studio.viewers("cam1") < 2 {
+                    changes.changed().await.unwrap();
+                }
+                release.send(()).unwrap();
+            };
+            let (first, second, ()) = tokio::join!(stage.admit("cam1"), stage.admit("cam1"), both);
+            let sentence = |answer: Result<Admission, GuestError>| answer.map(|_| ()).map_err(|e| e.to_string());
+            let (first, second) = (sentence(first), sentence(second));
+            assert_eq!((first.is_err(), &first), (busy, &second));
+        }
+        assert_eq!((stage.script.started.load(SeqCst), stage.studio.viewers("cam1")), (1, 2));
     });
 }
 
