@@ -136,7 +136,8 @@ fn judge_device(device: &DeviceSettings, found: &mut Found) {
     );
     found.url("device.public_url", device.public_url.as_deref(), &["http://", "https://"]);
     if let Err(error) = Profile::load(&device.profile) {
-        found.unless(false, "device.profile", error.to_string());
+        let said = error.to_string();
+        found.unless(false, "device.profile", said.strip_prefix("device.profile: ").unwrap_or(&said));
     }
     let programme = &device.programme;
     found.range("device.programme.width", programme.width, 160, 3840);
