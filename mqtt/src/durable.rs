@@ -83,8 +83,8 @@ pub trait KeyValue: Send + Sync + 'static {
     /// Hands over a batch and returns at once; `done` is called when it is durable, batches in order.
     fn submit(&self, changes: Changes, done: Done);
 
-    /// Hands over a batch that nobody waits for, and that a power cut may take: it becomes durable with the next batch
-    /// that somebody waits for, or after a second. Costs no sync of its own.
+    /// Hands over a batch that nobody waits for, and that a power cut may take: it is applied and becomes durable with the
+    /// next batch that somebody waits for, or after a second. Costs no sync of its own.
     fn submit_lazily(&self, changes: Changes) {
         self.submit(changes, Box::new(|_| ()));
     }

@@ -184,71 +184,76 @@ impl Drop for Inner {
 }
 
 /// The writer's loop: ends when the last sender is gone and the queue is empty.
+///
+/// All that has queued up becomes one batch of sled, since each batch costs it several small writes, and one sync. What
+/// nobody waits for is held back until somebody does, or for [`LAZY`].
 fn write_groups(queue: &mpsc::Receiver<Job>, db: &sled::Db, syncer: &mut Syncer, disk_bytes: &AtomicU64) {
-    let mut sync = || {
-        let synced = syncer.sync(db);
-        disk_bytes.store(db.size_on_disk().unwrap_or(0), Ordering::Relaxed);
-        synced
-    };
-    let mut unsynced: Option<Instant> = None;
-    loop {
-        let next = match unsynced {
-            None => queue.recv().ok(),
-            Some(since) => match queue.recv_timeout(LAZY.saturating_sub(since.elapsed())) {
-                Ok(job) => Some(job),
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    unsynced = None;
-                    told(sync());
-                    continue;
-                }
-                Err(mpsc::RecvTimeoutError::Disconnected) => None,
-            },
-        };
-        let Some(first) = next else { break };
-        let waiting = apply_group(queue, db, first);
-        if waiting.is_empty() {
-            unsynced.get_or_insert_with(Instant::now);
+    let mut group = Group::default();
+    let mut is_open = true;
+    while is_open {
+        is_open = group.gather(queue);
+        let Group { changes, waiting, .. } = std::mem::take(&mut group);
+        if changes.is_empty() && waiting.is_empty() {
             continue;
         }
-        unsynced = None;
-        let synced = sync();
-        for (done, applied) in waiting {
-            let result = match &synced {
-                Err(error) => Err(MqttError::Store(error.to_string())),
-                Ok(()) => applied,
-            };
+        let written = apply(db, changes).and_then(|()| syncer.sync(db));
+        disk_bytes.store(db.size_on_disk().unwrap_or(0), Ordering::Relaxed);
+        if let (Err(error), true) = (&written, waiting.is_empty()) {
+            tracing::warn!(%error, "changes that nobody waits for could not be written");
+        }
+        for done in waiting {
+            let result = written.as_ref().map(|()| ()).map_err(again);
             if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
                 tracing::error!("a completion of the durable store panicked");
             }
         }
     }
-    if unsynced.is_some() {
-        told(sync());
+}
+
+/// The same error for the next of those who wait.
+fn again(error: &MqttError) -> MqttError {
+    match error {
+        MqttError::StoreCorrupt(reason) => MqttError::StoreCorrupt(reason.clone()),
+        other => MqttError::Store(other.to_string()),
     }
 }
 
-/// Applies what has queued up, and says who waits for its sync.
-fn apply_group(queue: &mpsc::Receiver<Job>, db: &sled::Db, first: Job) -> Vec<(Done, Result<(), MqttError>)> {
-    let mut waiting = Vec::new();
-    let (mut batches, mut bytes) = (0, 0);
-    let mut next = Some(first);
-    while let Some(job) = next {
-        batches += 1;
-        bytes += job.changes.bytes();
-        let applied = apply(db, job.changes);
-        match job.done {
-            Some(done) => waiting.push((done, applied)),
-            None => told(applied),
+/// Changes on their way to one batch, and who waits for them.
+#[derive(Default)]
+struct Group {
+    changes: Changes,
+    waiting: Vec<Done>,
+    batches: usize,
+    bytes: usize,
+    since: Option<Instant>,
+}
+
+impl Group {
+    /// Takes what has queued up, and waits until there is something to write; false when no more can come.
+    fn gather(&mut self, queue: &mpsc::Receiver<Job>) -> bool {
+        while !self.is_full() {
+            let job = match self.since {
+                None => queue.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+                Some(_) if !self.waiting.is_empty() => queue.try_recv().map_err(|_| mpsc::RecvTimeoutError::Timeout),
+                Some(since) => queue.recv_timeout(LAZY.saturating_sub(since.elapsed())),
+            };
+            match job {
+                Ok(Job { changes, done }) => {
+                    self.batches += 1;
+                    self.bytes += changes.bytes();
+                    self.since.get_or_insert_with(Instant::now);
+                    self.changes.extend(changes);
+                    self.waiting.extend(done);
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => return true,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return false,
+            }
         }
-        next = if batches < GROUP_BATCHES && bytes < GROUP_BYTES { queue.try_recv().ok() } else { None };
+        true
     }
-    waiting
-}
 
-/// The failure of a change that nobody waits for.
-fn told(result: Result<(), MqttError>) {
-    if let Err(error) = result {
-        tracing::warn!(%error, "a change that nobody waits for could not be written");
+    fn is_full(&self) -> bool {
+        self.batches >= GROUP_BATCHES || self.bytes >= GROUP_BYTES
     }
 }
 
