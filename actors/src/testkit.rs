@@ -260,7 +260,7 @@ impl Rows {
                     applied.devices.push(device.clone());
                 }
             }
-            Report::Heartbeat(heartbeat) => {
+            Report::Heartbeat { heartbeat, .. } => {
                 self.heartbeat(device, heartbeat.clone());
                 let acked = self.acked.entry((device.clone(), hb.clone())).or_default();
                 if *acked == 0 || heartbeat.seq == *acked + 1 {

@@ -52,7 +52,6 @@ pub(super) fn heartbeat(look: &Look<'_>, seq: u64) -> Heartbeat {
             mixer_active: state.programme.fps > 0.0,
             active_inputs: state.inputs.iter().filter(live).map(|input| input.id.clone()).collect(),
             degradation_level: look.metrics.degradation.level,
-            extra: Extra::new(),
         },
         errors: errors(look),
         boot_seq: look.boot_seq,
@@ -66,12 +65,10 @@ pub(super) fn heartbeat(look: &Look<'_>, seq: u64) -> Heartbeat {
             frames: state.programme.frames,
             missed_slots: state.programme.missed_slots,
             scene: Some(state.programme.scene.clone()).filter(|scene| !scene.is_empty()),
-            extra: Extra::new(),
         },
-        turn: TurnBrief { provider: look.ice.provider.clone(), expires_at: look.ice.expires_at, extra: Extra::new() },
-        outbox: OutboxBrief { pending: look.outbox.0, dropped: look.outbox.1, extra: Extra::new() },
+        turn: TurnBrief { provider: look.ice.provider.clone(), expires_at: look.ice.expires_at },
+        outbox: OutboxBrief { pending: look.outbox.0, dropped: look.outbox.1 },
         interval_s: u32::try_from(look.interval.as_secs().max(1)).unwrap_or(u32::MAX),
-        extra: Extra::new(),
     }
 }
 
@@ -90,7 +87,6 @@ fn metrics(look: &Look<'_>) -> MetricsBrief {
         disk_total_gb: gb(sample.disk_total),
         temperature_c: percent(sample.temperature_c),
         load_avg: sample.load_avg.map(|load| load.iter().map(|value| round(*value, 2)).collect()),
-        extra: Extra::new(),
     }
 }
 
@@ -137,7 +133,6 @@ fn actor_brief(report: &ActorReport) -> ActorBrief {
         name: report.name.clone(),
         state: state.and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default(),
         restarts: report.restarts,
-        extra: Extra::new(),
     }
 }
 

@@ -276,9 +276,10 @@ fn acknowledge(from: Option<(Session, AckToken)>) {
 
 fn apply(store: Arc<dyn FleetStore>, batch: Vec<Held>) -> Applying {
     Box::pin(async move {
-        let records: Vec<Record> = batch.iter().map(|held| held.record.clone()).collect();
+        let (records, from): (Vec<Record>, Vec<_>) = batch.into_iter().map(|held| (held.record, held.from)).unzip();
         let result = tokio::time::timeout(APPLY_DEADLINE, store.apply(&records)).await;
         let slow = || Err(StoreError::Unavailable("no answer in 30 s".to_owned()));
+        let batch = records.into_iter().zip(from).map(|(record, from)| Held { record, from }).collect();
         (batch, result.unwrap_or_else(|_| slow()))
     })
 }

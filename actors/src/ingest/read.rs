@@ -51,6 +51,8 @@ pub(super) enum Refusal {
     Misplaced,
     #[error("a thumbnail that is no JPEG, or larger than {MAX_THUMBNAIL_BYTES} bytes")]
     Thumbnail,
+    #[error("a body that is not UTF-8")]
+    NotText,
     #[error("not from a device")]
     NotUp,
 }
@@ -64,7 +66,11 @@ pub(super) fn read(message: &Incoming, received_at: DateTime<Utc>) -> Result<Opt
     }
     let report = match up {
         Up::Presence => Report::Presence(Presence::parse(body)?),
-        Up::Heartbeat => Report::Heartbeat(Heartbeat::parse(body)?),
+        Up::Heartbeat => {
+            let heartbeat = Heartbeat::parse(body)?;
+            let body = std::str::from_utf8(body).map_err(|_| Refusal::NotText)?.into();
+            Report::Heartbeat { heartbeat, body }
+        }
         Up::Telemetry(stream) => {
             let batch = Batch::parse(body)?;
             let in_order = batch.items.is_sorted_by(|a, b| a.seq < b.seq);

@@ -18,6 +18,8 @@ use super::store::{FleetStore, SyncState};
 /// Answers that may wait.
 pub(super) const QUEUE: usize = 16 * 1024;
 const STORE_DEADLINE: Duration = Duration::from_secs(10);
+/// Acknowledgements are cumulative: those of this long go out as one for each device. Devices wait two heartbeats.
+const ACK_EVERY: Duration = Duration::from_millis(500);
 
 /// One thing to say.
 #[derive(Debug)]
@@ -30,15 +32,34 @@ pub(super) enum Reply {
 
 /// Runs until the sender is gone or the session is closed.
 pub(super) async fn run(mut queue: mpsc::Receiver<Reply>, session: Session, store: Arc<dyn FleetStore>) {
-    while let Some(reply) = queue.recv().await {
-        let said = match reply {
-            Reply::Acked { device, acked } => say(&session, &device, &acknowledgement(acked), Qos::AtMostOnce).await,
-            Reply::Sync { device, sync } => answer_sync(&session, &*store, &device, &sync).await,
+    let mut acked: BTreeMap<DeviceAddress, BTreeMap<Name, u64>> = BTreeMap::new();
+    let mut due = tokio::time::interval(ACK_EVERY);
+    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let lives = tokio::select! {
+            reply = queue.recv() => match reply {
+                Some(Reply::Acked { device, acked: news }) => {
+                    acked.entry(device).or_default().extend(news);
+                    true
+                }
+                Some(Reply::Sync { device, sync }) => answer_sync(&session, &*store, &device, &sync).await,
+                None => return,
+            },
+            _ = due.tick(), if !acked.is_empty() => acknowledge(&session, &mut acked).await,
         };
-        if !said {
+        if !lives {
             return;
         }
     }
+}
+
+async fn acknowledge(session: &Session, acked: &mut BTreeMap<DeviceAddress, BTreeMap<Name, u64>>) -> bool {
+    while let Some((device, acked)) = acked.pop_first() {
+        if !say(session, &device, &acknowledgement(acked), Qos::AtMostOnce).await {
+            return false;
+        }
+    }
+    true
 }
 
 fn acknowledgement(acked: BTreeMap<Name, u64>) -> SyncDown {

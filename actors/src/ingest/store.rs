@@ -5,6 +5,7 @@
 //! after a newer, changes nothing. Several servers may call at the same time on the same database.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -69,7 +70,12 @@ pub enum Report {
     /// The live copy. Stored once by (`boot_seq`, `seq`, `ts`); replaces the device's current one only if its
     /// (`boot_seq`, `seq`) is greater. Advances the acknowledged `hb` only if its seq is the next one. A
     /// device whose presence is offline **by silence** is online again with it.
-    Heartbeat(Heartbeat),
+    Heartbeat {
+        /// What it says.
+        heartbeat: Heartbeat,
+        /// Its own text, with whatever this version does not know.
+        body: Arc<str>,
+    },
     /// Items of one stream; those at or below the acknowledged seq are skipped. Stream `hb` holds
     /// heartbeats, to be treated as the live ones (an item that is none is skipped, and counts as stored).
     /// The acknowledged seq becomes [`Batch::contiguous_after`] of what it was.

@@ -1,13 +1,14 @@
 //! The heartbeat: `up/hb` live, and `up/tm/hb` in batches for what was not acknowledged.
 //!
 //! The first fields are the ones operators have always known; missing numbers read as absent, so that an older device
-//! is still understood.
+//! is still understood. Fields that this version does not know are passed over here: the server keeps each heartbeat's own
+//! text, and keeping them twice would cost as much as all the rest of reading it.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Extra, MAX_SMALL_BYTES, payload};
+use super::{MAX_SMALL_BYTES, payload};
 
 /// The body of `up/hb`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -59,9 +60,6 @@ pub struct Heartbeat {
     /// Seconds until the next one.
     #[serde(default)]
     pub interval_s: u32,
-    /// Unknown fields.
-    #[serde(flatten)]
-    pub extra: Extra,
 }
 
 payload!(Heartbeat, "heartbeat", MAX_SMALL_BYTES);
@@ -87,9 +85,6 @@ pub struct Metrics {
     /// Load averages over 1, 5 and 15 minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_avg: Option<Vec<f64>>,
-    /// Unknown fields.
-    #[serde(flatten)]
-    pub extra: Extra,
 }
 
 /// What the box is doing.
@@ -107,9 +102,6 @@ pub struct StatusBrief {
     /// 0 (none) to 3.
     #[serde(default)]
     pub degradation_level: u8,
-    /// Unknown fields.
-    #[serde(flatten)]
-    pub extra: Extra,
 }
 
 /// One input in short, in the heartbeat and in the reported state.
@@ -135,9 +127,6 @@ pub struct InputBrief {
     /// `programme`, `preview` or `none`.
     #[serde(default)]
     pub tally: String,
-    /// Unknown fields.
-    #[serde(flatten)]
-    pub extra: Extra,
 }
 
 /// One actor in short.
@@ -151,9 +140,6 @@ pub struct ActorBrief {
     /// Restarts since the process started.
     #[serde(default)]
     pub restarts: u64,
-    /// Unknown fields.
-    #[serde(flatten)]
-    pub extra: Extra,
 }
 
 /// What came out of the mixer.
@@ -171,9 +157,6 @@ pub struct ProgrammeBrief {
     /// The scene on programme.
     #[serde(default)]
     pub scene: Option<String>,
-    /// Unknown fields.
-    #[serde(flatten)]
-    pub extra: Extra,
 }
 
 /// Who serves TURN and until when.
@@ -185,9 +168,6 @@ pub struct TurnBrief {
     /// End of the credentials.
     #[serde(default)]
     pub expires_at: Option<DateTime<Utc>>,
-    /// Unknown fields.
-    #[serde(flatten)]
-    pub extra: Extra,
 }
 
 /// What waits on disk for the fleet.
@@ -199,9 +179,6 @@ pub struct OutboxBrief {
     /// Entries dropped since the outbox was made, to stay within its size.
     #[serde(default)]
     pub dropped: u64,
-    /// Unknown fields.
-    #[serde(flatten)]
-    pub extra: Extra,
 }
 
 impl Heartbeat {

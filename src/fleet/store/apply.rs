@@ -1,6 +1,7 @@
 //! The database as Ingest and the CommandDesk use it: many messages in one transaction.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use chrono::{DateTime, Duration, Utc};
 use r58_actors::ingest::store::{Applied, FleetStore, Outgoing, Record, Report, StoreError as SeamError, SyncState};
 use r58_mqtt::payload::{Batch, Heartbeat, Presence, PresenceState};
 use r58_mqtt::{CommandId, DeviceAddress, DeviceId, Name, OrgId};
+use serde::Deserialize as _;
 use sqlx::Transaction;
 
 use super::commands::Retained;
@@ -42,21 +44,25 @@ struct Work<'a> {
     tx: Transaction<'static, Db>,
     heartbeats: Vec<HeartbeatRow>,
     /// How far each stream was stored before the batch.
-    held: HashMap<(DeviceNo, String), u64>,
+    held: HashMap<DeviceNo, HashMap<String, u64>>,
     /// How far it is with the batch, for each stream that the batch touches.
-    marks: BTreeMap<(&'a DeviceAddress, DeviceNo, String), u64>,
+    marks: HashMap<(DeviceNo, &'a str), (&'a DeviceAddress, u64)>,
     seen: HashMap<DeviceNo, i64>,
-    devices: BTreeSet<&'a DeviceAddress>,
+    devices: HashMap<DeviceNo, &'a DeviceAddress>,
     commands: BTreeSet<(&'a DeviceAddress, CommandId)>,
 }
 
 impl<'a> Work<'a> {
-    fn mark(&mut self, device: &'a DeviceAddress, no: DeviceNo, stream: &str) -> &mut u64 {
-        let held = self.held.get(&(no, stream.to_owned())).copied().unwrap_or(0);
-        self.marks.entry((device, no, stream.to_owned())).or_insert(held)
+    fn held(&self, no: DeviceNo, stream: &str) -> u64 {
+        self.held.get(&no).and_then(|streams| streams.get(stream)).copied().unwrap_or(0)
     }
 
-    fn heartbeat(&mut self, no: DeviceNo, heartbeat: &Heartbeat, received_at: DateTime<Utc>) -> Result<(), StoreError> {
+    fn mark(&mut self, device: &'a DeviceAddress, no: DeviceNo, stream: &'a str) -> &mut u64 {
+        let held = self.held(no, stream);
+        &mut self.marks.entry((no, stream)).or_insert((device, held)).1
+    }
+
+    fn heartbeat(&mut self, no: DeviceNo, heartbeat: &Heartbeat, body: Arc<str>, received_at: DateTime<Utc>) {
         let metrics = &heartbeat.metrics;
         self.heartbeats.push(HeartbeatRow {
             device: no,
@@ -71,9 +77,8 @@ impl<'a> Work<'a> {
             load_avg: metrics.load_avg.as_ref().and_then(|load| load.first().copied()),
             degradation_level: Some(i64::from(heartbeat.status.degradation_level)),
             interval_s: (heartbeat.interval_s > 0).then_some(i64::from(heartbeat.interval_s)),
-            body: serde_json::to_string(heartbeat).map_err(|_| StoreError::Bug("heartbeat".into()))?.into(),
+            body,
         });
-        Ok(())
     }
 
     async fn record(&mut self, no: DeviceNo, record: &'a Record) -> Result<(), StoreError> {
@@ -86,16 +91,16 @@ impl<'a> Work<'a> {
         match &record.report {
             Report::Presence(presence) => {
                 if ingest::presence(&mut self.tx, no, presence, now).await? {
-                    self.devices.insert(device);
+                    self.devices.insert(no, device);
                 }
             }
-            Report::Heartbeat(heartbeat) => {
-                self.heartbeat(no, heartbeat, record.received_at)?;
+            Report::Heartbeat { heartbeat, body } => {
+                self.heartbeat(no, heartbeat, body.clone(), record.received_at);
                 let mark = self.mark(device, no, HEARTBEATS);
                 if heartbeat.seq == mark.saturating_add(1) {
                     *mark = heartbeat.seq;
                 }
-                self.devices.insert(device);
+                self.devices.insert(no, device);
             }
             Report::Batch(batch) => self.batch(device, no, batch, record.received_at).await?,
             Report::Event { event, position } => {
@@ -135,11 +140,11 @@ impl<'a> Work<'a> {
             Report::Caps(caps) => {
                 let body = serde_json::to_string(caps).map_err(|_| StoreError::Bug("caps".into()))?;
                 ingest::caps(&mut self.tx, no, &body).await?;
-                self.devices.insert(device);
+                self.devices.insert(no, device);
             }
             Report::Reported(reported) => {
                 if ingest::reported(&mut self.tx, no, reported).await? {
-                    self.devices.insert(device);
+                    self.devices.insert(no, device);
                 }
             }
             Report::Sync(sync) => {
@@ -169,8 +174,8 @@ impl<'a> Work<'a> {
         let heartbeats = batch.stream.as_str() == HEARTBEATS;
         for item in batch.items.iter().filter(|item| item.seq > held) {
             if heartbeats {
-                match serde_json::from_value::<Heartbeat>(item.data.clone()) {
-                    Ok(heartbeat) => self.heartbeat(no, &heartbeat, received_at)?,
+                match Heartbeat::deserialize(&item.data) {
+                    Ok(heartbeat) => self.heartbeat(no, &heartbeat, item.data.to_string().into(), received_at),
                     Err(_) => tracing::debug!(%device, seq = item.seq, "an item of stream hb is no heartbeat"),
                 }
                 continue;
@@ -186,7 +191,7 @@ impl<'a> Work<'a> {
             ingest::telemetry(&mut self.tx, &row, now).await?;
         }
         if heartbeats {
-            self.devices.insert(device);
+            self.devices.insert(no, device);
         }
         Ok(())
     }
@@ -199,23 +204,22 @@ impl<'a> Work<'a> {
             self.seen.remove(&row.device);
         }
         ingest::seen(&mut self.tx, &self.seen).await?;
-        let held = &self.held;
-        let moved: Vec<(DeviceNo, String, u64)> = self
+        let moved: Vec<(DeviceNo, &str, u64)> = self
             .marks
             .iter()
-            .filter(|((_, no, stream), seq)| held.get(&(*no, stream.clone())) != Some(seq))
-            .map(|((_, no, stream), seq)| (*no, stream.clone(), *seq))
+            .filter(|((no, stream), (_, seq))| self.held(*no, stream) != *seq)
+            .map(|((no, stream), (_, seq))| (*no, *stream, *seq))
             .collect();
         ingest::set_marks(&mut self.tx, &moved).await?;
         self.tx.commit().await?;
         let mut acked: BTreeMap<DeviceAddress, BTreeMap<Name, u64>> = BTreeMap::new();
-        for ((device, _, stream), seq) in self.marks {
-            if let Ok(stream) = Name::new(&stream) {
+        for ((_, stream), (device, seq)) in self.marks {
+            if let Ok(stream) = Name::new(stream) {
                 acked.entry(device.clone()).or_default().insert(stream, seq);
             }
         }
         Ok(Applied {
-            devices: self.devices.into_iter().cloned().collect(),
+            devices: self.devices.into_values().cloned().collect(),
             commands: self.commands.into_iter().map(|(device, id)| (device.clone(), id)).collect(),
             acked,
             unknown,
@@ -240,9 +244,9 @@ impl Store {
             tx,
             heartbeats: Vec::with_capacity(records.len()),
             held,
-            marks: BTreeMap::new(),
+            marks: HashMap::new(),
             seen: HashMap::new(),
-            devices: BTreeSet::new(),
+            devices: HashMap::new(),
             commands: BTreeSet::new(),
         };
         let mut unknown = 0;
@@ -328,10 +332,10 @@ impl FleetStore for Store {
         let Some(no) = self.device_no(org, id).await? else { return Ok(None) };
         let awaited = self.awaited_commands_of(id, Utc::now()).await?;
         let mut tx = self.reader.begin().await.map_err(StoreError::from)?;
-        let marks = ingest::marks(&mut tx, &[no]).await?;
+        let marks = ingest::marks(&mut tx, &[no]).await?.into_values().flatten();
         Ok(Some(SyncState {
             pending: awaited.iter().filter_map(|id| CommandId::new(id).ok()).collect(),
-            acked: marks.into_iter().filter_map(|((_, stream), seq)| Some((Name::new(stream).ok()?, seq))).collect(),
+            acked: marks.filter_map(|(stream, seq)| Some((Name::new(stream).ok()?, seq))).collect(),
             seq_floor: self.seq_floor(id).await?,
         }))
     }

@@ -132,8 +132,10 @@ macro_rules! select_device {
             "SELECT d.id, d.no, d.org, d.name, d.platform, d.arch, d.serial_number, d.mac_address, \
              d.registered_version, d.capabilities, d.location, d.tags, d.metadata, d.notes, d.update_channel, \
              d.target_version, d.registered_at, d.updated_at, d.decommissioned_at, s.presence, s.presence_reason, \
-             s.presence_at, s.last_seen, s.heartbeat, s.reported, s.caps \
-             FROM devices d JOIN device_state s ON s.device_no = d.no ",
+             s.presence_at, s.last_seen, h.body AS heartbeat, s.reported, s.caps \
+             FROM devices d JOIN device_state s ON s.device_no = d.no \
+             LEFT JOIN heartbeats h ON h.device_no = s.device_no AND h.ts = s.heartbeat_ts \
+             AND h.boot_seq = s.heartbeat_boot AND h.seq = s.heartbeat_seq ",
             $tail
         )
     };
@@ -379,7 +381,7 @@ impl Store {
         .await?;
         record(&mut tx, actor, "device.decommission", id, None, millis(now)).await?;
         tx.commit().await?;
-        self.forget_number(&actor.org, id);
+        self.forget_number(id);
         Ok(true)
     }
 

@@ -1,7 +1,7 @@
 //! Heartbeats: written many at a time, read as history and as figures.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, Utc};
 use sqlx::{QueryBuilder, Transaction};
@@ -39,7 +39,7 @@ pub struct HeartbeatRow {
     pub interval_s: Option<i64>,
     /// When the server received it.
     pub received_at: DateTime<Utc>,
-    /// The whole heartbeat, JSON; shared by the two rows that it goes to.
+    /// The whole heartbeat, JSON.
     pub body: Arc<str>,
 }
 
@@ -73,30 +73,98 @@ pub struct MetricSummary {
 const METRICS: [&str; 6] =
     ["cpu_percent", "mem_percent", "disk_free_gb", "temperature_c", "load_avg", "degradation_level"];
 
+/// The text of a statement with many rows of values, made once for each size of [`CHUNKS`].
+struct ManyRows {
+    head: &'static str,
+    /// One row; `{}` stands for a placeholder.
+    row: &'static str,
+    tail: &'static str,
+    texts: [OnceLock<String>; CHUNKS.len()],
+}
+
+impl ManyRows {
+    const fn new(head: &'static str, row: &'static str, tail: &'static str) -> Self {
+        Self { head, row, tail, texts: [const { OnceLock::new() }; CHUNKS.len()] }
+    }
+
+    /// The largest chunk that fits into so many rows, and its statement.
+    fn of(&'static self, rows: usize) -> (usize, &'static str) {
+        let at = CHUNKS.into_iter().position(|size| size <= rows).unwrap_or(CHUNKS.len() - 1);
+        let text = self.texts[at].get_or_init(|| {
+            let mut number = 0;
+            let mut text = self.head.to_owned();
+            for n in 0..CHUNKS[at] {
+                text.push_str(if n == 0 { "" } else { ", " });
+                for (n, piece) in self.row.split("{}").enumerate() {
+                    if n > 0 {
+                        number += 1;
+                        text.push_str(&format!("${number}"));
+                    }
+                    text.push_str(piece);
+                }
+            }
+            text.push_str(self.tail);
+            text
+        });
+        (CHUNKS[at], text)
+    }
+}
+
+static INSERT: ManyRows = ManyRows::new(
+    "INSERT INTO heartbeats (device_no, ts, boot_seq, seq, received_at, cpu_percent, mem_percent, disk_free_gb, \
+     temperature_c, load_avg, degradation_level, body) VALUES ",
+    "({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})",
+    " ON CONFLICT (device_no, ts, boot_seq, seq) DO NOTHING",
+);
+
+/// The row is there since registration; INSERT is only the portable way to say "update these many rows". A device that had
+/// fallen silent is online again with any heartbeat; its current one only gives way to a later one.
+static ADVANCE: ManyRows = ManyRows::new(
+    "INSERT INTO device_state (device_no, presence, presence_boot, presence_conn, last_seen, interval_s, \
+     heartbeat_boot, heartbeat_seq, heartbeat_ts, reported_boot, reported_ver) VALUES ",
+    "({}, 'unknown', -1, -1, {}, {}, {}, {}, {}, -1, -1)",
+    " ON CONFLICT (device_no) DO UPDATE SET \
+     last_seen = CASE WHEN device_state.last_seen > excluded.last_seen THEN device_state.last_seen \
+         ELSE excluded.last_seen END, \
+     presence_at = CASE WHEN device_state.presence_reason = 'silent' THEN excluded.last_seen \
+         ELSE device_state.presence_at END, \
+     presence = CASE WHEN device_state.presence_reason = 'silent' THEN 'online' ELSE device_state.presence END, \
+     presence_reason = CASE WHEN device_state.presence_reason = 'silent' THEN NULL \
+         ELSE device_state.presence_reason END, \
+     interval_s = CASE WHEN (excluded.heartbeat_boot, excluded.heartbeat_seq) > \
+         (device_state.heartbeat_boot, device_state.heartbeat_seq) THEN excluded.interval_s \
+         ELSE device_state.interval_s END, \
+     heartbeat_ts = CASE WHEN (excluded.heartbeat_boot, excluded.heartbeat_seq) > \
+         (device_state.heartbeat_boot, device_state.heartbeat_seq) THEN excluded.heartbeat_ts \
+         ELSE device_state.heartbeat_ts END, \
+     heartbeat_seq = CASE WHEN (excluded.heartbeat_boot, excluded.heartbeat_seq) > \
+         (device_state.heartbeat_boot, device_state.heartbeat_seq) THEN excluded.heartbeat_seq \
+         ELSE device_state.heartbeat_seq END, \
+     heartbeat_boot = CASE WHEN excluded.heartbeat_boot > device_state.heartbeat_boot \
+         THEN excluded.heartbeat_boot ELSE device_state.heartbeat_boot END",
+);
+
 pub(super) async fn insert(tx: &mut Transaction<'static, Db>, mut rows: &[HeartbeatRow]) -> Result<(), StoreError> {
     while !rows.is_empty() {
-        let size = CHUNKS.into_iter().find(|size| *size <= rows.len()).unwrap_or(1);
+        let (size, statement) = INSERT.of(rows.len());
         let (chunk, rest) = rows.split_at(size);
-        let mut query = QueryBuilder::<Db>::new(
-            "INSERT INTO heartbeats (device_no, ts, boot_seq, seq, received_at, cpu_percent, mem_percent, \
-             disk_free_gb, temperature_c, load_avg, degradation_level, body) ",
-        );
-        query.push_values(chunk, |mut row, heartbeat| {
-            row.push_bind(heartbeat.device.0)
-                .push_bind(millis(heartbeat.ts))
-                .push_bind(heartbeat.boot_seq)
-                .push_bind(heartbeat.seq)
-                .push_bind(millis(heartbeat.received_at))
-                .push_bind(heartbeat.cpu_percent)
-                .push_bind(heartbeat.mem_percent)
-                .push_bind(heartbeat.disk_free_gb)
-                .push_bind(heartbeat.temperature_c)
-                .push_bind(heartbeat.load_avg)
-                .push_bind(heartbeat.degradation_level)
-                .push_bind(heartbeat.body.clone());
-        });
-        query.push(" ON CONFLICT (device_no, ts, boot_seq, seq) DO NOTHING");
-        query.build().execute(&mut **tx).await?;
+        let mut query = sqlx::query(statement);
+        for heartbeat in chunk {
+            query = query
+                .bind(heartbeat.device.0)
+                .bind(millis(heartbeat.ts))
+                .bind(heartbeat.boot_seq)
+                .bind(heartbeat.seq)
+                .bind(millis(heartbeat.received_at))
+                .bind(heartbeat.cpu_percent)
+                .bind(heartbeat.mem_percent)
+                .bind(heartbeat.disk_free_gb)
+                .bind(heartbeat.temperature_c)
+                .bind(heartbeat.load_avg)
+                .bind(heartbeat.degradation_level)
+                .bind(heartbeat.body.clone());
+        }
+        query.execute(&mut **tx).await?;
         rows = rest;
     }
     Ok(())
@@ -115,55 +183,23 @@ pub(super) async fn advance(tx: &mut Transaction<'static, Db>, rows: &[Heartbeat
     let latest: Vec<(&HeartbeatRow, DateTime<Utc>)> = latest.into_values().collect();
     let mut rest = latest.as_slice();
     while !rest.is_empty() {
-        let size = CHUNKS.into_iter().find(|size| *size <= rest.len()).unwrap_or(1);
+        let (size, statement) = ADVANCE.of(rest.len());
         let (chunk, next) = rest.split_at(size);
-        // The row is there since registration; INSERT is only the portable way to say "update these many rows".
-        let mut query = QueryBuilder::<Db>::new(
-            "INSERT INTO device_state (device_no, presence, presence_boot, presence_conn, last_seen, interval_s, \
-             heartbeat_boot, heartbeat_seq, heartbeat_ts, heartbeat, reported_boot, reported_ver) ",
-        );
-        query.push_values(chunk, |mut values, (row, seen)| {
-            values
-                .push_bind(row.device.0)
-                .push("'unknown', -1, -1")
-                .push_bind(millis(*seen))
-                .push_bind(row.interval_s)
-                .push_bind(row.boot_seq)
-                .push_bind(row.seq)
-                .push_bind(millis(row.ts))
-                .push_bind(row.body.clone())
-                .push("-1, -1");
-        });
-        query.push(ADVANCE);
-        query.build().execute(&mut **tx).await?;
+        let mut query = sqlx::query(statement);
+        for (row, seen) in chunk {
+            query = query
+                .bind(row.device.0)
+                .bind(millis(*seen))
+                .bind(row.interval_s)
+                .bind(row.boot_seq)
+                .bind(row.seq)
+                .bind(millis(row.ts));
+        }
+        query.execute(&mut **tx).await?;
         rest = next;
     }
     Ok(())
 }
-
-/// A device that had fallen silent is online again with any heartbeat; its current one only gives way to a later one.
-const ADVANCE: &str = " ON CONFLICT (device_no) DO UPDATE SET \
-    last_seen = CASE WHEN device_state.last_seen > excluded.last_seen THEN device_state.last_seen \
-        ELSE excluded.last_seen END, \
-    presence_at = CASE WHEN device_state.presence_reason = 'silent' THEN excluded.last_seen \
-        ELSE device_state.presence_at END, \
-    presence = CASE WHEN device_state.presence_reason = 'silent' THEN 'online' ELSE device_state.presence END, \
-    presence_reason = CASE WHEN device_state.presence_reason = 'silent' THEN NULL \
-        ELSE device_state.presence_reason END, \
-    interval_s = CASE WHEN (excluded.heartbeat_boot, excluded.heartbeat_seq) > \
-        (device_state.heartbeat_boot, device_state.heartbeat_seq) THEN excluded.interval_s \
-        ELSE device_state.interval_s END, \
-    heartbeat_ts = CASE WHEN (excluded.heartbeat_boot, excluded.heartbeat_seq) > \
-        (device_state.heartbeat_boot, device_state.heartbeat_seq) THEN excluded.heartbeat_ts \
-        ELSE device_state.heartbeat_ts END, \
-    heartbeat = CASE WHEN (excluded.heartbeat_boot, excluded.heartbeat_seq) > \
-        (device_state.heartbeat_boot, device_state.heartbeat_seq) THEN excluded.heartbeat \
-        ELSE device_state.heartbeat END, \
-    heartbeat_seq = CASE WHEN (excluded.heartbeat_boot, excluded.heartbeat_seq) > \
-        (device_state.heartbeat_boot, device_state.heartbeat_seq) THEN excluded.heartbeat_seq \
-        ELSE device_state.heartbeat_seq END, \
-    heartbeat_boot = CASE WHEN excluded.heartbeat_boot > device_state.heartbeat_boot \
-        THEN excluded.heartbeat_boot ELSE device_state.heartbeat_boot END";
 
 impl Store {
     /// Heartbeats of a device measured from `since` on, newest first.

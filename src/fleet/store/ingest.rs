@@ -124,8 +124,8 @@ pub(super) async fn seen(
 pub(super) async fn marks(
     tx: &mut Transaction<'static, Db>,
     devices: &[DeviceNo],
-) -> Result<HashMap<(DeviceNo, String), u64>, StoreError> {
-    let mut found = HashMap::with_capacity(devices.len());
+) -> Result<HashMap<DeviceNo, HashMap<String, u64>>, StoreError> {
+    let mut found: HashMap<DeviceNo, HashMap<String, u64>> = HashMap::with_capacity(devices.len());
     let mut rest = devices;
     while !rest.is_empty() {
         let size = CHUNKS.into_iter().find(|size| *size <= rest.len()).unwrap_or(1);
@@ -137,7 +137,9 @@ pub(super) async fn marks(
         }
         list.push_unseparated(")");
         let rows: Vec<(i64, String, i64)> = query.build_query_as().fetch_all(&mut **tx).await?;
-        found.extend(rows.into_iter().map(|(no, stream, seq)| ((DeviceNo(no), stream), seq.max(0).unsigned_abs())));
+        for (no, stream, seq) in rows {
+            found.entry(DeviceNo(no)).or_default().insert(stream, seq.max(0).unsigned_abs());
+        }
         rest = next;
     }
     Ok(found)
@@ -146,14 +148,14 @@ pub(super) async fn marks(
 /// Moves marks.
 pub(super) async fn set_marks(
     tx: &mut Transaction<'static, Db>,
-    mut marks: &[(DeviceNo, String, u64)],
+    mut marks: &[(DeviceNo, &str, u64)],
 ) -> Result<(), StoreError> {
     while !marks.is_empty() {
         let size = CHUNKS.into_iter().find(|size| *size <= marks.len()).unwrap_or(1);
         let (chunk, rest) = marks.split_at(size);
         let mut query = QueryBuilder::<Db>::new("INSERT INTO stream_acks (device_no, stream, seq) ");
         query.push_values(chunk, |mut row, (device, stream, seq)| {
-            row.push_bind(device.0).push_bind(stream.clone()).push_bind(signed(*seq));
+            row.push_bind(device.0).push_bind((*stream).to_owned()).push_bind(signed(*seq));
         });
         query.push(" ON CONFLICT (device_no, stream) DO UPDATE SET seq = excluded.seq");
         query.build().execute(&mut **tx).await?;

@@ -48,7 +48,10 @@ const READERS: u32 = 4;
 /// How long a statement waits for another process that holds the file.
 const BUSY: Duration = Duration::from_secs(5);
 /// Every migration, in order. A file that was released is never edited.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "floor", include_str!("../migrations/0001_floor.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "floor", include_str!("../migrations/0001_floor.sql")),
+    (2, "heartbeat once", include_str!("../migrations/0002_heartbeat_once.sql")),
+];
 
 /// What ingest needs to know of a device for each message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,8 +62,8 @@ pub struct DeviceNo(pub i64);
 pub struct Store {
     reader: Pool<Db>,
     writer: Pool<Db>,
-    /// (organization, device) to its short key. Keys never change; a decommissioned device is taken out.
-    numbers: Arc<RwLock<HashMap<(String, String), DeviceNo>>>,
+    /// Device to its organization and short key. Keys never change; a decommissioned device is taken out.
+    numbers: Arc<RwLock<HashMap<String, (String, DeviceNo)>>>,
 }
 
 impl Store {
@@ -160,9 +163,15 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn device_no(&self, org: &str, device: &str) -> Result<Option<DeviceNo>, StoreError> {
-        let key = (org.to_owned(), device.to_owned());
-        if let Some(no) = self.numbers.read().unwrap_or_else(|poison| poison.into_inner()).get(&key) {
-            return Ok(Some(*no));
+        let known = self
+            .numbers
+            .read()
+            .unwrap_or_else(|poison| poison.into_inner())
+            .get(device)
+            .filter(|(owner, _)| owner == org)
+            .map(|(_, no)| *no);
+        if known.is_some() {
+            return Ok(known);
         }
         let row: Option<(i64,)> =
             sqlx::query_as("SELECT no FROM devices WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL")
@@ -171,13 +180,13 @@ impl Store {
                 .fetch_optional(&self.reader)
                 .await?;
         let Some((no,)) = row else { return Ok(None) };
-        self.numbers.write().unwrap_or_else(|poison| poison.into_inner()).insert(key, DeviceNo(no));
+        let mut numbers = self.numbers.write().unwrap_or_else(|poison| poison.into_inner());
+        numbers.insert(device.to_owned(), (org.to_owned(), DeviceNo(no)));
         Ok(Some(DeviceNo(no)))
     }
 
-    fn forget_number(&self, org: &str, device: &str) {
-        let key = (org.to_owned(), device.to_owned());
-        self.numbers.write().unwrap_or_else(|poison| poison.into_inner()).remove(&key);
+    fn forget_number(&self, device: &str) {
+        self.numbers.write().unwrap_or_else(|poison| poison.into_inner()).remove(device);
     }
 }
 

@@ -93,6 +93,11 @@ fn record(device: &DeviceAddress, report: Report) -> Record {
     Record { device: device.clone(), received_at: Utc::now(), report }
 }
 
+fn said(heartbeat: Heartbeat) -> Report {
+    let body = serde_json::to_string(&heartbeat).unwrap().into();
+    Report::Heartbeat { heartbeat, body }
+}
+
 fn heartbeat(boot_seq: u64, seq: u64, cpu: f64) -> Heartbeat {
     Heartbeat {
         ts: DateTime::from_timestamp(1_800_000_000 + i64::try_from(seq).unwrap(), 0).unwrap(),
@@ -106,7 +111,7 @@ fn heartbeat(boot_seq: u64, seq: u64, cpu: f64) -> Heartbeat {
 }
 
 fn beat(device: &DeviceAddress, seq: u64) -> Record {
-    record(device, Report::Heartbeat(heartbeat(1, seq, 10.0)))
+    record(device, said(heartbeat(1, seq, 10.0)))
 }
 
 fn batch(device: &DeviceAddress, first_available: u64, seqs: &[u64]) -> Record {
@@ -227,16 +232,13 @@ async fn a_heartbeat_is_stored_once_however_often_it_comes() {
 async fn an_older_heartbeat_never_replaces_the_current_one() {
     let world = World::new().await;
     let device = world.enrol("default", "a").await;
-    world.store.apply(&[record(&device, Report::Heartbeat(heartbeat(2, 10, 50.0)))]).await.unwrap();
-    let late = [
-        record(&device, Report::Heartbeat(heartbeat(2, 9, 1.0))),
-        record(&device, Report::Heartbeat(heartbeat(1, 99, 2.0))),
-    ];
+    world.store.apply(&[record(&device, said(heartbeat(2, 10, 50.0)))]).await.unwrap();
+    let late = [record(&device, said(heartbeat(2, 9, 1.0))), record(&device, said(heartbeat(1, 99, 2.0)))];
     world.store.apply(&late).await.unwrap();
     let card = world.card("a").await;
     let current = Heartbeat::parse(card.heartbeat.unwrap().as_bytes()).unwrap();
     assert_eq!((current.boot_seq, current.seq), (2, 10));
-    world.store.apply(&[record(&device, Report::Heartbeat(heartbeat(3, 1, 3.0)))]).await.unwrap();
+    world.store.apply(&[record(&device, said(heartbeat(3, 1, 3.0)))]).await.unwrap();
     let current = Heartbeat::parse(world.card("a").await.heartbeat.unwrap().as_bytes()).unwrap();
     assert_eq!(current.boot_seq, 3, "a new start begins again");
 }
