@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use chrono::{DateTime, Utc};
 use sqlx::{QueryBuilder, Transaction};
 
-use super::{Db, DeviceNo, Store, StoreError, millis};
+use super::{Db, DeviceNo, PLACEHOLDER, Store, StoreError, millis};
 
 /// Rows in one statement. A few fixed sizes keep the statements prepared; 128 rows of 12 values are well below SQLite's
 /// 32,766 placeholders.
@@ -91,15 +91,12 @@ impl ManyRows {
     fn of(&'static self, rows: usize) -> (usize, &'static str) {
         let at = CHUNKS.into_iter().position(|size| size <= rows).unwrap_or(CHUNKS.len() - 1);
         let text = self.texts[at].get_or_init(|| {
-            let mut number = 0;
             let mut text = self.head.to_owned();
             for n in 0..CHUNKS[at] {
                 text.push_str(if n == 0 { "" } else { ", " });
                 for (n, piece) in self.row.split("{}").enumerate() {
-                    if n > 0 {
-                        number += 1;
-                        text.push_str(&format!("${number}"));
-                    }
+                    // Numbered ones would cost SQLite a search for each of them, through all of them.
+                    text.push_str(if n > 0 { PLACEHOLDER } else { "" });
                     text.push_str(piece);
                 }
             }

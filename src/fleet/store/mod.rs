@@ -43,6 +43,9 @@ use sqlx::{ConnectOptions, Pool, SqlSafeStr, Transaction};
 /// The engine.
 pub(crate) type Db = sqlx::Sqlite;
 
+/// How the engine writes a value's place in statements with very many of them.
+const PLACEHOLDER: &str = "?";
+
 /// Connections that read; more would only queue for the same disk.
 const READERS: u32 = 4;
 /// How long a statement waits for another process that holds the file.
