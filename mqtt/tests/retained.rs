@@ -96,7 +96,8 @@ fn a_broker_for_another_process() {
 }
 
 /// Prints the resident memory for each retained message of 200 bytes, with one of them on each device and with all of
-/// them on one. Run it with `--test retained -- --ignored --nocapture measure`.
+/// them on one: the first ones, which fill the store's cache as well, and those after them. Run it with
+/// `--test retained -- --ignored --nocapture measure`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn measure() {
@@ -110,20 +111,21 @@ async fn measure() {
         let dir = TempDir::new().unwrap();
         let child = ChildBroker::start(dir.path(), CHILD);
         let fleet = Client::start(quick(&format!("mqtt://{}", child.addr), "$fleet", "fleet")).await;
-        let before = support::resident_kib(child.child.id());
-        let mut receipts = Vec::new();
-        for n in 0..COUNT {
-            let message = Outgoing::json(topic(n), vec![b'x'; 200]).retained(true);
-            receipts.push(fleet.session.publish(message).await.unwrap());
+        let resident = || support::resident_kib(child.child.id());
+        let (mut first, mut before) = (0, resident());
+        for count in [COUNT, 3 * COUNT] {
+            let mut receipts = Vec::new();
+            for n in first..first + count {
+                let message = Outgoing::json(topic(n), vec![b'x'; 200]).retained(true);
+                receipts.push(fleet.session.publish(message).await.unwrap());
+            }
+            for receipt in receipts {
+                receipt.await.unwrap();
+            }
+            let after = resident();
+            let each = (after - before) * 1024 / count;
+            println!("{name}, {count} after {first}: {each} bytes each ({before} KiB, then {after} KiB)");
+            (first, before) = (first + count, after);
         }
-        for receipt in receipts {
-            receipt.await.unwrap();
-        }
-        let after = support::resident_kib(child.child.id());
-        println!("{name}: {} bytes each ({before} KiB, then {after} KiB)", (after - before) * 1024 / COUNT);
-        child.kill();
-        let child = ChildBroker::start(dir.path(), CHILD);
-        let again = support::resident_kib(child.child.id());
-        println!("{name}, after a restart: {} bytes each ({again} KiB)", (again - before) * 1024 / COUNT);
     }
 }

@@ -10,8 +10,8 @@
 //! Failure policy: broker or store away means waiting; nothing is held in memory that the database has not.
 //! Supervised by the house.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use actix::{
     Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, ResponseFuture,
@@ -19,13 +19,14 @@ use actix::{
 };
 use chrono::Utc;
 use r58_mqtt::session::{NotSent, Outgoing, Session, SessionEvent, SessionEvents, SessionSettings};
+use r58_mqtt::sparing::Sparing;
 use r58_mqtt::{CommandId, DeviceAddress, Down, Topic};
 use tokio::sync::{Notify, broadcast};
 use tracing::{debug, info, warn};
 
 use super::FleetEvent;
 use super::store::{FleetStore, StoreError};
-use crate::supervision::{Life, Retire};
+use crate::supervision::{Life, Retire, lock};
 
 /// The desk looks by itself this often: rows of other servers, expiries, and pokes that were refused.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -86,6 +87,7 @@ impl CommandDesk {
             store: self.settings.store.clone(),
             events: self.settings.events.clone(),
             poke: self.poke.clone(),
+            refused: Mutex::default(),
         };
         let ended = work.run(events).into_actor(self).map(|(), actor, ctx| {
             actor.life.failed("the session ended");
@@ -150,6 +152,8 @@ struct Work {
     store: Arc<dyn FleetStore>,
     events: broadcast::Sender<FleetEvent>,
     poke: Arc<Notify>,
+    /// Lines on commands that the broker refuses: a full one does so at every look.
+    refused: Mutex<Sparing>,
 }
 
 impl Work {
@@ -182,6 +186,9 @@ impl Work {
                 _ => {}
             }
             failing = failed.is_some();
+            if let Some(count) = lock(&self.refused).handle_timeout(Instant::now()) {
+                warn!(count, "the broker refused more commands");
+            }
         }
     }
 
@@ -214,7 +221,7 @@ impl Work {
         }
         let mut there = Vec::new();
         for (device, id, receipt) in sent {
-            if confirmed(&id, receipt.await) {
+            if self.confirmed(&id, receipt.await) {
                 there.push((device, id));
             }
         }
@@ -240,7 +247,7 @@ impl Work {
         }
         let mut gone = Vec::new();
         for (id, receipt) in sent {
-            if confirmed(&id, receipt.await) {
+            if self.confirmed(&id, receipt.await) {
                 gone.push(id);
             }
         }
@@ -253,18 +260,20 @@ impl Work {
     fn tell(&self, device: DeviceAddress, id: CommandId) {
         let _ = self.events.send(FleetEvent::Command { device, id });
     }
-}
 
-fn confirmed(id: &CommandId, outcome: Result<(), NotSent>) -> bool {
-    match outcome {
-        Ok(()) => true,
-        Err(reason) if reason.is_retryable() => {
-            debug!(%id, %reason, "looked at again when the broker is back");
-            false
-        }
-        Err(reason) => {
-            warn!(%id, %reason, "the broker does not take this command");
-            false
+    fn confirmed(&self, id: &CommandId, outcome: Result<(), NotSent>) -> bool {
+        match outcome {
+            Ok(()) => true,
+            Err(reason) if reason.is_retryable() => {
+                debug!(%id, %reason, "looked at again when the broker is back");
+                false
+            }
+            Err(reason) => {
+                if lock(&self.refused).admit(Instant::now()) {
+                    warn!(%id, %reason, "the broker does not take this command");
+                }
+                false
+            }
         }
     }
 }
