@@ -66,7 +66,7 @@ TARGET ?= topic
 SECONDS_EACH ?= 60
 fuzz: setup
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-	@cd $(CRATE) && RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $(TARGET) -- -max_total_time=$(SECONDS_EACH)
+	@cd $(CRATE) && RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $(TARGET) -- -dict=fuzz/words.dict -max_total_time=$(SECONDS_EACH)
 
 check: pages
 	@tests/support/install $(LINKED)

@@ -2,10 +2,5 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use r58_mqtt::topic::Topic;
 
-fuzz_target!(|bytes: &[u8]| {
-    if let Ok(topic) = Topic::parse_bytes(bytes) {
-        assert_eq!(topic.to_string().as_bytes(), bytes);
-    }
-});
+fuzz_target!(|bytes: &[u8]| r58_mqtt::fuzz::topic(bytes));
