@@ -10,6 +10,7 @@
 
 mod answer;
 mod codec;
+mod fragment;
 mod lines;
 mod offer;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod tests;
 pub use answer::finish_answer;
 pub(crate) use codec::h264_fmtp;
 pub use codec::{Codec, H264Profile, OfferedCodec};
+pub use fragment::{AnswerFragment, SdpFragment};
 pub use offer::{CandidateKind, CheckedOffer, Direction, OfferedCandidate, OfferedMedia, Purpose};
 
 use thiserror::Error;

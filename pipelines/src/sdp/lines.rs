@@ -31,17 +31,9 @@ impl<'a> Block<'a> {
 
 /// Splits a text into its session block and its media blocks.
 pub(super) fn split(text: &str) -> Result<(Block<'_>, Vec<Block<'_>>), SdpError> {
-    if text.len() > MAX_OFFER_BYTES {
-        return Err(SdpError::TooLarge(text.len()));
-    }
-    let mut session = Block::default();
-    let mut media: Vec<Block<'_>> = Vec::new();
+    let mut blocks = Blocks::default();
     let mut seen = Seen::default();
-    for line in text.split('\n') {
-        let line = line.strip_suffix('\r').unwrap_or(line);
-        if line.is_empty() {
-            continue;
-        }
+    for line in lines(text)? {
         let (key, value) = key_value(line)?;
         if !seen.version {
             if (key, value) != (b'v', "0") {
@@ -55,25 +47,52 @@ pub(super) fn split(text: &str) -> Result<(Block<'_>, Vec<Block<'_>>), SdpError>
             b'o' => seen.origin = true,
             b's' => seen.name = true,
             b't' => seen.time = true,
-            b'm' => {
-                if media.len() == MAX_SECTIONS {
-                    return Err(SdpError::Malformed("too many sections"));
-                }
-                media.push(Block { head: value, attributes: Vec::new() });
-            }
-            b'a' => {
-                let (name, value) = value.split_once(':').unwrap_or((value, ""));
-                let block = media.last_mut().unwrap_or(&mut session);
-                block.attributes.push((name, value));
-            }
-            // Information, bandwidth, connection data and the like: legal, and of no use to ICE.
-            _ => {}
+            _ => blocks.take(key, value)?,
         }
     }
     if !(seen.version && seen.origin && seen.name && seen.time) {
         return Err(SdpError::Malformed("v=, o=, s= and t= lines are required"));
     }
-    Ok((session, media))
+    Ok((blocks.session, blocks.media))
+}
+
+/// Splits a fragment (RFC 8840, section 9), which has no session lines of its own.
+pub(super) fn split_fragment(text: &str) -> Result<(Block<'_>, Vec<Block<'_>>), SdpError> {
+    let mut blocks = Blocks::default();
+    for line in lines(text)? {
+        let (key, value) = key_value(line)?;
+        blocks.take(key, value)?;
+    }
+    Ok((blocks.session, blocks.media))
+}
+
+fn lines(text: &str) -> Result<impl Iterator<Item = &str>, SdpError> {
+    if text.len() > MAX_OFFER_BYTES {
+        return Err(SdpError::TooLarge(text.len()));
+    }
+    Ok(text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).filter(|line| !line.is_empty()))
+}
+
+#[derive(Default)]
+struct Blocks<'a> {
+    session: Block<'a>,
+    media: Vec<Block<'a>>,
+}
+
+impl<'a> Blocks<'a> {
+    fn take(&mut self, key: u8, value: &'a str) -> Result<(), SdpError> {
+        match key {
+            b'm' if self.media.len() == MAX_SECTIONS => return Err(SdpError::Malformed("too many sections")),
+            b'm' => self.media.push(Block { head: value, attributes: Vec::new() }),
+            b'a' => {
+                let attribute = value.split_once(':').unwrap_or((value, ""));
+                self.media.last_mut().unwrap_or(&mut self.session).attributes.push(attribute);
+            }
+            // Information, bandwidth, connection data and the like: legal, and of no use to ICE.
+            _ => {}
+        }
+        Ok(())
+    }
 }
 
 #[derive(Default)]

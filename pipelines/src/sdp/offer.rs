@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::codec::{self, OfferedCodec};
+use super::fragment::SdpFragment;
 use super::lines::{self, Block};
 use super::{MAX_CANDIDATES, MediaKind, SdpError};
 
@@ -81,6 +82,13 @@ pub struct OfferedCandidate {
     line: String,
 }
 
+impl OfferedCandidate {
+    /// The value of its `a=candidate` line, in canonical form.
+    pub fn line(&self) -> &str {
+        &self.line
+    }
+}
+
 /// One section of a checked offer.
 #[derive(Debug, Clone)]
 pub struct OfferedMedia {
@@ -104,6 +112,8 @@ pub struct CheckedOffer {
     pub media: Vec<OfferedMedia>,
     /// Its usable candidates; a client that trickles or hides its addresses behind mDNS names has none.
     pub candidates: Vec<OfferedCandidate>,
+    transport: Transport,
+    purpose: Purpose,
     sdp: String,
 }
 
@@ -140,14 +150,29 @@ impl CheckedOffer {
             }
             section.check(purpose, sections)?;
         }
-        let candidates = read_candidates(&session, &blocks, transport.ufrag);
+        let candidates = read_candidates(&session, &blocks, &transport.ufrag);
         let sdp = write(&media, &transport, &candidates, purpose);
-        Ok(Self { media, candidates, sdp })
+        Ok(Self { media, candidates, transport, purpose, sdp })
     }
 
     /// The rewritten offer, for the stack.
     pub fn sdp(&self) -> &str {
         &self.sdp
+    }
+
+    /// The user fragment of the client's ICE session.
+    pub fn ufrag(&self) -> &str {
+        &self.transport.ufrag
+    }
+
+    /// The same offer in a new ICE session: its credentials, and its candidates in place of the old ones (RFC 9725, section
+    /// 4.3.2: replaced, not merged).
+    pub fn restarted(&self, fragment: &SdpFragment) -> Self {
+        let mut transport = self.transport.clone();
+        (transport.ufrag, transport.pwd) = (fragment.ufrag.clone(), fragment.pwd.clone());
+        let candidates = fragment.candidates.clone();
+        let sdp = write(&self.media, &transport, &candidates, self.purpose);
+        Self { media: self.media.clone(), candidates, transport, purpose: self.purpose, sdp }
     }
 
     /// The section of a kind.
@@ -212,15 +237,16 @@ impl OfferedMedia {
 }
 
 /// The session's ICE and DTLS parameters: those of the first section, which carries the BUNDLE (RFC 8843, section 7.1.3).
-struct Transport<'a> {
-    ufrag: &'a str,
-    pwd: &'a str,
-    fingerprint: &'a str,
-    setup: &'a str,
+#[derive(Debug, Clone)]
+struct Transport {
+    ufrag: String,
+    pwd: String,
+    fingerprint: String,
+    setup: String,
 }
 
-impl<'a> Transport<'a> {
-    fn read(session: &Block<'a>, blocks: &[Block<'a>]) -> Result<Self, SdpError> {
+impl Transport {
+    fn read(session: &Block<'_>, blocks: &[Block<'_>]) -> Result<Self, SdpError> {
         let first = |name: &str| blocks.first().and_then(|b| b.first(name)).or_else(|| session.first(name));
         let (Some(ufrag), Some(pwd)) = (first("ice-ufrag"), first("ice-pwd")) else {
             return Err(SdpError::Malformed("ice-ufrag or ice-pwd is missing"));
@@ -233,6 +259,7 @@ impl<'a> Transport<'a> {
             Some(setup @ ("actpass" | "active")) => {
                 let fingerprint = blocks.first().into_iter().chain([session]).flat_map(|b| b.values("fingerprint"));
                 let fingerprint = fingerprint.into_iter().find_map(sha256).ok_or(SdpError::Fingerprint)?;
+                let [ufrag, pwd, fingerprint, setup] = [ufrag, pwd, fingerprint, setup].map(str::to_owned);
                 Ok(Self { ufrag, pwd, fingerprint, setup })
             }
             _ => Err(SdpError::Setup),
@@ -240,7 +267,7 @@ impl<'a> Transport<'a> {
     }
 }
 
-fn is_ice_text(text: &str, least: usize) -> bool {
+pub(super) fn is_ice_text(text: &str, least: usize) -> bool {
     (least..=256).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
 }
 
@@ -311,8 +338,13 @@ fn feedback(block: &Block<'_>, codecs: &[OfferedCodec]) -> Vec<String> {
 fn read_candidates(session: &Block<'_>, blocks: &[Block<'_>], ufrag: &str) -> Vec<OfferedCandidate> {
     // A balanced offer may carry another transport in its second section; its candidates are of no use in a BUNDLE.
     let same = |block: &&Block<'_>| block.first("ice-ufrag").is_none_or(|other| other == ufrag);
+    distinct_candidates([session].into_iter().chain(blocks.iter().filter(same)).flat_map(|b| b.values("candidate")))
+}
+
+/// The candidates that can be used, each address once, at most [`MAX_CANDIDATES`].
+pub(super) fn distinct_candidates<'a>(values: impl Iterator<Item = &'a str>) -> Vec<OfferedCandidate> {
     let mut found: Vec<OfferedCandidate> = Vec::new();
-    for value in [session].into_iter().chain(blocks.iter().filter(same)).flat_map(|b| b.values("candidate")) {
+    for value in values {
         if found.len() == MAX_CANDIDATES {
             break;
         }
@@ -359,12 +391,7 @@ fn candidate(value: &str) -> Option<OfferedCandidate> {
     Some(OfferedCandidate { ip, port, kind, line })
 }
 
-fn write(
-    media: &[OfferedMedia],
-    transport: &Transport<'_>,
-    candidates: &[OfferedCandidate],
-    purpose: Purpose,
-) -> String {
+fn write(media: &[OfferedMedia], transport: &Transport, candidates: &[OfferedCandidate], purpose: Purpose) -> String {
     let mut sdp = String::from("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE");
     for section in media {
         sdp.push(' ');
@@ -382,7 +409,7 @@ fn write(
 fn write_section(
     sdp: &mut String,
     section: &OfferedMedia,
-    transport: &Transport<'_>,
+    transport: &Transport,
     candidates: &[OfferedCandidate],
     direction: Direction,
 ) -> std::fmt::Result {
