@@ -15,6 +15,7 @@ mod engine;
 mod keyframe;
 mod meter;
 mod publisher;
+mod restart;
 mod spare;
 mod viewer;
 
@@ -31,6 +32,7 @@ use crate::sdp::{CheckedOffer, MediaKind, Purpose, SdpError};
 
 pub use meter::{Meter, MeterReading};
 pub use publisher::{PublisherPeer, PublisherStats};
+pub use restart::IceSession;
 pub use viewer::{ViewerPeer, ViewerStats};
 
 /// Longest that an answer waits for a TURN server: about two round trips across an ocean. OBS gives up after 8 s.
@@ -109,6 +111,12 @@ pub enum PeerError {
     /// The settings cannot work.
     #[error("webrtc settings: {0}")]
     Settings(String),
+    /// A fragment names an ICE session that is not the one of the moment.
+    #[error("the fragment is of another ICE session")]
+    OtherSession,
+    /// A restart cannot begin now; the session goes on as it was.
+    #[error("no ICE restart now: {0}")]
+    NotNow(&'static str),
     /// The stack refused; its words, without SDP.
     #[error("webrtc: {0}")]
     Stack(String),
@@ -123,6 +131,8 @@ impl PeerError {
         match self {
             Self::Sdp(_) => ErrorKind::Rejected,
             Self::NoRelay(_) | Self::Closed => ErrorKind::Unavailable,
+            Self::OtherSession => ErrorKind::Rejected,
+            Self::NotNow(_) => ErrorKind::Transient,
             Self::Settings(_) => ErrorKind::Misconfigured,
             Self::Stack(_) => ErrorKind::Transient,
         }
@@ -132,7 +142,8 @@ impl PeerError {
     pub fn http_status(&self) -> u16 {
         match self {
             Self::Sdp(error) => error.http_status(),
-            Self::NoRelay(_) | Self::Closed => 503,
+            Self::OtherSession => 422,
+            Self::NoRelay(_) | Self::NotNow(_) | Self::Closed => 503,
             Self::Settings(_) | Self::Stack(_) => 500,
         }
     }

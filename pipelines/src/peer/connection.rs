@@ -1,7 +1,7 @@
 //! One connection of the stack: gathering ahead, the answer, the route, the end.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -18,7 +18,7 @@ use webrtc::peer_connection::sdp::session_description::RTCSessionDescription;
 use super::engine::Engine;
 use super::{CONNECT_DEADLINE, Path, PeerError, PeerEvent, PeerEvents, RELAY_ONLY_WAIT, RELAY_WAIT};
 use crate::ice::{self, IceServer};
-use crate::sdp::{CheckedOffer, Purpose, SdpError, finish_answer};
+use crate::sdp::{AnswerFragment, CheckedOffer, Purpose, SdpError, finish_answer};
 
 /// Host candidates are a matter of binding sockets; this only bounds a machine that is out of breath.
 const HOST_WAIT: Duration = Duration::from_millis(200);
@@ -32,11 +32,22 @@ struct Gathered {
 }
 
 pub(super) struct Connection {
-    pc: Arc<RTCPeerConnection>,
-    engine: Arc<Engine>,
-    gathered: watch::Receiver<Gathered>,
+    pub(super) pc: Arc<RTCPeerConnection>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) servers: Vec<IceServer>,
+    gathered: Arc<watch::Sender<Gathered>>,
     turn: bool,
     pub(super) born: Instant,
+    /// What was agreed; held for as long as a change of it takes, so that there is one at a time.
+    pub(super) agreed: tokio::sync::Mutex<Option<Agreed>>,
+    /// Our user fragment of the ICE session of the moment.
+    pub(super) ufrag: Mutex<String>,
+}
+
+/// What a connection was negotiated from.
+pub(super) struct Agreed {
+    pub(super) offer: CheckedOffer,
+    pub(super) purpose: Purpose,
 }
 
 impl Connection {
@@ -56,12 +67,22 @@ impl Connection {
             ..Default::default()
         };
         let pc = Arc::new(engine.api.new_peer_connection(configuration).await?);
-        let (sender, gathered) = watch::channel(Gathered::default());
+        let gathered = Arc::new(watch::channel(Gathered::default()).0);
+        let heard = gathered.clone();
         pc.on_ice_candidate(Box::new(move |candidate| {
-            sender.send_modify(|g| g.note(candidate.as_ref()));
+            heard.send_modify(|g| g.note(candidate.as_ref()));
             Box::pin(async {})
         }));
-        let connection = Self { pc, engine: engine.clone(), gathered, turn, born: Instant::now() };
+        let connection = Self {
+            pc,
+            engine: engine.clone(),
+            servers: servers.to_vec(),
+            gathered,
+            turn,
+            born: Instant::now(),
+            agreed: tokio::sync::Mutex::new(None),
+            ufrag: Mutex::default(),
+        };
         if let Err(error) = connection.gather().await {
             connection.close().await;
             return Err(error);
@@ -89,12 +110,41 @@ impl Connection {
 
     /// Waits until nothing is left to wait for, or the time is over.
     pub(super) async fn gathered(&self, within: Duration) {
-        let mut gathered = self.gathered.clone();
+        let mut gathered = self.gathered.subscribe();
         let _ = tokio::time::timeout(within, gathered.wait_for(|g| g.complete || g.relays > 0)).await;
+    }
+
+    /// Waits until gathering is over; false when it is not within that time.
+    pub(super) async fn has_gathered_all(&self, within: Duration) -> bool {
+        let mut gathered = self.gathered.subscribe();
+        matches!(tokio::time::timeout(within, gathered.wait_for(|g| g.complete)).await, Ok(Ok(_)))
+    }
+
+    /// Whether a relay was given.
+    pub(super) fn has_relay(&self) -> bool {
+        self.gathered.borrow().relays > 0
+    }
+
+    /// Whether this offer is worth the wait for a relay.
+    pub(super) fn wants_relay(&self, offer: &CheckedOffer) -> bool {
+        self.turn && (self.engine.settings.relay_only || !self.engine.reaches(offer))
+    }
+
+    /// What was gathered for the ICE session so far is of no use to the next one.
+    pub(super) fn gathers_anew(&self) {
+        self.gathered.send_replace(Gathered::default());
     }
 
     /// Answers the offer, with every candidate that is worth its wait.
     pub(super) async fn negotiate(&self, offer: &CheckedOffer, purpose: Purpose) -> Result<String, PeerError> {
+        let mut agreed = self.agreed.lock().await;
+        let answer = self.exchange(offer, purpose).await?;
+        *agreed = Some(Agreed { offer: offer.clone(), purpose });
+        Ok(answer)
+    }
+
+    /// Offer in, answer out; also for an offer that begins a new ICE session.
+    pub(super) async fn exchange(&self, offer: &CheckedOffer, purpose: Purpose) -> Result<String, PeerError> {
         let description = RTCSessionDescription::offer(offer.sdp().to_owned()).map_err(|_| SdpError::PartialAnswer)?;
         // What passed the checks and is refused all the same is the offer's fault, not ours.
         let refused = |error: webrtc::Error| {
@@ -106,12 +156,14 @@ impl Connection {
         let answer = self.pc.create_answer(None).await.map_err(refused)?;
         self.pc.set_local_description(answer).await?;
         let answer = self.pc.local_description().await.ok_or(SdpError::PartialAnswer)?;
-        Ok(finish_answer(&answer.sdp, offer, purpose)?)
+        let answer = finish_answer(&answer.sdp, offer, purpose)?;
+        *self.ufrag.lock().unwrap_or_else(PoisonError::into_inner) = AnswerFragment::of_answer(&answer)?.ufrag;
+        Ok(answer)
     }
 
     async fn await_candidates(&self, offer: &CheckedOffer) -> Result<(), PeerError> {
         let hosts = self.engine.host_candidates();
-        let mut gathered = self.gathered.clone();
+        let mut gathered = self.gathered.subscribe();
         if self.engine.settings.relay_only {
             let relayed = gathered.wait_for(|g| g.relays > 0 || g.complete);
             let relayed = tokio::time::timeout(RELAY_ONLY_WAIT, relayed).await;
@@ -120,7 +172,7 @@ impl Connection {
                 _ => Err(PeerError::NoRelay("no TURN server answered")),
             };
         }
-        let wants_relay = self.turn && !self.engine.reaches(offer);
+        let wants_relay = self.wants_relay(offer);
         let wait = if wants_relay { RELAY_WAIT } else { HOST_WAIT };
         let ready = gathered.wait_for(|g| g.complete || (g.hosts >= hosts && (!wants_relay || g.relays > 0)));
         if tokio::time::timeout(wait, ready).await.is_err() && wants_relay {

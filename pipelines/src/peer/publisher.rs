@@ -12,13 +12,14 @@ use webrtc::rtp_transceiver::rtp_receiver::RTCRtpReceiver;
 use webrtc::track::track_remote::TrackRemote;
 use webrtc::util::Marshal;
 
-use super::connection::{self, Connection};
+use super::connection::Connection;
+use super::restart::{IceSession, LearntSsrc};
 use super::{KEYFRAME_INTERVAL, Meter, MeterReading, PeerError, PeerEvents, PublisherSink};
 use crate::sdp::{CheckedOffer, MediaKind, Purpose};
 
 /// A publisher that is connected or on its way. Dropping it closes it.
 pub struct PublisherPeer {
-    pc: Arc<RTCPeerConnection>,
+    connection: Arc<Connection>,
     runtime: tokio::runtime::Handle,
     streams: Arc<Streams>,
     asker: AbortHandle,
@@ -67,10 +68,11 @@ pub(super) async fn answer(
 ) -> Result<(PublisherPeer, String), PeerError> {
     let streams = Arc::new(Streams::default());
     sink.negotiated(offer);
+    let connection = Arc::new(connection);
     receive(connection.pc(), &streams, &sink);
     // From here on the drop of `peer` cleans up, also when the caller loses patience.
     let peer = PublisherPeer {
-        pc: connection.pc().clone(),
+        connection: connection.clone(),
         runtime: tokio::runtime::Handle::current(),
         asker: tokio::spawn(ask_for_keyframes(connection.pc().clone(), streams.clone())).abort_handle(),
         streams,
@@ -157,18 +159,28 @@ impl PublisherPeer {
         PublisherStats { video: self.streams.reading(MediaKind::Video), audio: self.streams.reading(MediaKind::Audio) }
     }
 
+    /// Its ICE session: what may still change on this connection.
+    pub fn ice(&self) -> IceSession {
+        let streams = self.streams.clone();
+        let learnt: LearntSsrc = Arc::new(move |kind| {
+            let stream = streams.of(kind).lock().unwrap_or_else(PoisonError::into_inner);
+            stream.as_ref().map(|stream| stream.ssrc)
+        });
+        IceSession::new(&self.connection, self.runtime.clone(), learnt)
+    }
+
     /// Ends the connection; returns when its sockets are closed. May be awaited from any executor.
     pub async fn close(self) {
-        let pc = self.pc.clone();
+        let connection = self.connection.clone();
         // A failure to join means that the factory is gone, and the connection with it.
-        let _ = self.runtime.spawn(async move { connection::close(&pc).await }).await;
+        let _ = self.runtime.spawn(async move { connection.close().await }).await;
     }
 }
 
 impl Drop for PublisherPeer {
     fn drop(&mut self) {
         self.asker.abort();
-        let pc = self.pc.clone();
-        self.runtime.spawn(async move { connection::close(&pc).await });
+        let connection = self.connection.clone();
+        self.runtime.spawn(async move { connection.close().await });
     }
 }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
-use webrtc::peer_connection::RTCPeerConnection;
 use webrtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
 use webrtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use webrtc::rtcp::receiver_report::ReceiverReport;
@@ -20,9 +19,10 @@ use webrtc::track::track_local::track_local_static_rtp::TrackLocalStaticRTP;
 use webrtc::track::track_local::{TrackLocal, TrackLocalWriter};
 use webrtc::util::Unmarshal;
 
-use super::connection::{self, Connection};
+use super::connection::Connection;
 use super::engine::{h264_capability, opus_capability};
 use super::keyframe::begins_keyframe;
+use super::restart::IceSession;
 use super::{KEYFRAME_INTERVAL, PeerError, PeerEvents};
 use crate::fanout::RtpFanout;
 use crate::sdp::{CheckedOffer, H264Profile, MediaKind, Purpose};
@@ -32,7 +32,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(600);
 
 /// A viewer that is connected or on its way. Dropping it closes it.
 pub struct ViewerPeer {
-    pc: Arc<RTCPeerConnection>,
+    connection: Arc<Connection>,
     runtime: tokio::runtime::Handle,
     counters: Arc<Counters>,
 }
@@ -70,10 +70,11 @@ pub(super) async fn answer(
     fanout: RtpFanout,
     events: PeerEvents,
 ) -> Result<(ViewerPeer, String), PeerError> {
+    let connection = Arc::new(connection);
     let pc = connection.pc().clone();
     // From here on the drop of `peer` cleans up, also when the caller loses patience.
     let peer = ViewerPeer {
-        pc: pc.clone(),
+        connection: connection.clone(),
         runtime: tokio::runtime::Handle::current(),
         counters: Arc::new(Counters::default()),
     };
@@ -233,7 +234,7 @@ impl ViewerPeer {
 
     /// The same with the round trip, which the stack computes from reports of both ends.
     pub async fn full_stats(&self) -> ViewerStats {
-        let pc = self.pc.clone();
+        let pc = self.connection.pc().clone();
         let reports = self.runtime.spawn(async move { pc.get_stats().await }).await;
         let round_trip = reports.ok().and_then(|reports| {
             reports.reports.values().find_map(|report| match report {
@@ -245,17 +246,22 @@ impl ViewerPeer {
         ViewerStats { round_trip, ..self.stats() }
     }
 
+    /// Its ICE session: what may still change on this connection.
+    pub fn ice(&self) -> IceSession {
+        IceSession::new(&self.connection, self.runtime.clone(), Arc::new(|_| None))
+    }
+
     /// Ends the connection; returns when its sockets are closed. May be awaited from any executor.
     pub async fn close(self) {
-        let pc = self.pc.clone();
+        let connection = self.connection.clone();
         // A failure to join means that the factory is gone, and the connection with it.
-        let _ = self.runtime.spawn(async move { connection::close(&pc).await }).await;
+        let _ = self.runtime.spawn(async move { connection.close().await }).await;
     }
 }
 
 impl Drop for ViewerPeer {
     fn drop(&mut self) {
-        let pc = self.pc.clone();
-        self.runtime.spawn(async move { connection::close(&pc).await });
+        let connection = self.connection.clone();
+        self.runtime.spawn(async move { connection.close().await });
     }
 }

@@ -175,6 +175,27 @@ impl CheckedOffer {
         Self { media: self.media.clone(), candidates, transport, purpose: self.purpose, sdp }
     }
 
+    /// Takes note of the stream that a section turned out to carry, where the offer named none: a new description that is
+    /// silent about it would end the track.
+    pub(crate) fn name_ssrc(&mut self, kind: MediaKind, ssrc: u32) {
+        if let Some(section) = self.media.iter_mut().find(|m| m.kind == kind && m.ssrc.is_none()) {
+            section.ssrc = Some(ssrc);
+        }
+    }
+
+    /// Adds candidates that came after the offer, as far as they are new and not too many; those that were added.
+    pub(crate) fn add_candidates(&mut self, fragment: &SdpFragment) -> Vec<OfferedCandidate> {
+        let mut added = Vec::new();
+        for candidate in &fragment.candidates {
+            let known = self.candidates.iter().any(|c| (c.ip, c.port) == (candidate.ip, candidate.port));
+            if !known && self.candidates.len() < super::MAX_CANDIDATES {
+                self.candidates.push(candidate.clone());
+                added.push(candidate.clone());
+            }
+        }
+        added
+    }
+
     /// The section of a kind.
     pub fn section(&self, kind: MediaKind) -> Option<&OfferedMedia> {
         self.media.iter().find(|m| m.kind == kind)
