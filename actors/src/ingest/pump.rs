@@ -12,6 +12,7 @@ use chrono::Utc;
 use r58_mqtt::DeviceAddress;
 use r58_mqtt::payload::SyncUp;
 use r58_mqtt::session::{AckToken, Incoming, Session, SessionEvent, SessionEvents};
+use r58_mqtt::sparing::Sparing;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
@@ -55,6 +56,8 @@ pub(super) struct Pump {
     gatherer: Gatherer<Held>,
     applying: Option<Applying>,
     connected_since: Option<Instant>,
+    /// Lines that a device can cause.
+    strange: Sparing,
 }
 
 impl Pump {
@@ -78,6 +81,7 @@ impl Pump {
             gatherer: Gatherer::default(),
             applying: None,
             connected_since: None,
+            strange: Sparing::default(),
         }
     }
 
@@ -90,6 +94,9 @@ impl Pump {
                 self.applying = Some(apply(self.settings.store.clone(), batch));
             }
             self.stats.held.store(self.gatherer.held() as u64, Ordering::Relaxed);
+            if let Some(count) = self.strange.handle_timeout(now) {
+                warn!(count, "more such messages were discarded or given up");
+            }
             let wake = self.gatherer.poll_timeout().filter(|_| self.applying.is_none());
             let room = self.gatherer.has_room();
             tokio::select! {
@@ -143,7 +150,9 @@ impl Pump {
             }
             SessionEvent::Discarded { topic, size } => {
                 self.stats.refused.fetch_add(1, Ordering::Relaxed);
-                warn!(topic, size, "a message too large to be read was discarded");
+                if self.strange.admit(Instant::now()) {
+                    warn!(topic, size, "a message too large to be read was discarded");
+                }
             }
             SessionEvent::PublishAcked { .. } | SessionEvent::PublishFailed { .. } => {}
         }
@@ -203,7 +212,9 @@ impl Pump {
             }
             Settled::GivenUp(held) => {
                 self.stats.given_up.fetch_add(1, Ordering::Relaxed);
-                warn!(device = %held.record.device, "a message that cannot be stored is given up");
+                if self.strange.admit(Instant::now()) {
+                    warn!(device = %held.record.device, "a message that cannot be stored is given up");
+                }
                 acknowledge(held.from);
             }
             Settled::Kept => {}

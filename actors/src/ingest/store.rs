@@ -63,7 +63,6 @@ impl StreamPosition {
 /// A device that is not registered (or decommissioned) stores nothing and is no error. `last_seen` grows with
 /// every report except an offline presence.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "heartbeats are the largest and by far the most")]
 pub enum Report {
     /// Taken only if [`Presence::is_news`] against what is held.
     Presence(Presence),

@@ -202,7 +202,7 @@ fn write_groups(queue: &mpsc::Receiver<Job>, db: &sled::Db, syncer: &mut Syncer,
             tracing::warn!(%error, "changes that nobody waits for could not be written");
         }
         for done in waiting {
-            let result = written.as_ref().map(|()| ()).map_err(again);
+            let result = written.as_ref().copied().map_err(again);
             if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
                 tracing::error!("a completion of the durable store panicked");
             }

@@ -133,7 +133,7 @@ impl<'a> Work<'a> {
                     }
                     StatusOutcome::Old => {}
                     StatusOutcome::Foreign => {
-                        tracing::warn!(%device, "a status speaks of another device's command");
+                        tracing::debug!(%device, "a status speaks of another device's command");
                     }
                 }
             }
@@ -151,7 +151,7 @@ impl<'a> Work<'a> {
                 for (stream, highest) in &sync.streams {
                     let mark = self.mark(device, no, stream.as_str());
                     if *highest < *mark {
-                        tracing::warn!(%device, %stream, "the device numbers this stream anew: its outbox was wiped");
+                        tracing::debug!(%device, %stream, "the device numbers this stream anew: its outbox was wiped");
                         *mark = 0;
                     }
                 }
