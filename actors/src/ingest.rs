@@ -11,6 +11,7 @@
 //! acknowledged, so that it never loops; a broker that is away is the session's affair. A panic in the loop
 //! restarts it with nothing lost that was not acknowledged. Supervised by the house.
 
+mod applier;
 pub mod core;
 pub mod desk;
 mod pump;
@@ -40,6 +41,7 @@ use tracing::warn;
 pub use self::read::{FIRST, SEQ};
 pub use self::shelf::ThumbnailShelf;
 
+use self::applier::Applier;
 use self::desk::LookAtCommands;
 use self::pump::{Ending, Pump};
 use self::store::FleetStore;
@@ -173,17 +175,20 @@ impl Ingest {
             Ok(started) => started,
             Err(error) => {
                 warn!(%error, "the fleet's broker cannot be consumed");
-                self.life.failed(error.to_string());
-                ctx.stop();
-                return;
+                return self.fall(ctx, error.to_string());
             }
         };
         self.life.opened();
         let session = started.0.clone();
         self.session = Some(session.clone());
+        let applier = match Applier::start(self.settings.store.clone()) {
+            Ok(applier) => applier,
+            Err(error) => return self.fall(ctx, error.to_string()),
+        };
         let (replies, queue) = mpsc::channel(replies::QUEUE);
         let answering = tokio::spawn(replies::run(queue, session, self.settings.store.clone()));
-        let pump = Pump::new(self.settings.clone(), started, replies, self.stats.clone(), self.linked.clone());
+        let (stats, linked) = (self.stats.clone(), self.linked.clone());
+        let pump = Pump::new(self.settings.clone(), started, applier, replies, stats, linked);
         // A task, so that a panic in it is seen here and restarts the loop alone.
         let pumping = tokio::spawn(pump.run());
         self.tasks = vec![answering.abort_handle(), pumping.abort_handle()];
@@ -192,12 +197,17 @@ impl Ingest {
                 // Put down in order.
                 Err(error) if error.is_cancelled() => return,
                 Ok(Ending::Closed) => "the session ended".to_owned(),
+                Ok(Ending::StoreFailed) => "the store failed in a way that nobody foresaw".to_owned(),
                 Err(error) => format!("the loop failed: {error}"),
             };
             actor.end_tasks();
-            actor.life.failed(cause);
-            ctx.stop();
+            actor.fall(ctx, cause);
         }));
+    }
+
+    fn fall(&mut self, ctx: &mut Context<Self>, cause: String) {
+        self.life.failed(cause);
+        ctx.stop();
     }
 
     fn session_settings(&self) -> SessionSettings {

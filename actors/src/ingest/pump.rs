@@ -16,14 +16,13 @@ use r58_mqtt::sparing::Sparing;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
+use super::applier::{self, APPLY_DEADLINE, Applier};
 use super::core::{Gatherer, Outcome, Settled};
 use super::read::{Taken, read};
 use super::replies::Reply;
-use super::store::{Applied, FleetStore, Record, Report, StoreError};
+use super::store::{Applied, Record, Report, StoreError};
 use super::{FleetEvent, IngestSettings, Stats};
 
-/// The store gets this long for one batch; guarded writes make the repetition harmless.
-const APPLY_DEADLINE: Duration = Duration::from_secs(30);
 /// How often devices that fell silent are looked for.
 const SILENCE_EVERY: Duration = Duration::from_secs(5);
 
@@ -32,15 +31,24 @@ const SILENCE_EVERY: Duration = Duration::from_secs(5);
 pub(super) enum Ending {
     /// The session was closed, in order.
     Closed,
+    /// The store panicked; what it was given is not acknowledged.
+    StoreFailed,
 }
+
+/// The right to acknowledge a record; none for a live one (QoS 0).
+type From = Option<(Session, AckToken)>;
 
 /// A record with the right to acknowledge it.
 struct Held {
     record: Record,
-    from: Option<(Session, AckToken)>,
+    from: From,
 }
 
-type Applying = Pin<Box<dyn Future<Output = (Vec<Held>, Result<Applied, StoreError>)> + Send>>;
+/// A batch under way, without its rights.
+struct Applying {
+    from: Vec<From>,
+    outcome: Pin<Box<dyn Future<Output = Option<applier::Outcome>> + Send>>,
+}
 
 /// What the loop owns.
 pub(super) struct Pump {
@@ -54,6 +62,7 @@ pub(super) struct Pump {
     stats: Arc<Stats>,
     linked: watch::Sender<bool>,
     gatherer: Gatherer<Held>,
+    applier: Applier,
     applying: Option<Applying>,
     connected_since: Option<Instant>,
     /// Lines that a device can cause.
@@ -64,6 +73,7 @@ impl Pump {
     pub fn new(
         settings: IngestSettings,
         (session, events): (Session, SessionEvents),
+        applier: Applier,
         replies: mpsc::Sender<Reply>,
         stats: Arc<Stats>,
         linked: watch::Sender<bool>,
@@ -79,6 +89,7 @@ impl Pump {
             stats,
             linked,
             gatherer: Gatherer::default(),
+            applier,
             applying: None,
             connected_since: None,
             strange: Sparing::default(),
@@ -91,7 +102,8 @@ impl Pump {
         loop {
             let now = Instant::now();
             if let Some(batch) = self.gatherer.poll_batch(now) {
-                self.applying = Some(apply(self.settings.store.clone(), batch));
+                let (records, from) = batch.into_iter().map(|held| (held.record, held.from)).unzip();
+                self.applying = Some(Applying { from, outcome: Box::pin(self.applier.apply(records)) });
             }
             self.stats.held.store(self.gatherer.held() as u64, Ordering::Relaxed);
             if let Some(count) = self.strange.handle_timeout(now) {
@@ -100,9 +112,11 @@ impl Pump {
             let wake = self.gatherer.poll_timeout().filter(|_| self.applying.is_none());
             let room = self.gatherer.has_room();
             tokio::select! {
-                (batch, result) = finished(&mut self.applying) => {
-                    self.applying = None;
-                    self.settle(batch, result).await;
+                outcome = finished(&mut self.applying) => {
+                    let from = self.applying.take().map(|applying| applying.from).unwrap_or_default();
+                    let Some((records, result)) = outcome else { return Ending::StoreFailed };
+                    let batch = records.into_iter().zip(from).map(|(record, from)| Held { record, from });
+                    self.settle(batch.collect(), result).await;
                 }
                 event = self.events.recv(), if room => {
                     let Some(event) = event else { return Ending::Closed };
@@ -279,26 +293,16 @@ impl Pump {
     }
 }
 
-fn acknowledge(from: Option<(Session, AckToken)>) {
+fn acknowledge(from: From) {
     if let Some((session, token)) = from {
         session.ack(token);
     }
 }
 
-fn apply(store: Arc<dyn FleetStore>, batch: Vec<Held>) -> Applying {
-    Box::pin(async move {
-        let (records, from): (Vec<Record>, Vec<_>) = batch.into_iter().map(|held| (held.record, held.from)).unzip();
-        let result = tokio::time::timeout(APPLY_DEADLINE, store.apply(&records)).await;
-        let slow = || Err(StoreError::Unavailable("no answer in 30 s".to_owned()));
-        let batch = records.into_iter().zip(from).map(|(record, from)| Held { record, from }).collect();
-        (batch, result.unwrap_or_else(|_| slow()))
-    })
-}
-
 /// Pending for ever while nothing is being applied.
-async fn finished(applying: &mut Option<Applying>) -> (Vec<Held>, Result<Applied, StoreError>) {
+async fn finished(applying: &mut Option<Applying>) -> Option<applier::Outcome> {
     match applying {
-        Some(applying) => applying.await,
+        Some(applying) => (&mut applying.outcome).await,
         None => std::future::pending().await,
     }
 }
