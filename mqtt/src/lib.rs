@@ -10,6 +10,7 @@
 //! | [`command`] | the state machine of a device's commands, as a pure core |
 //! | [`durable`] | what survives a power cut: sled behind a small trait, with a real fsync |
 //! | [`outbox`], [`journal`] | what must reach the fleet, and what became of each command, in one store |
+//! | [`request`] | requests to a device and their answers (MQTT 5 request/response), as pure cores |
 //! | [`sparing`] | log lines that strangers can cause, a few a minute |
 //! | [`fuzz`] | entry points that take any bytes |
 //!
@@ -25,6 +26,7 @@ pub mod id;
 pub mod journal;
 pub mod outbox;
 pub mod payload;
+pub mod request;
 pub mod session;
 pub mod sign;
 pub mod sparing;

@@ -1,6 +1,6 @@
-//! Commands are signed end to end: whoever holds the broker can withhold a command, but not make or move one.
+//! Commands and requests are signed end to end: whoever holds the broker can withhold one, but not make or move it.
 //!
-//! The canonical bytes are the command's JSON without `hash` and `sig`, keys sorted at every depth, no white space. They
+//! The canonical bytes are the message's JSON without `hash` and `sig`, keys sorted at every depth, no white space. They
 //! hold `org` and `device`, so a signature is worth nothing at another device. `hash` is their SHA-256; `sig` is
 //! ed25519 (RFC 8032) over a domain prefix and those bytes. Verification works on the JSON as it came, so fields that
 //! this version does not know are covered too.
@@ -22,10 +22,12 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::id::{CommandId, DeviceAddress};
-use crate::payload::{Command, Payload, PayloadError, parse_value};
+use crate::payload::{Command, Payload, PayloadError, Request, parse_value};
 
 /// Keeps signatures over commands apart from any other use of the same key.
-const DOMAIN: &[u8] = b"r58-command-v1\0";
+const COMMANDS: &[u8] = b"r58-command-v1\0";
+/// The same for requests.
+const REQUESTS: &[u8] = b"r58-request-v1\0";
 /// The name of the signature scheme in `sig`.
 const SCHEME: &str = "ed25519";
 
@@ -39,22 +41,22 @@ pub enum VerifyError {
     #[error("the command's id is not the one of its topic")]
     WrongTopic,
     /// For another organization or device.
-    #[error("the command is for another device or organization")]
+    #[error("it is for another device or organization")]
     Foreign,
     /// No hash or no signature.
-    #[error("the command is not signed")]
+    #[error("it is not signed")]
     Unsigned,
     /// A signature field that cannot be read.
-    #[error("the command's signature cannot be read")]
+    #[error("its signature cannot be read")]
     BadSignatureField,
     /// Signed with a key that this device does not trust.
-    #[error("the command is signed with a key this device does not know")]
+    #[error("it is signed with a key this device does not know")]
     UnknownKey,
     /// The hash is not that of the content.
-    #[error("the command's hash does not fit its content")]
+    #[error("its hash does not fit its content")]
     WrongHash,
     /// The signature is not that of the content.
-    #[error("the command's signature does not fit its content")]
+    #[error("its signature does not fit its content")]
     WrongSignature,
     /// Too late.
     #[error("the command expired at {0}")]
@@ -96,7 +98,7 @@ pub enum KeyError {
     #[error("key file {0} is readable by others than its owner")]
     Exposed(String),
     /// A command that cannot be signed, because it would not read back the same.
-    #[error("the command cannot be signed: {0}")]
+    #[error("it cannot be signed: {0}")]
     Unsignable(String),
 }
 
@@ -209,10 +211,6 @@ fn hash_of(canonical: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(canonical)))
 }
 
-fn message(canonical: &[u8]) -> Vec<u8> {
-    [DOMAIN, canonical].concat()
-}
-
 /// A public key as it is handed to a device when it registers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublicKey {
@@ -280,18 +278,43 @@ impl KeyRing {
         if command.org != at.org || command.device != at.device {
             return Err(VerifyError::Foreign);
         }
-        let (Some(hash), Some(sig)) = (&command.hash, &command.sig) else {
-            return Err(VerifyError::Unsigned);
-        };
+        let (hash, kid) = self.check(COMMANDS, &raw, command.hash.as_deref(), command.sig.as_deref())?;
+        Ok(VerifiedCommand { command, raw, hash, kid })
+    }
+
+    /// Checks a message that came on `down/request` of this device, as [`KeyRing::verify`] does for commands. Never panics,
+    /// whatever the bytes.
+    ///
+    /// # Errors
+    /// As [`KeyRing::verify`]. Whether it is still in time is for the holder of a clock to say.
+    pub fn verify_request(&self, at: &DeviceAddress, bytes: &[u8]) -> Result<Request, VerifyError> {
+        let raw = parse_value(Request::WHAT, Request::MAX_BYTES, bytes)?;
+        let request = Request::from_value(raw.clone())?;
+        if request.org != at.org || request.device != at.device {
+            return Err(VerifyError::Foreign);
+        }
+        self.check(REQUESTS, &raw, request.hash.as_deref(), request.sig.as_deref())?;
+        Ok(request)
+    }
+
+    /// The hash and the key's id of what is signed as it says.
+    fn check(
+        &self,
+        domain: &[u8],
+        raw: &Value,
+        hash: Option<&str>,
+        sig: Option<&str>,
+    ) -> Result<(String, String), VerifyError> {
+        let (Some(hash), Some(sig)) = (hash, sig) else { return Err(VerifyError::Unsigned) };
         let (kid, signature) = read_signature(sig).ok_or(VerifyError::BadSignatureField)?;
         let key = self.keys.get(kid).ok_or(VerifyError::UnknownKey)?;
-        let canonical = canonical_bytes(&raw);
-        if hash_of(&canonical) != *hash {
+        let canonical = canonical_bytes(raw);
+        if hash_of(&canonical) != hash {
             return Err(VerifyError::WrongHash);
         }
-        key.verify_strict(&message(&canonical), &signature).map_err(|_| VerifyError::WrongSignature)?;
-        let (hash, kid) = (hash.clone(), kid.to_owned());
-        Ok(VerifiedCommand { command, raw, hash, kid })
+        let message = [domain, &canonical].concat();
+        key.verify_strict(&message, &signature).map_err(|_| VerifyError::WrongSignature)?;
+        Ok((hash.to_owned(), kid.to_owned()))
     }
 }
 
@@ -383,18 +406,43 @@ impl CommandSigner {
     /// [`KeyError::Unsignable`] when it is too large, or holds a number that would not read back as it was written.
     pub fn sign(&self, command: &mut Command) -> Result<Vec<u8>, KeyError> {
         (command.hash, command.sig) = (None, None);
-        let unsignable = |error: &dyn std::fmt::Display| KeyError::Unsignable(error.to_string());
-        let value = serde_json::to_value(&*command).map_err(|error| unsignable(&error))?;
+        let (hash, sig) = self.seal(COMMANDS, &*command)?;
+        (command.hash, command.sig) = (Some(hash), Some(sig));
+        command.to_bytes().map_err(unsignable)
+    }
+
+    /// Signs a request and writes the bytes to publish on `down/request`; `hash` and `sig` of the request are replaced.
+    ///
+    /// # Errors
+    /// [`KeyError::Unsignable`] when it is too large.
+    pub fn sign_request(&self, request: &mut Request) -> Result<Vec<u8>, KeyError> {
+        (request.hash, request.sig) = (None, None);
+        let (hash, sig) = self.seal(REQUESTS, &*request)?;
+        (request.hash, request.sig) = (Some(hash), Some(sig));
+        request.to_bytes().map_err(unsignable)
+    }
+
+    /// For tests of how domains are kept apart.
+    #[cfg(test)]
+    pub(crate) fn seal_as_command(&self, message: &impl Serialize) -> (String, String) {
+        self.seal(COMMANDS, message).unwrap()
+    }
+
+    /// Hash and signature of a message that has none yet.
+    fn seal(&self, domain: &[u8], message: &impl Serialize) -> Result<(String, String), KeyError> {
+        let value = serde_json::to_value(message).map_err(unsignable)?;
         let canonical = canonical_bytes(&value);
-        let again: Value = serde_json::from_slice(&canonical).map_err(|error| unsignable(&error))?;
+        let again: Value = serde_json::from_slice(&canonical).map_err(unsignable)?;
         if canonical_bytes(&again) != canonical {
             return Err(KeyError::Unsignable("a number has too many digits".to_owned()));
         }
-        let signature = self.key.sign(&message(&canonical));
-        command.hash = Some(hash_of(&canonical));
-        command.sig = Some(format!("{SCHEME}:{}:{}", self.kid, BASE64.encode(signature.to_bytes())));
-        command.to_bytes().map_err(|error| unsignable(&error))
+        let signature = self.key.sign(&[domain, &canonical].concat());
+        Ok((hash_of(&canonical), format!("{SCHEME}:{}:{}", self.kid, BASE64.encode(signature.to_bytes()))))
     }
+}
+
+fn unsignable(error: impl std::fmt::Display) -> KeyError {
+    KeyError::Unsignable(error.to_string())
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The topic tree: every topic is made and read here, and nowhere else.
 //!
 //! ```text
-//! r58/1/{org}/{dev}/up/presence | hb | tm/{stream} | evt/{kind} | caps | reported | cmd/{id} | sync | thumb/{name}
-//! r58/1/{org}/{dev}/down/desired | cmd/{id} | sync
+//! r58/1/{org}/{dev}/up/presence | hb | tm/{stream} | evt/{kind} | caps | reported | cmd/{id} | sync | thumb/{name} | response/{server}
+//! r58/1/{org}/{dev}/down/desired | cmd/{id} | sync | request
 //! r58/1/{org}/_g/{group}/down/cmd/{id}
 //! ```
 //!
@@ -72,6 +72,8 @@ pub enum Up {
     Sync,
     /// A JPEG of at most 16 KiB, QoS 0.
     Thumbnail(Name),
+    /// The answer to a [`Down::Request`] of one server, QoS 1.
+    Response(Name),
 }
 
 /// What a device is told.
@@ -83,6 +85,8 @@ pub enum Down {
     Command(CommandId),
     /// The server's answer to [`Up::Sync`], and cumulative acknowledgements.
     Sync,
+    /// A signed request with a response topic, QoS 1, gone when nobody waits for its answer any more.
+    Request,
 }
 
 /// One topic of the tree.
@@ -201,6 +205,7 @@ fn parse_up(tail: &[&str]) -> Result<Up, TopicError> {
         ["cmd", id] => Up::CommandStatus(CommandId::new(id)?),
         ["sync"] => Up::Sync,
         ["thumb", name] => Up::Thumbnail(Name::new(name)?),
+        ["response", server] => Up::Response(Name::new(server)?),
         _ => return Err(TopicError::Unknown),
     })
 }
@@ -210,6 +215,7 @@ fn parse_down(tail: &[&str]) -> Result<Down, TopicError> {
         ["desired"] => Down::Desired,
         ["cmd", id] => Down::Command(CommandId::new(id)?),
         ["sync"] => Down::Sync,
+        ["request"] => Down::Request,
         _ => return Err(TopicError::Unknown),
     })
 }
@@ -226,6 +232,7 @@ impl fmt::Display for Up {
             Self::CommandStatus(id) => write!(f, "cmd/{id}"),
             Self::Sync => f.write_str("sync"),
             Self::Thumbnail(name) => write!(f, "thumb/{name}"),
+            Self::Response(server) => write!(f, "response/{server}"),
         }
     }
 }
@@ -236,6 +243,7 @@ impl fmt::Display for Down {
             Self::Desired => f.write_str("desired"),
             Self::Command(id) => write!(f, "cmd/{id}"),
             Self::Sync => f.write_str("sync"),
+            Self::Request => f.write_str("request"),
         }
     }
 }
