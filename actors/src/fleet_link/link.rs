@@ -293,7 +293,7 @@ impl Link {
                 return;
             }
             Some(Down::Sync) => self.take_sync(now, &message.payload),
-            Some(Down::Desired) | None => debug!(topic = message.topic, "not for this version"),
+            Some(Down::Desired | Down::Request) | None => debug!(topic = message.topic, "not for this version"),
         }
         if let Some(token) = message.ack {
             self.parts.session.ack(token);

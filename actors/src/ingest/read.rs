@@ -93,6 +93,8 @@ pub(super) fn read(message: &Incoming, received_at: DateTime<Utc>) -> Result<Opt
             }
             Report::Status { status, position: position(COMMAND_STREAM, &message.properties) }
         }
+        // For one server alone, by a subscription of its own.
+        Up::Response(_) => return Ok(None),
         Up::Caps => Report::Caps(Caps::parse(body)?),
         Up::Reported => Report::Reported(Reported::parse(body)?),
         Up::Sync => Report::Sync(SyncUp::parse(body)?),
