@@ -2,12 +2,12 @@
 //!
 //! Job: enrol once with a one-time code; keep an MQTT session; say presence (with a will), capabilities,
 //! heartbeats, reported state and thumbnails; carry telemetry, events and results through the durable outbox;
-//! take commands from journal to terminal state, each effect once. In: the broker, [`RecordEvent`], what the
+//! take commands from journal to terminal state, each effect once; answer requests of the fleet. In: the broker, [`RecordEvent`], what the
 //! box looks like ([`Sources`]). Out: the broker, operations ([`operations::Operations`]), the identity and
 //! the link's state by watch.
 //!
 //! What is where: `link` joins session, command core and outbox without any actor; `effects` and `operations`
-//! carry commands out; `config` changes the
+//! carry commands out, `requests` answers; `config` changes the
 //! configuration; `adapters` put all that on the real parts of a box; `report` words the heartbeat; `identity` enrols.
 //!
 //! Failure policy: a broker or fleet that is away is tried again for ever, with jitter; meanwhile everything
@@ -28,6 +28,7 @@ pub mod operations;
 mod power_cuts;
 mod pulse;
 mod report;
+pub mod requests;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -53,6 +54,7 @@ use self::identity::{Identity, Secret};
 use self::link::{Link, Note, Wish};
 use self::operations::Operations;
 use self::pulse::Pulse;
+use self::requests::Requests;
 use self::state::LinkWord;
 use crate::governor::Metrics;
 use crate::state::{DeviceState, FleetState};
@@ -116,6 +118,8 @@ pub struct FleetLinkSettings {
     pub store: Arc<dyn KeyValue>,
     /// What commands may do.
     pub operations: Operations,
+    /// Who answers what the fleet asks; none when nobody does.
+    pub requests: Option<Requests>,
     /// What the box looks like.
     pub sources: Sources,
     /// Told once enrolled; TurnCache follows it.

@@ -90,6 +90,7 @@ pub fn engage(
             services: allowed,
             config: Arc::new(ConfigDesk::open(state_dir, seam)),
         },
+        requests: None,
         sources: Sources { state: device.state.clone(), metrics, ice, thumbnails: Arc::new(device.thumbnails.clone()) },
         identity,
         link: word,

@@ -4,6 +4,7 @@
 //! What must survive is handed to the store before anything that depends on it happens; the store answers by
 //! a [`Note`]. Effects and publishing are tasks of their own that end with the link.
 
+mod requests;
 mod words;
 
 use std::collections::{HashMap, HashSet};
@@ -25,6 +26,7 @@ use tracing::{debug, info, warn};
 
 use super::courier::{Parcel, deliver};
 use super::effects::{EffectNote, Effects};
+use super::requests::Requests;
 use super::state::LinkWord;
 
 /// First wait for the answer to `up/sync`; doubled up to [`SYNC_AGAIN_MAX`]. A server that starts together
@@ -70,6 +72,7 @@ pub(super) struct Parts {
     pub core: Core,
     pub outbox: Outbox,
     pub effects: Effects,
+    pub requests: Option<Requests>,
     pub notes: mpsc::UnboundedSender<Note>,
     pub boot_seq: u64,
     pub boot_id: String,
@@ -293,7 +296,8 @@ impl Link {
                 return;
             }
             Some(Down::Sync) => self.take_sync(now, &message.payload),
-            Some(Down::Desired | Down::Request) | None => debug!(topic = message.topic, "not for this version"),
+            Some(Down::Request) => self.take_request(now, &message),
+            Some(Down::Desired) | None => debug!(topic = message.topic, "not for this version"),
         }
         if let Some(token) = message.ack {
             self.parts.session.ack(token);

@@ -126,6 +126,7 @@ impl FleetLink {
                 core,
                 outbox: disk.outbox,
                 effects: Effects::new(self.settings.operations.clone()),
+                requests: self.settings.requests.clone(),
                 notes: notes.clone(),
                 boot_seq: self.settings.boot_seq,
                 boot_id: disk.boot_id,

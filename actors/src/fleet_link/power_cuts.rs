@@ -116,6 +116,7 @@ fn a_box_that_will_be_killed() {
                 services: vec!["kiosk.service".to_owned()],
                 config: Arc::new(ConfigDesk::open(&dir, Arc::new(AnyConfig))),
             },
+            requests: None,
             sources: Sources {
                 state: watch::channel(Arc::default()).1,
                 metrics: watch::channel(Metrics::default()).1,

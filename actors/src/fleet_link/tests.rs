@@ -2,6 +2,7 @@
 //! goes, enrols and measures. Its commands are in `commands`.
 
 mod commands;
+mod requests;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,6 +86,7 @@ struct Rig {
     broker: Mosquitto,
     house: House,
     mixer: Arc<ProbeMixer>,
+    desk: Arc<requests::ProbeDesk>,
     host: Arc<RecordingHost>,
     signer: CommandSigner,
     address: DeviceAddress,
@@ -120,6 +122,7 @@ impl Rig {
         save(dir.path(), &identity).unwrap();
         let house = House::open(HouseSettings::default());
         let mixer = Arc::new(ProbeMixer::default());
+        let desk = Arc::new(requests::ProbeDesk::default());
         let host = Arc::new(RecordingHost::open(dir.path(), vec!["kiosk.service".to_owned()]).unwrap());
         let actors =
             ActorsView { actors: house.actors_door(), restart: house.restart_door(), changes: house.changes() };
@@ -146,6 +149,7 @@ impl Rig {
                 services: vec!["kiosk.service".to_owned(), "probe".to_owned()],
                 config: Arc::new(ConfigDesk::open(dir.path(), Arc::new(NoConfig))),
             },
+            requests: Some(Requests::new(desk.clone())),
             sources: Sources {
                 state: watch::channel(Arc::default()).1,
                 metrics: watch::channel(Metrics::default()).1,
@@ -157,7 +161,7 @@ impl Rig {
         };
         let address = DeviceAddress::new("org", "box1").unwrap();
         let fleet = Listener::start(&broker, "fleet", "r58/1/+/+/up/#").await;
-        Self { broker, house, mixer, host, signer, address, link: seen, dir, settings, fleet, next: 1 }
+        Self { broker, house, mixer, desk, host, signer, address, link: seen, dir, settings, fleet, next: 1 }
     }
 
     fn engage(&self) {
