@@ -284,7 +284,7 @@ impl Rows {
                 }
             }
             Report::Event { event, .. } => self.events.push(event.text.clone()),
-            Report::Caps(_) | Report::Reported(_) | Report::Sync(_) => {}
+            Report::Caps(_) | Report::Reported { .. } | Report::Sync(_) => {}
         }
     }
 }

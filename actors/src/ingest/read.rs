@@ -1,5 +1,7 @@
 //! From a message of the broker to a record for the store, or the reason why it is none. Pure.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use r58_mqtt::payload::{
@@ -68,8 +70,7 @@ pub(super) fn read(message: &Incoming, received_at: DateTime<Utc>) -> Result<Opt
         Up::Presence => Report::Presence(Presence::parse(body)?),
         Up::Heartbeat => {
             let heartbeat = Heartbeat::parse(body)?;
-            let body = std::str::from_utf8(body).map_err(|_| Refusal::NotText)?.into();
-            Report::Heartbeat { heartbeat, body }
+            Report::Heartbeat { heartbeat, body: text(body)? }
         }
         Up::Telemetry(stream) => {
             let batch = Batch::parse(body)?;
@@ -96,7 +97,10 @@ pub(super) fn read(message: &Incoming, received_at: DateTime<Utc>) -> Result<Opt
         // For one server alone, by a subscription of its own.
         Up::Response(_) => return Ok(None),
         Up::Caps => Report::Caps(Caps::parse(body)?),
-        Up::Reported => Report::Reported(Reported::parse(body)?),
+        Up::Reported => {
+            let reported = Reported::parse(body)?;
+            Report::Reported { reported, body: text(body)? }
+        }
         Up::Sync => Report::Sync(SyncUp::parse(body)?),
         Up::Thumbnail(name) => {
             if body.len() > MAX_THUMBNAIL_BYTES || !body.starts_with(&JPEG_START) {
@@ -106,6 +110,10 @@ pub(super) fn read(message: &Incoming, received_at: DateTime<Utc>) -> Result<Opt
         }
     };
     Ok(Some(Taken::Record(Record { device, received_at, report })))
+}
+
+fn text(body: &[u8]) -> Result<Arc<str>, Refusal> {
+    Ok(std::str::from_utf8(body).map_err(|_| Refusal::NotText)?.into())
 }
 
 fn position(stream: &str, properties: &Properties) -> Option<StreamPosition> {

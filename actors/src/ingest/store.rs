@@ -98,7 +98,12 @@ pub enum Report {
     /// Replaces.
     Caps(Caps),
     /// Replaces one of a lower (`boot_seq`, `ver`), and of the same where `ts` is not older.
-    Reported(Reported),
+    Reported {
+        /// What it says.
+        reported: Reported,
+        /// Its own text, with whatever this version does not know.
+        body: Arc<str>,
+    },
     /// The device connected. Where `streams` names a highest seq **below** what is acknowledged, the device's
     /// outbox was wiped: the acknowledged seq of that stream becomes 0.
     Sync(SyncUp),

@@ -142,8 +142,8 @@ impl<'a> Work<'a> {
                 ingest::caps(&mut self.tx, no, &body).await?;
                 self.devices.insert(no, device);
             }
-            Report::Reported(reported) => {
-                if ingest::reported(&mut self.tx, no, reported).await? {
+            Report::Reported { reported, body } => {
+                if ingest::reported(&mut self.tx, no, reported, body).await? {
                     self.devices.insert(no, device);
                 }
             }

@@ -54,8 +54,8 @@ pub(super) async fn reported(
     tx: &mut Transaction<'static, Db>,
     device: DeviceNo,
     report: &Reported,
+    body: &str,
 ) -> Result<bool, StoreError> {
-    let body = serde_json::to_string(report).map_err(|_| StoreError::Bug("reported state".into()))?;
     let done = sqlx::query(
         "UPDATE device_state SET reported = $5, reported_boot = $2, reported_ver = $3, reported_ts = $4 \
          WHERE device_no = $1 AND (($2, $3) > (reported_boot, reported_ver) OR (reported_boot = $2 \

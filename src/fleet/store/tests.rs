@@ -4,7 +4,7 @@ use chrono::{DateTime, Duration, Utc};
 use r58_actors::ingest::store::{FleetStore, Record, Report, StreamPosition};
 use r58_mqtt::payload::{
     Batch, BatchItem, ClockState, CommandStatus, ConnectionOrder, DeviceState, Heartbeat, Metrics, Payload, Presence,
-    SyncUp,
+    Reported, SyncUp,
 };
 use r58_mqtt::{CommandId, DeviceAddress, DeviceId, Name, OrgId};
 use serde_json::json;
@@ -241,6 +241,27 @@ async fn an_older_heartbeat_never_replaces_the_current_one() {
     world.store.apply(&[record(&device, said(heartbeat(3, 1, 3.0)))]).await.unwrap();
     let current = Heartbeat::parse(world.card("a").await.heartbeat.unwrap().as_bytes()).unwrap();
     assert_eq!(current.boot_seq, 3, "a new start begins again");
+}
+
+#[tokio::test]
+async fn what_a_newer_box_says_and_this_server_does_not_know_is_kept() {
+    let world = World::new().await;
+    let device = world.enrol("default", "a").await;
+    let mut beat = heartbeat(1, 1, 1.0).to_value();
+    (beat["later"], beat["inputs"]) = (json!(1), json!([{"id": "cam1", "hdr": true}]));
+    let state = json!({"ver": 1, "boot_seq": 1, "inputs": [{"id": "cam1", "hdr": true}], "later": 2});
+    let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let (beat, state) = (beat.to_string(), state.to_string());
+    let heartbeat = Heartbeat::parse(beat.as_bytes()).unwrap();
+    let reported = Reported::parse(state.as_bytes()).unwrap();
+    let said = [
+        record(&device, Report::Heartbeat { heartbeat, body: beat.as_str().into() }),
+        record(&device, Report::Reported { reported, body: state.as_str().into() }),
+    ];
+    world.store.apply(&said).await.unwrap();
+    let card = world.card("a").await;
+    assert_eq!(read(&card.heartbeat.unwrap()), read(&beat));
+    assert_eq!(read(&card.reported.unwrap()), read(&state));
 }
 
 #[tokio::test]
