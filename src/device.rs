@@ -8,6 +8,7 @@ mod config_seam;
 mod fleet;
 mod http;
 mod seats;
+mod signalling;
 mod turn;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ use crate::config::{DeviceSettings, InputSettings, WebrtcSettings};
 use crate::preflight::StateDir;
 use access::Access;
 use config_seam::LiveConfig;
+use signalling::{RatePolicy, Signalling};
 
 /// Share of an orderly stop that the actors get; the rest is for pages and logs.
 const ACTORS_STOP_WITHIN: Duration = Duration::from_secs(4);
@@ -117,7 +119,17 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     };
     fleet::engage(&house, settings, state.path(), store, ends)?;
 
+    let signalling = Signalling::new(device.clone(), ice.clone(), RatePolicy::default());
+    let own = if address.ip().is_unspecified() {
+        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())
+    } else {
+        address
+    };
+    let own = http::SelfCheck { url: format!("http://{own}/"), crew: settings.crew_password.clone() };
     let face = http::Face {
+        conformance: Default::default(),
+        own,
+        signalling: Arc::new(signalling),
         access: Access::new(settings.crew_password.as_deref(), settings.public_url.as_deref()),
         device,
         house: house.clone(),

@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod conformance;
 pub mod ctl;
 pub mod demo;
 pub mod device;

@@ -17,7 +17,7 @@ pub const JSON_LIMIT: usize = 256 * 1024;
 pub struct Problem {
     status: StatusCode,
     detail: String,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: Vec<(&'static str, HeaderValue)>,
 }
 
 /// The members of RFC 9457, section 3.1.
@@ -30,9 +30,17 @@ struct Body<'a> {
 }
 
 impl Problem {
+    /// Its media type (RFC 9457, section 3).
+    pub const MEDIA_TYPE: &'static str = "application/problem+json";
+
     /// A problem with its HTTP status and a sentence for the caller.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into(), headers: Vec::new() }
+    }
+
+    /// The same from a number; 500 when there is no such status.
+    pub fn with_status(status: u16, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), detail)
     }
 
     /// 400: the request cannot be understood.
@@ -68,7 +76,7 @@ impl Problem {
     /// Adds a header; one that HTTP does not allow is left out.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
+        if let (Ok(_), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
             self.headers.push((name, value));
         }
         self
@@ -79,6 +87,22 @@ impl Problem {
     pub fn retry_after(self, wait: std::time::Duration) -> Self {
         let seconds = wait.as_secs_f64().ceil().max(1.0);
         self.header("Retry-After", &format!("{seconds:.0}"))
+    }
+
+    /// Its headers, without the content type.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.headers.iter().filter_map(|(name, value)| Some((*name, value.to_str().ok()?)))
+    }
+
+    /// Its body.
+    pub fn to_json(&self) -> String {
+        let body = Body {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+        };
+        serde_json::to_string(&body).unwrap_or_else(|_| "{}".into())
     }
 
     /// The status.
@@ -99,18 +123,11 @@ impl ResponseError for Problem {
     }
 
     fn error_response(&self) -> HttpResponse<BoxBody> {
-        let body = Body {
-            r#type: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("error"),
-            status: self.status.as_u16(),
-            detail: &self.detail,
-        };
         let mut response = HttpResponse::build(self.status);
         for (name, value) in &self.headers {
-            response.insert_header((name.clone(), value.clone()));
+            response.insert_header((*name, value.clone()));
         }
-        let text = serde_json::to_string(&body).unwrap_or_else(|_| "{}".into());
-        response.content_type("application/problem+json").body(text)
+        response.content_type(Self::MEDIA_TYPE).body(self.to_json())
     }
 }
 

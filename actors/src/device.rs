@@ -21,7 +21,7 @@ use crate::governor::{AllowInputViewers, GovernorPeers, SetProgrammePreset, SetT
 use crate::guest::core::SeatPolicy;
 use crate::guest::join::WebRtcDoorway;
 use crate::guest::tokens::SeatTokens;
-use crate::guest::{AdmitGuest, DropGuest, GetSeats, GuestIngest, GuestSettings};
+use crate::guest::{AdmitGuest, DropGuest, GetSeats, GuestIngest, GuestSettings, PatchGuest};
 use crate::mixer::composer::PipelineStarter;
 use crate::mixer::{GetMixer, Identify, InputChanged, Mixer, MixerSettings, SetPreview, TakeScene, Transition};
 use crate::state::board::{BoardSettings, Neighbours, StateBoard};
@@ -29,7 +29,7 @@ use crate::state::{DeviceIdentity, DeviceState, InputKind, Levels};
 use crate::studio::{InputName, Studio, ThumbnailBoard};
 use crate::supervision::{Door, Duty, House, lock};
 use crate::viewers::doorway::WebRtcViewerDoorway;
-use crate::viewers::{AdmitViewer, DropViewer, GetViewers, ViewerSettings, Viewers};
+use crate::viewers::{AdmitViewer, DropViewer, GetViewers, PatchViewer, ViewerSettings, Viewers};
 
 /// A source of the box's own.
 #[derive(Debug, Clone)]
@@ -130,6 +130,8 @@ pub struct MixerDoors {
 pub struct GuestDoors {
     /// WHIP POST.
     pub admit: Door<AdmitGuest>,
+    /// WHIP PATCH.
+    pub patch: Door<PatchGuest>,
     /// WHIP DELETE.
     pub end: Door<DropGuest>,
     /// Who sits where?
@@ -141,6 +143,8 @@ pub struct GuestDoors {
 pub struct ViewerDoors {
     /// WHEP POST.
     pub admit: Door<AdmitViewer>,
+    /// WHEP PATCH.
+    pub patch: Door<PatchViewer>,
     /// WHEP DELETE.
     pub end: Door<DropViewer>,
     /// How many watch what?
@@ -268,8 +272,13 @@ pub fn start(
             identify: mixer.door(),
             status: mixer.door(),
         },
-        guests: GuestDoors { admit: guests.door(), end: guests.door(), seats: guests.door() },
-        viewers: ViewerDoors { admit: viewers.door(), end: viewers.door(), count: viewers.door() },
+        guests: GuestDoors { admit: guests.door(), patch: guests.door(), end: guests.door(), seats: guests.door() },
+        viewers: ViewerDoors {
+            admit: viewers.door(),
+            patch: viewers.door(),
+            end: viewers.door(),
+            count: viewers.door(),
+        },
         thumbnails,
         scenes,
         tokens,

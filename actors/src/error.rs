@@ -9,6 +9,7 @@ use r58_pipelines::sdp::SdpError;
 
 use crate::guest::core::SeatRefusal;
 use crate::mixer::core::MixerRefusal;
+use crate::patch::core::PatchRefusal;
 use crate::supervision::DoorError;
 
 /// Everything that an actor of this crate can answer in place of a result.
@@ -89,6 +90,9 @@ pub enum GuestError {
     /// The seat says no.
     #[error(transparent)]
     Seat(#[from] SeatRefusal),
+    /// A change of a session is based on nothing, or on what is no more.
+    #[error(transparent)]
+    Patch(#[from] PatchRefusal),
     /// There is nothing to watch under that name.
     #[error("there is nothing named {0:?} to watch")]
     UnknownStream(String),
@@ -101,6 +105,9 @@ pub enum GuestError {
     /// As many watch as may.
     #[error("too many are watching")]
     TooManyViewers,
+    /// As many are joining at once as may.
+    #[error("too many are joining")]
+    TooManyJoining,
     /// The offer is refused.
     #[error(transparent)]
     Sdp(#[from] SdpError),
@@ -121,7 +128,9 @@ impl GuestError {
         match self {
             Self::Peer(peer) => peer.kind(),
             Self::Pipeline(pipeline) => pipeline.kind(),
-            Self::Unavailable(_) | Self::PreviewsOff | Self::TooManyViewers => ErrorKind::Unavailable,
+            Self::Unavailable(_) | Self::PreviewsOff | Self::TooManyViewers | Self::TooManyJoining => {
+                ErrorKind::Unavailable
+            }
             _ => ErrorKind::Rejected,
         }
     }
@@ -133,7 +142,11 @@ impl GuestError {
             Self::WrongSeat => 403,
             Self::Seat(SeatRefusal::UnknownSeat(_) | SeatRefusal::UnknownSession) | Self::UnknownStream(_) => 404,
             Self::Seat(SeatRefusal::Taken { .. }) | Self::NoPicture(_) => 409,
-            Self::Seat(SeatRefusal::Busy { .. }) | Self::PreviewsOff | Self::TooManyViewers => 503,
+            Self::Seat(SeatRefusal::Busy { .. }) | Self::PreviewsOff | Self::TooManyViewers | Self::TooManyJoining => {
+                503
+            }
+            Self::Patch(PatchRefusal::Unconditional) => 428,
+            Self::Patch(PatchRefusal::Stale) => 412,
             Self::Sdp(sdp) => sdp.http_status(),
             Self::Peer(peer) => peer.http_status(),
             Self::Pipeline(_) | Self::Unavailable(_) => 503,
@@ -148,6 +161,7 @@ impl GuestError {
             Self::PreviewsOff | Self::TooManyViewers | Self::Pipeline(PipelineError::EncodersBusy { .. }) => {
                 Some(Duration::from_secs(30))
             }
+            Self::Peer(PeerError::NotNow(_)) | Self::TooManyJoining => Some(Duration::from_secs(1)),
             other if other.status() == 503 => Some(Duration::from_secs(5)),
             _ => None,
         }

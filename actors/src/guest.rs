@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use actix::{
     Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, MessageResult, ResponseActFuture,
-    Supervised, WrapFuture as _,
+    ResponseFuture, Supervised, WrapFuture as _,
 };
 use r58_pipelines::sdp::{CheckedOffer, Purpose};
 use tokio::sync::watch;
@@ -31,6 +31,7 @@ use self::tokens::{SeatTokens, TokenVerdict};
 use crate::error::GuestError;
 use crate::mixer::InputChanged;
 use crate::offthread::drop_off_thread;
+use crate::patch::{Patch, PatchDesk, Patched};
 use crate::state::SeatReport;
 use crate::studio::{InputRoom, Studio};
 use crate::supervision::{Door, Life, Retire};
@@ -58,6 +59,8 @@ pub struct AdmitGuest {
 pub struct Admission {
     /// Its id; 128 random bits in hex.
     pub session: String,
+    /// The entity tag of its ICE session, without quotes.
+    pub tag: String,
     /// The SDP answer.
     pub answer: String,
 }
@@ -79,6 +82,20 @@ pub struct DropGuest {
     pub session: String,
     /// The bearer token, as sent.
     pub bearer: Option<String>,
+}
+
+/// Candidates that come late, or an ICE restart (WHIP PATCH). The seat, the tracks and the place in the scene stay.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Patched, GuestError>")]
+pub struct PatchGuest {
+    /// The seat in the URL.
+    pub seat: String,
+    /// The session in the URL.
+    pub session: String,
+    /// The bearer token, as sent.
+    pub bearer: Option<String>,
+    /// The change.
+    pub patch: Patch,
 }
 
 /// Asks for all seats, in the order of the configuration.
@@ -105,8 +122,16 @@ pub struct GuestSettings {
     pub mixer: Door<InputChanged>,
 }
 
+/// A session that has its seat and waits for its answer.
+struct Admitted {
+    session: String,
+    /// The user fragment of its offer.
+    fragment: String,
+}
+
 struct Sitter {
     media: Box<dyn GuestMedia>,
+    patches: PatchDesk,
     path: Option<String>,
 }
 
@@ -150,28 +175,30 @@ impl GuestIngest {
     }
 
     /// Everything that can be said no to without touching the stack; then the seat is this session's.
-    fn admit(&mut self, request: &AdmitGuest) -> Result<(String, Arc<InputRoom>), GuestError> {
+    fn admit(&mut self, request: &AdmitGuest) -> Result<(Admitted, Arc<InputRoom>), GuestError> {
         self.authorize(&request.seat, request.bearer.as_deref())?;
-        CheckedOffer::parse(&request.offer, Purpose::Publish)?;
+        let offer = CheckedOffer::parse(&request.offer, Purpose::Publish)?;
         let room = self.room(&request.seat).cloned();
         let room = room.ok_or_else(|| SeatRefusal::UnknownSeat(request.seat.clone()))?;
         let session = fresh_session();
         self.core.handle_admit(Instant::now(), &request.seat, &session)?;
         self.drain();
-        Ok((session, room))
+        Ok((Admitted { session, fragment: offer.ufrag().to_owned() }, room))
     }
 
     fn joined(
         &mut self,
-        session: String,
+        Admitted { session, fragment }: Admitted,
         result: Result<Joined, GuestError>,
         ctx: &mut Context<Self>,
     ) -> Result<Admission, GuestError> {
         match result {
             Ok(joined) if self.core.seat_of(&session).is_some() => {
-                self.sitters.insert(session.clone(), Sitter { media: joined.media, path: None });
+                let patches = PatchDesk::new(joined.ice, fragment);
+                let tag = patches.tag();
+                self.sitters.insert(session.clone(), Sitter { media: joined.media, patches, path: None });
                 self.look(ctx);
-                Ok(Admission { session, answer: joined.answer })
+                Ok(Admission { session, tag, answer: joined.answer })
             }
             Ok(late) => {
                 drop_off_thread("guest-late", late.media);
@@ -261,10 +288,11 @@ impl Handler<AdmitGuest> for GuestIngest {
     type Result = ResponseActFuture<Self, Result<Admission, GuestError>>;
 
     fn handle(&mut self, request: AdmitGuest, ctx: &mut Self::Context) -> Self::Result {
-        let (session, room) = match self.admit(&request) {
+        let (admitted, room) = match self.admit(&request) {
             Ok(admitted) => admitted,
             Err(refusal) => return Box::pin(std::future::ready(Err(refusal)).into_actor(self)),
         };
+        let session = admitted.session.clone();
         info!(seat = request.seat, session, "guest admitted");
         let (me, about) = (ctx.address().recipient::<GuestSpoke>(), session.clone());
         let news: GuestNews = Arc::new(move |event| {
@@ -277,7 +305,7 @@ impl Handler<AdmitGuest> for GuestIngest {
             let answer = tokio::time::timeout(ANSWER_WITHIN, joining).await;
             answer.unwrap_or_else(|_| Err(GuestError::Unavailable("no answer could be made in time".into())))
         };
-        Box::pin(bounded.into_actor(self).map(move |result, me, ctx| me.joined(session, result, ctx)))
+        Box::pin(bounded.into_actor(self).map(move |result, me, ctx| me.joined(admitted, result, ctx)))
     }
 }
 
@@ -291,6 +319,18 @@ impl Handler<DropGuest> for GuestIngest {
         self.core.handle_end(&request.session, Farewell::Left)?;
         self.drain();
         Ok(())
+    }
+}
+
+impl Handler<PatchGuest> for GuestIngest {
+    type Result = ResponseFuture<Result<Patched, GuestError>>;
+    fn handle(&mut self, request: PatchGuest, _: &mut Self::Context) -> Self::Result {
+        let desk = self.authorize(&request.seat, request.bearer.as_deref()).and_then(|()| {
+            let known = self.core.session(&request.seat) == Some(request.session.as_str());
+            let sitter = self.sitters.get(&request.session).filter(|_| known);
+            sitter.map(|sitter| sitter.patches.clone()).ok_or_else(|| SeatRefusal::UnknownSession.into())
+        });
+        Box::pin(async move { desk?.patch(request.patch).await })
     }
 }
 

@@ -8,6 +8,7 @@
 //! | [`camera`] | opens an input's source and keeps it open, names its signal |
 //! | [`mixer`] | preview, programme, cuts, mixes, tally, slates |
 //! | [`guest`] | seats, admission by WHIP, liveness by decoded pictures |
+//! | [`patch`] | late candidates and ICE restarts of guests and viewers |
 //! | [`viewers`] | WHEP of the programme and of each input |
 //! | [`state`] | what pages show |
 //! | [`governor`] | watches the machine, gives up what matters least |
@@ -29,6 +30,7 @@ pub mod host;
 pub mod ingest;
 pub mod mixer;
 mod offthread;
+pub mod patch;
 pub mod state;
 pub mod studio;
 pub mod supervision;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use actix::{
     Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, MessageResult, ResponseActFuture,
-    Supervised, WrapFuture as _,
+    ResponseFuture, Supervised, WrapFuture as _,
 };
 use futures_util::FutureExt as _;
 use r58_pipelines::RtpFanout;
@@ -28,8 +28,10 @@ use tracing::{debug, info};
 use self::doorway::{Preview, ViewerDoorway, ViewerEvent, ViewerNews, Watched};
 use crate::error::GuestError;
 use crate::governor::AllowInputViewers;
+use crate::guest::core::SeatRefusal;
 use crate::guest::{Admission, fresh_session};
 use crate::offthread::{drop_off_thread, off_thread};
+use crate::patch::{Patch, PatchDesk, Patched};
 use crate::studio::{InputRoom, Studio};
 use crate::supervision::{Life, Retire};
 use crate::turn::IceSnapshot;
@@ -38,6 +40,8 @@ use crate::turn::IceSnapshot;
 pub const PROGRAMME: &str = "programme";
 /// An input's encoder is kept this long after its last viewer: a page that is reloaded finds it running.
 const LINGER: Duration = Duration::from_secs(3);
+/// Viewers that may be on their way at the same time; each holds sockets for up to 30 s without proof that anybody is there.
+const MOST_HALF_OPEN: usize = 32;
 /// Longest that an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(7);
 
@@ -64,6 +68,18 @@ pub struct DropViewer {
     pub session: String,
 }
 
+/// Candidates that come late, or an ICE restart (WHEP PATCH).
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Patched, GuestError>")]
+pub struct PatchViewer {
+    /// The name in the URL.
+    pub name: String,
+    /// The session in the URL.
+    pub session: String,
+    /// The change.
+    pub patch: Patch,
+}
+
 /// Asks how many watch what.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "BTreeMap<String, usize>")]
@@ -84,8 +100,12 @@ pub struct ViewerSettings {
 
 struct Viewer {
     name: String,
+    /// The user fragment of its offer.
+    fragment: String,
     /// Absent while the answer is being made.
-    media: Option<Box<dyn Send>>,
+    media: Option<(Box<dyn Send>, PatchDesk)>,
+    /// Whether its peer was ever up.
+    connected: bool,
 }
 
 /// How a viewer comes to its stream.
@@ -127,30 +147,33 @@ impl Viewers {
     }
 
     /// Everything that can be said no to without touching the stack.
-    fn check(&self, request: &AdmitViewer) -> Result<Option<Arc<InputRoom>>, GuestError> {
+    fn check(&self, request: &AdmitViewer) -> Result<(CheckedOffer, Option<Arc<InputRoom>>), GuestError> {
         let room = self.settings.studio.input(&request.name).cloned();
         if request.name != PROGRAMME && room.is_none() {
             return Err(GuestError::UnknownStream(request.name.clone()));
         }
-        CheckedOffer::parse(&request.offer, Purpose::View)?;
+        let offer = CheckedOffer::parse(&request.offer, Purpose::View)?;
         if self.viewers.len() >= self.settings.most {
             return Err(GuestError::TooManyViewers);
         }
+        if self.viewers.values().filter(|viewer| !viewer.connected).count() >= MOST_HALF_OPEN {
+            return Err(GuestError::TooManyJoining);
+        }
         if let Some(room) = &room {
-            if !self.settings.studio.previews_allowed() {
-                return Err(GuestError::PreviewsOff);
-            }
             if !room.face().attached {
                 return Err(GuestError::NoPicture(request.name.clone()));
             }
+            if !self.settings.studio.previews_allowed() {
+                return Err(GuestError::PreviewsOff);
+            }
         }
-        Ok(room)
+        Ok((offer, room))
     }
 
     fn forget(&mut self, session: &str) -> bool {
         let Some(viewer) = self.viewers.remove(session) else { return false };
         debug!(name = viewer.name, session, "viewer left");
-        if let Some(media) = viewer.media {
+        if let Some((media, _)) = viewer.media {
             drop_off_thread("viewer-stop", media);
         }
         self.count(&viewer.name);
@@ -241,8 +264,10 @@ impl Viewers {
     fn watched(&mut self, session: String, result: Result<Watched, GuestError>) -> Result<Admission, GuestError> {
         match (result, self.viewers.get_mut(&session)) {
             (Ok(watched), Some(viewer)) => {
-                viewer.media = Some(watched.media);
-                Ok(Admission { session, answer: watched.answer })
+                let patches = PatchDesk::new(watched.ice, viewer.fragment.clone());
+                let tag = patches.tag();
+                viewer.media = Some((watched.media, patches));
+                Ok(Admission { session, tag, answer: watched.answer })
             }
             (Ok(late), None) => {
                 drop_off_thread("viewer-late", late.media);
@@ -273,12 +298,15 @@ impl Handler<AdmitViewer> for Viewers {
     type Result = ResponseActFuture<Self, Result<Admission, GuestError>>;
 
     fn handle(&mut self, request: AdmitViewer, ctx: &mut Self::Context) -> Self::Result {
-        let room = match self.check(&request) {
-            Ok(room) => room,
+        let (offer, room) = match self.check(&request) {
+            Ok(checked) => checked,
             Err(refusal) => return Box::pin(std::future::ready(Err(refusal)).into_actor(self)),
         };
         let (name, session) = (request.name, fresh_session());
-        self.viewers.insert(session.clone(), Viewer { name: name.clone(), media: None });
+        self.viewers.insert(
+            session.clone(),
+            Viewer { name: name.clone(), fragment: offer.ufrag().to_owned(), media: None, connected: false },
+        );
         self.count(&name);
         let (me, about) = (ctx.address().recipient::<ViewerSpoke>(), session.clone());
         let news: ViewerNews = Arc::new(move |event| {
@@ -335,10 +363,19 @@ impl Handler<DropViewer> for Viewers {
     fn handle(&mut self, DropViewer { name, session }: DropViewer, _: &mut Self::Context) -> Self::Result {
         let known = self.viewers.get(&session).is_some_and(|viewer| viewer.name == name);
         if !known {
-            return Err(crate::guest::core::SeatRefusal::UnknownSession.into());
+            return Err(SeatRefusal::UnknownSession.into());
         }
         self.forget(&session);
         Ok(())
+    }
+}
+
+impl Handler<PatchViewer> for Viewers {
+    type Result = ResponseFuture<Result<Patched, GuestError>>;
+    fn handle(&mut self, PatchViewer { name, session, patch }: PatchViewer, _: &mut Self::Context) -> Self::Result {
+        let viewer = self.viewers.get(&session).filter(|viewer| viewer.name == name);
+        let desk = viewer.and_then(|viewer| viewer.media.as_ref()).map(|(_, patches)| patches.clone());
+        Box::pin(async move { desk.ok_or(SeatRefusal::UnknownSession)?.patch(patch).await })
     }
 }
 
@@ -354,7 +391,12 @@ impl Handler<ViewerSpoke> for Viewers {
     type Result = ();
     fn handle(&mut self, ViewerSpoke { session, event }: ViewerSpoke, _: &mut Self::Context) {
         match event {
-            ViewerEvent::Connected(path) => debug!(session, path, "viewer connected"),
+            ViewerEvent::Connected(path) => {
+                debug!(session, path, "viewer connected");
+                if let Some(viewer) = self.viewers.get_mut(&session) {
+                    viewer.connected = true;
+                }
+            }
             ViewerEvent::Gone => {
                 self.forget(&session);
             }

@@ -84,9 +84,7 @@ impl Access {
 
 /// The word after `Bearer`, if any.
 pub fn bearer(request: &HttpRequest) -> Option<String> {
-    let value = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+    super::signalling::bearer(request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()))
 }
 
 fn digest(bytes: &[u8]) -> [u8; 32] {

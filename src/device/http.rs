@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `mixer` | scenes, takes, cameras, thumbnails |
 //! | `webrtc` | WHIP, WHEP, seats, ICE servers |
+//! | `conformance` | what the box says of its own WHIP and WHEP |
 //! | `events` | the state and the levels by server-sent events |
 //!
 //! Handlers translate and nothing else: what they answer comes through doors and watches of the actors.
 
+mod conformance;
 mod events;
 mod mixer;
 mod webrtc;
@@ -24,6 +26,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::access::Access;
+use super::signalling::Signalling;
 use crate::pages::{self, PageSet};
 use crate::problem::{self, Answer, Problem};
 
@@ -40,12 +43,27 @@ pub struct SeatLink {
     pub join_url: String,
 }
 
+/// What the box needs to be a client of itself.
+#[derive(Clone)]
+pub struct SelfCheck {
+    /// Address of its listener.
+    pub url: String,
+    /// The crew's password.
+    pub crew: Option<String>,
+}
+
 /// Everything that the handlers reach.
 pub struct Face {
     /// Doors and watches of the actors.
     pub device: DeviceHandle,
     /// The tree.
     pub house: House,
+    /// WHIP and WHEP.
+    pub signalling: Arc<Signalling>,
+    /// What the box's own checks of WHIP and WHEP said.
+    pub conformance: Arc<crate::conformance::Board>,
+    /// How to reach the box from itself, for those checks.
+    pub own: SelfCheck,
     /// Who may call.
     pub access: Access,
     /// The seats with their links, in the order of the configuration.
@@ -86,6 +104,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .configure(mixer::routes)
         .configure(webrtc::routes)
         .configure(events::routes)
+        .configure(conformance::routes)
         .default_service(web::to(problem::no_such_path));
 }
 
@@ -133,6 +152,5 @@ pub(super) fn shut(error: &r58_actors::DoorError) -> Problem {
 }
 
 pub(super) fn problem_of(status: u16, detail: String) -> Problem {
-    use actix_web::http::StatusCode;
-    Problem::new(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), detail)
+    Problem::with_status(status, detail)
 }

@@ -10,6 +10,7 @@ use r58_pipelines::peer::{PeerEvent, PeerEvents, PeerFactory, PublisherPeer};
 
 use crate::error::GuestError;
 use crate::offthread::off_thread;
+use crate::patch::IceControl;
 use crate::studio::InputRoom;
 
 /// What a guest's peer or pipeline says, from whichever thread.
@@ -40,6 +41,8 @@ pub trait GuestMedia: Send {
 pub struct Joined {
     /// The SDP answer.
     pub answer: String,
+    /// What may still change about its connection.
+    pub ice: Arc<dyn IceControl>,
     /// What was made for it.
     pub media: Box<dyn GuestMedia>,
 }
@@ -84,7 +87,7 @@ impl GuestDoorway for WebRtcDoorway {
             let events: PeerEvents = Arc::new(move |event| peer_said(&news, event));
             let (peer, answer) = peers.publisher(&offer, &ice, pipeline.sink(), events).await?;
             pipeline.on_keyframe_request(peer.keyframe_requester());
-            Ok(Joined { answer, media: Box::new(Media { pipeline, _peer: peer }) })
+            Ok(Joined { answer, ice: Arc::new(peer.ice()), media: Box::new(Media { pipeline, _peer: peer }) })
         })
     }
 }

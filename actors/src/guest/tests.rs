@@ -8,6 +8,7 @@ use r58_pipelines::Mode;
 use r58_pipelines::ice::IceServer;
 
 use super::*;
+use crate::patch::tests::patch;
 use crate::state::InputKind;
 use crate::studio::InputName;
 use crate::supervision::testing::{LIMIT, brisk, in_a_house, until_running};
@@ -35,6 +36,7 @@ pub(crate) fn offer(direction: &str) -> String {
 /// Guests without a network: their pictures are what the test says.
 #[derive(Default)]
 struct Script {
+    ice: Arc<crate::patch::tests::ScriptedIce>,
     frames: AtomicU64,
     open: AtomicUsize,
     refuse: Mutex<Option<&'static str>>,
@@ -60,7 +62,8 @@ impl GuestDoorway for Doorway {
                 return Err(GuestError::Unavailable(reason.into()));
             }
             script.open.fetch_add(1, SeqCst);
-            Ok(Joined { answer: "v=0".into(), media: Box::new(Media(script)) })
+            let ice = Arc::new(crate::patch::tests::Ice(script.ice.clone()));
+            Ok(Joined { answer: "v=0".into(), ice, media: Box::new(Media(script)) })
         })
     }
 }
@@ -204,6 +207,36 @@ fn a_guest_that_leaves_frees_its_seat_once() {
         assert_eq!(end.send(leave).await.unwrap().unwrap_err().status(), 404);
         stage.until("guest1", "free").await;
         stage.until_open(0).await;
+    });
+}
+
+#[test]
+fn a_guest_changes_its_network_and_keeps_its_seat() {
+    in_a_house(HouseSettings::default(), |house| async move {
+        let stage = stage(&house);
+        let Admission { session, tag, .. } = stage.admit(ask("guest1", Some("one"))).await.unwrap();
+        let send = async |seat: &str, bearer: Option<&str>, patch: Patch| {
+            let bearer = bearer.map(str::to_owned);
+            let request = PatchGuest { seat: seat.into(), session: session.clone(), bearer, patch };
+            stage.slot.door().send(request).await.unwrap()
+        };
+        let late = patch(Some(&format!("\"{tag}\"")), "abcd");
+        assert_eq!(send("guest1", Some("one"), late.clone()).await.unwrap(), Patched::Trickled);
+        let Patched::Restarted { tag: next, .. } = send("guest1", Some("one"), patch(Some("*"), "next")).await.unwrap()
+        else {
+            panic!("no restart");
+        };
+        assert_ne!(next, tag);
+        let seats = stage.slot.door().send(GetSeats).await.unwrap();
+        assert_eq!(seats[0].session.as_ref(), Some(&session));
+        for (seat, bearer, patch, status) in [
+            ("guest1", Some("one"), late.clone(), 412),
+            ("guest1", None, late.clone(), 401),
+            ("guest1", Some("two"), late.clone(), 403),
+            ("guest2", Some("two"), late, 404),
+        ] {
+            assert_eq!(send(seat, bearer, patch).await.unwrap_err().status(), status);
+        }
     });
 }
 

@@ -11,6 +11,7 @@ use r58_pipelines::peer::{PeerEvent, PeerEvents, PeerFactory};
 use r58_pipelines::preview::{PREVIEW_KBPS, PreviewEncoder, preview_mode};
 
 use crate::error::GuestError;
+use crate::patch::IceControl;
 use crate::studio::{InputRoom, Studio};
 
 /// What a viewer's peer says, from whichever thread.
@@ -29,6 +30,8 @@ pub type ViewerNews = Arc<dyn Fn(ViewerEvent) + Send + Sync>;
 pub struct Watched {
     /// The SDP answer.
     pub answer: String,
+    /// What may still change about its connection.
+    pub ice: Arc<dyn IceControl>,
     /// Its peer.
     pub media: Box<dyn Send>,
 }
@@ -85,7 +88,7 @@ impl ViewerDoorway for WebRtcViewerDoorway {
                 PeerEvent::Failed | PeerEvent::Closed => news(ViewerEvent::Gone),
             });
             let (peer, answer) = peers.viewer(&offer, &ice, fanout, events).await?;
-            Ok(Watched { answer, media: Box::new(peer) })
+            Ok(Watched { answer, ice: Arc::new(peer.ice()), media: Box::new(peer) })
         })
     }
 

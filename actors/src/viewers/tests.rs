@@ -9,6 +9,7 @@ use r58_pipelines::{Mode, PipelineError};
 
 use super::*;
 use crate::guest::tests::offer;
+use crate::patch::tests::patch;
 use crate::state::InputKind;
 use crate::studio::InputName;
 use crate::supervision::testing::{LIMIT, brisk, in_a_house};
@@ -36,6 +37,7 @@ impl Tally {
 
 #[derive(Default)]
 struct Script {
+    ice: Arc<crate::patch::tests::ScriptedIce>,
     peers: Tally,
     encoders: Tally,
     started: AtomicUsize,
@@ -60,7 +62,8 @@ impl ViewerDoorway for Doorway {
         *lock(&self.0.news) = Some(news);
         self.0.peers.add();
         let peer = Peer(self.0.clone());
-        Box::pin(async move { Ok(Watched { answer: "v=0".into(), media: Box::new(peer) }) })
+        let ice = Arc::new(crate::patch::tests::Ice(self.0.ice.clone()));
+        Box::pin(async move { Ok(Watched { answer: "v=0".into(), ice, media: Box::new(peer) }) })
     }
 
     fn preview(&self, _: &InputRoom) -> Result<Preview, GuestError> {
@@ -98,12 +101,16 @@ struct Stage {
 }
 
 fn stage(house: &House) -> Stage {
+    stage_for(house, 2)
+}
+
+fn stage_for(house: &House, most: usize) -> Stage {
     let name = InputName { id: "cam1".into(), label: "CAM 1".into(), kind: InputKind::Camera };
     let studio = Studio::set_up(&Mode::new(64, 64, 30), vec![name]).unwrap();
     let script = Arc::<Script>::default();
     let (ice, snapshot) = watch::channel(crate::turn::TurnSettings::first_snapshot(&[]));
     let settings =
-        ViewerSettings { studio: studio.clone(), doorway: Arc::new(Doorway(script.clone())), ice: snapshot, most: 2 };
+        ViewerSettings { studio: studio.clone(), doorway: Arc::new(Doorway(script.clone())), ice: snapshot, most };
     let slot = house.engage(brisk("viewers", "viewers"), move |life| Viewers::new(life, settings.clone()));
     Stage { studio, script, slot, _ice: ice }
 }
@@ -151,6 +158,40 @@ fn every_refusal_has_its_status() {
         stage.admit("cam1").await.unwrap();
         let full = stage.admit("cam1").await.unwrap_err();
         assert_eq!((full.status(), full.retry_after().is_some()), (503, true));
+    });
+}
+
+#[test]
+fn a_viewer_changes_its_network_and_watches_on() {
+    in_a_house(HouseSettings::default(), |house| async move {
+        let stage = stage(&house);
+        stage.live();
+        let Admission { session, tag, .. } = stage.admit("cam1").await.unwrap();
+        let send = async |name: &str, patch: Patch| {
+            let request = PatchViewer { name: name.into(), session: session.clone(), patch };
+            stage.slot.door().send(request).await.unwrap()
+        };
+        let base = format!("\"{tag}\"");
+        assert_eq!(send("cam1", patch(Some(&base), "abcd")).await.unwrap(), Patched::Trickled);
+        assert!(matches!(send("cam1", patch(Some("*"), "next")).await, Ok(Patched::Restarted { .. })));
+        assert_eq!(send("cam1", patch(Some(&base), "abcd")).await.unwrap_err().status(), 412);
+        assert_eq!(send("programme", patch(Some("*"), "next")).await.unwrap_err().status(), 404);
+    });
+}
+
+#[test]
+fn only_so_many_viewers_join_at_once() {
+    in_a_house(HouseSettings::default(), |house| async move {
+        let stage = stage_for(&house, 2 * MOST_HALF_OPEN);
+        stage.live();
+        for _ in 0..MOST_HALF_OPEN {
+            stage.admit("cam1").await.unwrap();
+        }
+        let refused = stage.admit("cam1").await.unwrap_err();
+        assert_eq!((refused.status(), refused.retry_after()), (503, Some(Duration::from_secs(1))));
+        let news = lock(&stage.script.news).clone().unwrap();
+        news(ViewerEvent::Connected("host".into()));
+        stage.admit("cam1").await.unwrap();
     });
 }
 
