@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use r58::conformance::Check;
+use serde_json::Value;
+
 use super::support::free_udp_port;
 use super::support::process::Process;
 use super::support::r58::{Home, R58};
@@ -79,6 +82,30 @@ impl Place {
             crew: None,
             own: Some(Own { demo, _turn: turn, _home: home }),
         }
+    }
+
+    /// Whether it is a box of our own.
+    pub fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// The box's own list: nothing is claimed before a run, and after one everything that can be checked has passed.
+    pub async fn checks_itself(&self) -> Check {
+        let demo = &self.own.as_ref().ok_or("no box of our own")?.demo;
+        let before = demo.json("/conformance").await;
+        let unchecked = before["items"].as_array().is_some_and(|all| all.iter().all(|one| one["checked_at"].is_null()));
+        if !unchecked || before["passed"] != 0 {
+            return Err(format!("results without a run: {before}"));
+        }
+        let (status, after) = demo.post("/conformance", &Value::Null).await;
+        let shown = demo.json("/conformance").await;
+        let failed = |list: &Value| list["failed"].as_u64() == Some(0) && list["passed"].as_u64() >= Some(30);
+        let timed = |one: &Value| one["verdict"] != "passed" || one["checked_at"].is_string();
+        let whole = shown["items"].as_array().is_some_and(|all| all.iter().all(timed));
+        if status.is_success() && failed(&after) && whole && shown == after {
+            return Ok(());
+        }
+        Err(format!("{status}: {after}"))
     }
 
     /// Ends what was started.
