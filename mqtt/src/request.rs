@@ -102,6 +102,12 @@ pub enum CallError {
     /// Too many calls to one device wait for an answer.
     #[error("too many requests to the device are under way")]
     Busy,
+    /// The server has no connection to its broker.
+    #[error("the server is not connected to its broker")]
+    BrokerAway,
+    /// It is larger than a request may be.
+    #[error("the request is too large")]
+    Unsendable,
 }
 
 /// What a server waits for. `T` is who waits.
@@ -150,11 +156,6 @@ impl<T> Calls<T> {
         known.then(|| self.waiting.remove(&response.id).map(|call| call.asker)).flatten()
     }
 
-    /// The asker has gone (its client hung up).
-    pub fn handle_gone(&mut self, id: &Name) {
-        self.waiting.remove(id);
-    }
-
     /// A device went offline: nothing it was asked will be answered.
     pub fn handle_offline(&mut self, device: &DeviceAddress) -> Vec<T> {
         self.take(|call| call.device == *device)
@@ -170,9 +171,9 @@ impl<T> Calls<T> {
         self.waiting.values().map(|call| call.until).min()
     }
 
-    /// Calls that wait.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
+    /// Everybody who waits.
+    pub fn into_askers(self) -> impl Iterator<Item = T> {
+        self.waiting.into_values().map(|call| call.asker)
     }
 
     fn take(&mut self, which: impl Fn(&Call<T>) -> bool) -> Vec<T> {

@@ -289,6 +289,16 @@ pub fn device_filters(device: &DeviceAddress, groups: &[Name]) -> Vec<String> {
     std::iter::once(own).chain(of_groups).collect()
 }
 
+/// The filter of one server for the answers to its requests.
+///
+/// ```
+/// use r58_mqtt::{Name, topic::response_filter};
+/// assert_eq!(response_filter(&Name::new("server1").unwrap()), "r58/1/+/+/up/response/server1");
+/// ```
+pub fn response_filter(server: &Name) -> String {
+    format!("{ROOT}/+/+/up/{}", Up::Response(server.clone()))
+}
+
 /// What the server consumes, one filter each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ServerFilter {
