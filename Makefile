@@ -5,7 +5,7 @@
 #   make bench   ratios against what a user would run instead
 #   make pages   only the pages, into src/web/dist
 #   make check   lints
-#   make fuzz    CRATE=mqtt TARGET=topic|payload|command, CRATE=pipelines TARGET=offer|ice_servers|sdpfrag
+#   make fuzz    CRATE=mqtt TARGET=topic|payload|command, CRATE=pipelines TARGET=offer|ice_servers|sdpfrag|turn_stream
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help

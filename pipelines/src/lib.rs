@@ -10,6 +10,7 @@ pub mod encoder;
 pub mod error;
 pub mod fanout;
 pub mod feed;
+pub mod forwarder;
 pub mod guest;
 pub mod ice;
 pub mod input;
