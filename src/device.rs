@@ -97,7 +97,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     let ice = turn::engage(&house, &settings.turn, &settings.id, store.clone(), identity)?;
     let (metrics_out, metrics) = watch::channel(Metrics::default());
     let (fleet_out, fleet) = watch::channel(Default::default());
-    let neighbours = Neighbours { ice: ice.clone(), metrics: metrics.clone(), fleet };
+    let neighbours = Neighbours { ice: ice.peers.clone(), roads: ice.roads, metrics: metrics.clone(), fleet };
     let cells: BTreeMap<_, _> =
         settings.inputs.iter().map(|input| (input.id.clone(), SourceCell::new(input.source.clone()))).collect();
     let device = box_actors::start(&house, device_plan(settings, &profile, &seats, &org, &cells), peers, neighbours)?;
@@ -113,13 +113,13 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
         device: device.clone(),
         seam: Arc::new(LiveConfig::new(settings, cells)),
         metrics,
-        ice: ice.clone(),
+        ice: ice.guests.clone(),
         identity: identities,
         link: fleet_out,
     };
     fleet::engage(&house, settings, state.path(), store, ends)?;
 
-    let signalling = Signalling::new(device.clone(), ice.clone(), RatePolicy::default());
+    let signalling = Signalling::new(device.clone(), ice.guests.clone(), RatePolicy::default());
     let own = if address.ip().is_unspecified() {
         SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())
     } else {
@@ -134,7 +134,8 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
         device,
         house: house.clone(),
         seats: seats.clone(),
-        ice,
+        ice: ice.guests,
+        peer_ice: ice.peers,
         since: Instant::now(),
     };
     let pages = http::serve(listener, Arc::new(face)).context("cannot serve the box's pages")?;

@@ -1,7 +1,7 @@
 //! A guest with nothing but a browser and a link is seen and heard in the programme, from wherever it sits; whoever goes away
 //! gives the seat back; whoever cannot get in is told why.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -10,7 +10,8 @@ use super::support::browser::{Browser, Capture};
 use super::support::footage::Footage;
 use super::support::jpeg::Picture;
 use super::support::namespace::is_root_or_ran_as_root;
-use super::support::nat::{BOX_URL, Internet, TURN_URL};
+use super::support::nat::{BOX_URL, Internet, TURN_URL, TURNS_URL};
+use super::support::paper::Paper;
 use super::support::r58::{EPHEMERAL, Home, PATIENCE, R58, binary};
 use super::support::{stage, until};
 
@@ -180,22 +181,75 @@ fn behind_two_translating_routers_the_guest_gets_in_by_turn_on_both_ends_and_is_
     }
 }
 
-async fn a_guest_far_away(internet: &Internet) {
-    let stage = stage().await;
+#[test]
+fn in_a_venue_that_lets_no_udp_out_the_guest_gets_in_by_turn_over_tls_be_it_the_boxes_venue_or_its_own() {
+    let here = concat!(
+        module_path!(),
+        "::in_a_venue_that_lets_no_udp_out_the_guest_gets_in_by_turn_over_tls_be_it_the_boxes_venue_or_its_own"
+    );
+    if is_root_or_ran_as_root(here.split_once("::").expect("a module").1) {
+        let internet = Internet::new();
+        internet.guest.run(a_guest_of_a_walled_box(&internet));
+    }
+}
+
+async fn a_guest_of_a_walled_box(internet: &Internet) {
+    let _stage = stage().await;
+    internet.block_udp_of_box();
+    let home = far_away(&format!("shared_urls = [\"{TURN_URL}\", \"{TURNS_URL}\"]\nca_file = \"turn-ca.pem\""));
+    let paper = Paper::of("203.0.113.1");
+    std::fs::write(home.path().join("turn-ca.pem"), &paper.authority).expect("write the authority");
+    let _turn = internet.turn_server_with_tls(TURN_SECRET, &home.path(), &paper).await;
+    let r58 = start_in(internet, &home).await;
+    let state = r58.state_until("the road by TLS", |state| state["turn"]["roads"][0]["road"] == "tls").await;
+    assert_eq!(state["turn"]["roads"][0]["udp"], "silent", "{state}");
+    let footage = Footage::new(COLOUR, PITCH);
+    let guest = Browser::start_trusting(&footage.capture(), Some(BOX_URL), Some(&paper.pin)).await;
+
+    // The guest by UDP, the box by its forwarder.
+    let link = seat(&r58, "guest1").await;
+    guest.open(link["join_url"].as_str().expect("a link")).await;
+    press_join(&guest).await;
+    let pressed = Instant::now();
+    is_live(&guest).await;
+    println!("guest by UDP, box by TLS: live after {:?}", pressed.elapsed());
+    assert_eq!(reaches(&r58, "live", PATIENCE).await["path"], "relay");
+    take(&r58, "full-guest1").await;
+    shows(&r58).await;
+    let right = |road: &Value| road["connections"] != 0 && road["bytes_down"].as_u64() > Some(10_000);
+    let state = r58.state_until("what it carried", |state| right(&state["turn"]["roads"][0])).await;
+    let road = &state["turn"]["roads"][0];
+    println!("the road: {road}");
+    assert_eq!((&road["via"], &road["last_error"]), (&json!(TURNS_URL), &Value::Null));
+    let actors = r58.json("/api/actors").await.to_string();
+    assert!(actors.contains(&format!("203.0.113.1: UDP silent, {TURNS_URL} for")), "{actors}");
+    guest.click("leave").await;
+    reaches(&r58, "free", PATIENCE).await;
+    take(&r58, "full-cam1").await;
+
+    // Both by TLS.
+    internet.block_udp_of_guest();
+    guest.click("join").await;
+    let pressed = Instant::now();
+    is_live(&guest).await;
+    println!("both by TLS: live after {:?}", pressed.elapsed());
+    assert_eq!(reaches(&r58, "live", PATIENCE).await["path"], "relay");
+    take(&r58, "full-guest1").await;
+    shows(&r58).await;
+    assert!(r58.stop().await.success());
+}
+
+/// A box that is found at [`BOX_URL`]; `turn` is the rest of its `[device.turn]`.
+fn far_away(turn: &str) -> Home {
     let home = small(
-        &format!(
-            "listen = \"0.0.0.0:8000\"
-crew_password = \"{PASSWORD}\"
-public_url = \"{BOX_URL}\""
-        ),
-        &format!(
-            "[device.turn]
-shared_secret_file = \"turn-secret\"
-shared_urls = [\"{TURN_URL}\"]"
-        ),
+        &format!("listen = \"0.0.0.0:8000\"\ncrew_password = \"{PASSWORD}\"\npublic_url = \"{BOX_URL}\""),
+        &format!("[device.turn]\nshared_secret_file = \"turn-secret\"\n{turn}"),
     );
     std::fs::write(home.path().join("turn-secret"), TURN_SECRET).expect("write the secret");
-    let _turn = internet.turn_server(TURN_SECRET, &home.path()).await;
+    home
+}
+
+async fn start_in(internet: &Internet, home: &Home) -> R58 {
     let mut command = internet.device.command(&binary().display().to_string());
     command
         .arg("device")
@@ -203,7 +257,14 @@ shared_urls = [\"{TURN_URL}\"]"
         .arg(home.config())
         .env("R58_STATE_DIR", home.state())
         .current_dir(home.path());
-    let r58 = R58::spawn("device", &mut command).await.with_crew_password(PASSWORD);
+    R58::spawn("device", &mut command).await.with_crew_password(PASSWORD)
+}
+
+async fn a_guest_far_away(internet: &Internet) {
+    let stage = stage().await;
+    let home = far_away(&format!("shared_urls = [\"{TURN_URL}\"]"));
+    let _turn = internet.turn_server(TURN_SECRET, &home.path()).await;
+    let r58 = start_in(internet, &home).await;
     let footage = Footage::new(COLOUR, PITCH);
     let guest = Browser::start(&footage.capture(), Some(BOX_URL)).await;
 

@@ -16,7 +16,7 @@
 //! | [`fleet_link`] | the box's end of its fleet: enrolment, session, commands |
 //! | [`ingest`] | the fleet server's end: consumes the broker, writes the store, publishes commands |
 //! | [`caller`] | the fleet server's voice: asks a box something and waits for its answer |
-//! | [`turn`] | ICE servers from the best provider that answers |
+//! | [`turn`] | ICE servers from the best provider that answers; the road of the box's own peers to them |
 //!
 //! An actor's thinking lives in a pure core beside it (`camera.rs` and `camera/core.rs`); the actor itself only moves
 //! messages, timers and pipelines. Peers hold a [`Door`] for a message, never an address.

@@ -196,6 +196,38 @@ pub struct TurnState {
     pub expires_at: Option<DateTime<Utc>>,
     /// Whether it is served although its provider is down.
     pub stale: bool,
+    /// How the box itself reaches each TURN server.
+    #[serde(default)]
+    pub roads: Vec<TurnRoad>,
+}
+
+/// How the box's own peers reach one TURN server, and what its forwarder has carried.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TurnRoad {
+    /// The server's host.
+    pub server: String,
+    /// `udp`, `tcp` or `tls`; `both` while it is not sure whether UDP gets through, `none` when there is no way.
+    pub road: String,
+    /// What the last probe by UDP said: `answers`, `doubtful`, `silent`, `unknown` or `not_offered`.
+    pub udp: String,
+    /// The probe's round trip, when it answered.
+    pub udp_rtt_ms: Option<u64>,
+    /// The URL of TCP or TLS that the forwarder uses, or will try first.
+    pub via: Option<String>,
+    /// What it took to open the last of its connections.
+    pub connected_in_ms: Option<u64>,
+    /// Its connections that are open.
+    pub connections: u64,
+    /// How many were opened in place of one that broke.
+    pub reconnects: u64,
+    /// Bytes to the server.
+    pub bytes_up: u64,
+    /// Bytes from the server.
+    pub bytes_down: u64,
+    /// Messages that were dropped because the connection was down or stalled.
+    pub dropped: u64,
+    /// What was wrong last; none while it works.
+    pub last_error: Option<String>,
 }
 
 /// One seat as the crew sees it; the token is added by whoever knows it.

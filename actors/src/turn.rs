@@ -9,6 +9,7 @@
 //! has nothing to lose but its backoffs: rebuilt, it reads the last grant back. Supervised by the house.
 
 pub mod core;
+pub mod forwarder;
 mod grant;
 pub mod providers;
 mod reply;

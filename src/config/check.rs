@@ -182,6 +182,7 @@ fn judge_device(device: &DeviceSettings, found: &mut Found) {
     );
     found.file("device.turn.cloudflare_token_file", turn.cloudflare_token_file.as_deref());
     found.file("device.turn.shared_secret_file", turn.shared_secret_file.as_deref());
+    found.file("device.turn.ca_file", turn.ca_file.as_deref());
     if let Some((low, high)) = device.webrtc.udp_ports {
         found.unless(low >= 1024 && low <= high, "device.webrtc.udp_ports", "wants [first, last], 1024 or above");
     }

@@ -187,6 +187,8 @@ pub struct TurnSettings {
     pub shared_urls: Vec<String>,
     /// How long generated or requested credentials live, in seconds, 600 to 172,800 (Cloudflare's limit).
     pub ttl_seconds: u64,
+    /// File of certificates in PEM to trust beside the system's, when the box reaches a TURN server by TLS.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Default for TurnSettings {
@@ -199,6 +201,7 @@ impl Default for TurnSettings {
             shared_secret_file: None,
             shared_urls: Vec::new(),
             ttl_seconds: 86_400,
+            ca_file: None,
         }
     }
 }

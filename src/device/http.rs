@@ -70,6 +70,8 @@ pub struct Face {
     pub seats: Vec<SeatLink>,
     /// Servers for guests' pages.
     pub ice: tokio::sync::watch::Receiver<r58_actors::turn::IceSnapshot>,
+    /// Servers for the box's own peers.
+    pub peer_ice: tokio::sync::watch::Receiver<r58_actors::turn::IceSnapshot>,
     /// When the process came up.
     pub since: Instant,
 }

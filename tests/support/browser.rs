@@ -35,6 +35,11 @@ pub enum Capture {
 impl Browser {
     /// Starts a browser; `trusted` is a plain-HTTP origin off loopback that it shall treat as secure.
     pub async fn start(capture: &Capture, trusted: Option<&str>) -> Self {
+        Self::start_trusting(capture, trusted, None).await
+    }
+
+    /// The same; a server whose key has this pin is believed, whoever signed its certificate.
+    pub async fn start_trusting(capture: &Capture, trusted: Option<&str>, pin: Option<&str>) -> Self {
         let profile = tempfile::tempdir().expect("a directory");
         let mut driver = Process::start("chromedriver", Command::new("chromedriver").arg("--port=0"));
         let port: u16 = driver
@@ -43,7 +48,7 @@ impl Browser {
             })
             .await;
         let page = ClientBuilder::new(HttpConnector::new())
-            .capabilities(capabilities(capture, profile.path(), trusted))
+            .capabilities(capabilities(capture, profile.path(), trusted, pin))
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .expect("a browser session");
@@ -118,7 +123,7 @@ impl Drop for Browser {
     }
 }
 
-fn capabilities(capture: &Capture, profile: &Path, trusted: Option<&str>) -> Map<String, Value> {
+fn capabilities(capture: &Capture, profile: &Path, trusted: Option<&str>, pin: Option<&str>) -> Map<String, Value> {
     let mut args: Vec<String> = [
         "--headless=new",
         "--no-sandbox",
@@ -137,6 +142,9 @@ fn capabilities(capture: &Capture, profile: &Path, trusted: Option<&str>) -> Map
     args.push(format!("--user-data-dir={}", profile.display()));
     if let Some(origin) = trusted {
         args.push(format!("--unsafely-treat-insecure-origin-as-secure={origin}"));
+    }
+    if let Some(pin) = pin {
+        args.push(format!("--ignore-certificate-errors-spki-list={pin}"));
     }
     match capture {
         Capture::Pattern => args.push("--use-fake-device-for-media-stream".into()),

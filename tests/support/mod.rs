@@ -8,6 +8,7 @@ pub mod jpeg;
 pub mod mosquitto;
 pub mod namespace;
 pub mod nat;
+pub mod paper;
 pub mod process;
 pub mod r58;
 pub mod sdp;

@@ -11,12 +11,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::namespace::Namespace;
+use super::paper::Paper;
 use super::process::Process;
 
 /// Address at which guests find the box's pages.
 pub const BOX_URL: &str = "http://198.51.100.2:8000";
 /// Address of the TURN server, as guest and box know it.
 pub const TURN_URL: &str = "turn:203.0.113.1:3478?transport=udp";
+/// The same server by TLS, when it has a certificate.
+pub const TURNS_URL: &str = "turns:203.0.113.1:443?transport=tcp";
 
 /// The hosts; gone when dropped.
 pub struct Internet {
@@ -25,7 +28,7 @@ pub struct Internet {
     /// Where the box lives.
     pub device: Namespace,
     device_router: Namespace,
-    _guest_router: Namespace,
+    guest_router: Namespace,
     public: Namespace,
 }
 
@@ -36,10 +39,10 @@ impl Internet {
             guest: Namespace::new("g"),
             device: Namespace::new("d"),
             device_router: Namespace::new("dr"),
-            _guest_router: Namespace::new("gr"),
+            guest_router: Namespace::new("gr"),
             public: Namespace::new("p"),
         };
-        let Self { guest, device, device_router, _guest_router: guest_router, public } = &internet;
+        let Self { guest, device, device_router, guest_router, public } = &internet;
         guest_router.cable("10.1.0.1/24", guest, "10.1.0.2/24");
         device_router.cable("10.2.0.1/24", device, "10.2.0.2/24");
         public.cable("203.0.113.1/24", guest_router, "203.0.113.2/24");
@@ -61,12 +64,30 @@ impl Internet {
 
     /// Starts coturn with this static secret; files go to `dir`.
     pub async fn turn_server(&self, secret: &str, dir: &Path) -> Process {
+        self.start_turn(secret, dir, &["--no-tls".to_owned()]).await
+    }
+
+    /// The same, which also listens for TLS with this certificate.
+    pub async fn turn_server_with_tls(&self, secret: &str, dir: &Path, paper: &Paper) -> Process {
+        let (certificate, key) = (dir.join("turn-cert.pem"), dir.join("turn-key.pem"));
+        std::fs::write(&certificate, &paper.certificate).expect("write the certificate");
+        std::fs::write(&key, &paper.key).expect("write the key");
+        let more = [
+            "--tls-listening-port=443".to_owned(),
+            format!("--cert={}", certificate.display()),
+            format!("--pkey={}", key.display()),
+        ];
+        self.start_turn(secret, dir, &more).await
+    }
+
+    async fn start_turn(&self, secret: &str, dir: &Path, more: &[String]) -> Process {
         let file = |name: &str| dir.join(name).display().to_string();
         let mut server = Process::start(
             "turnserver",
             self.public
                 .command("turnserver")
-                .args(["-n", "--no-tls", "--no-dtls", "--no-cli", "--no-multicast-peers", "--fingerprint"])
+                .args(["-n", "--no-dtls", "--no-cli", "--no-multicast-peers", "--fingerprint"])
+                .args(more)
                 .args([
                     "--use-auth-secret",
                     &format!("--static-auth-secret={secret}"),
@@ -83,6 +104,16 @@ impl Internet {
         let ready = |line: &str| line.contains("Total General servers").then_some(());
         server.line(Duration::from_secs(30), "a listening TURN server", ready).await;
         server
+    }
+
+    /// The firewall of the box's venue: not a datagram in or out.
+    pub fn block_udp_of_box(&self) {
+        self.device_router.exec(&["iptables", "-I", "FORWARD", "-p", "udp", "-j", "DROP"]);
+    }
+
+    /// The same at the guest's.
+    pub fn block_udp_of_guest(&self) {
+        self.guest_router.exec(&["iptables", "-I", "FORWARD", "-p", "udp", "-j", "DROP"]);
     }
 
     /// Lets nothing of the box through to the TURN server any more: neither its own allocations nor, straight, the relay of a

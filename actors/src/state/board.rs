@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::{
     DegradationState, DeviceIdentity, DeviceState, EncoderState, FleetState, InputState, Levels, PreviewState,
-    ProgrammeState, SceneState, TakeState, TurnState,
+    ProgrammeState, SceneState, TakeState, TurnRoad, TurnState,
 };
 use crate::governor::Metrics;
 use crate::mixer::core::Tally;
@@ -31,8 +31,10 @@ const COUNTERS_EVERY: Duration = Duration::from_secs(1);
 /// What other actors publish about themselves.
 #[derive(Clone)]
 pub struct Neighbours {
-    /// From TurnCache.
+    /// From the TurnForwarder: servers that the box's own peers can use.
     pub ice: watch::Receiver<IceSnapshot>,
+    /// From the TurnForwarder: how it reaches them.
+    pub roads: watch::Receiver<Vec<TurnRoad>>,
     /// From the Governor.
     pub metrics: watch::Receiver<Metrics>,
     /// From the fleet link, in the words of the API.
@@ -108,7 +110,12 @@ impl BoardSettings {
                 reasons: metrics.degradation.reasons.clone(),
             },
             fleet: self.neighbours.fleet.borrow().clone(),
-            turn: TurnState { provider: ice.provider, expires_at: ice.expires_at, stale: ice.stale },
+            turn: TurnState {
+                provider: ice.provider,
+                expires_at: ice.expires_at,
+                stale: ice.stale,
+                roads: self.neighbours.roads.borrow().clone(),
+            },
             identify: mind.and_then(|mind| mind.identify()).map(str::to_owned),
             whep_inputs: self.studio.previews_allowed(),
             rehearsal: self.rehearsal,
@@ -132,6 +139,9 @@ fn essence(state: &DeviceState) -> DeviceState {
     let mut essence = state.clone();
     let programme = &mut essence.programme;
     (programme.frames, programme.missed_slots, programme.fps) = (0, 0, 0.0);
+    for road in &mut essence.turn.roads {
+        (road.bytes_up, road.bytes_down, road.dropped) = (0, 0, 0);
+    }
     for input in &mut essence.inputs {
         (input.frames, input.fps, input.level_db) = (0, 0.0, 0.0);
     }

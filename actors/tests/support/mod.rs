@@ -64,9 +64,10 @@ pub fn with_this_box<F: Future<Output = ()>>(plan: DevicePlan, test: impl FnOnce
         let house = House::open(HouseSettings::default());
         let peers = PeerFactory::new(PeerSettings { loopback: true, ..PeerSettings::default() }).unwrap();
         let (_ice, ice) = watch::channel(TurnSettings::first_snapshot(&[]));
+        let (_roads, roads) = watch::channel(Vec::new());
         let (_metrics, metrics) = watch::channel(Default::default());
         let (_fleet, fleet) = watch::channel(FleetState::default());
-        let handle = start(&house, plan, peers, Neighbours { ice, metrics, fleet }).unwrap();
+        let handle = start(&house, plan, peers, Neighbours { ice, roads, metrics, fleet }).unwrap();
         let state = handle.state.clone();
         let mut subject = Studio58 { house: house.clone(), handle, state };
         subject.until("on air", |state| state.programme.frames > 0 && live(state, "cam1") && live(state, "cam2")).await;

@@ -71,7 +71,7 @@ async fn turn_credentials(face: web::Data<Face>, request: HttpRequest) -> Answer
         None => face.access.crew(&request)?,
     }
     let snapshot = face.ice.borrow().clone();
-    face.device.peers.warm(&snapshot.servers);
+    face.device.peers.warm(&face.peer_ice.borrow().servers);
     let servers = ice::for_browser(&snapshot.servers);
     Ok(HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(json!({
         "iceServers": as_operators_know(&servers),

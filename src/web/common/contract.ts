@@ -66,10 +66,21 @@ export interface State {
   scenes: Scene[];
   degradation: { level: number; reasons: string[] };
   fleet: { state: string; since?: string | null; last_error?: string | null };
-  turn: { provider?: string | null; expires_at?: string | null; stale?: boolean };
+  turn: { provider?: string | null; expires_at?: string | null; stale?: boolean; roads?: TurnRoad[] };
   identify: string | null;
   whep_inputs: boolean;
   rehearsal: boolean;
+}
+
+/** How the box itself reaches one TURN server. */
+export interface TurnRoad {
+  server: string;
+  road: string;
+  udp: string;
+  udp_rtt_ms?: number | null;
+  connections?: number;
+  reconnects?: number;
+  last_error?: string | null;
 }
 
 export interface ActorReport {

@@ -1,5 +1,6 @@
 // Machine words of the box in the words of a crew. Pure.
 
+import type { TurnRoad } from "./contract.js";
 import { sentence } from "./format.js";
 
 export type Mood = "good" | "warn" | "bad" | "busy" | "idle";
@@ -81,6 +82,36 @@ export function turnWords(provider: string | null | undefined, stale = false): {
       return { words: "STUN only", mood: "warn" };
     default:
       return { words: sentence(provider) + (stale ? " (stale)" : ""), mood: stale ? "warn" : "good" };
+  }
+}
+
+/** By which road the box reaches a TURN server. */
+export function turnRoadWords(road: TurnRoad): string {
+  switch (road.road) {
+    case "udp":
+      return typeof road.udp_rtt_ms === "number" ? `by UDP, ${road.udp_rtt_ms} ms` : `by UDP, which ${udpWords(road.udp)}`;
+    case "tcp":
+    case "tls":
+      return `by ${road.road.toUpperCase()}, because UDP ${udpWords(road.udp)}`;
+    case "both":
+      return `by UDP and TCP or TLS, because UDP ${udpWords(road.udp)}`;
+    default:
+      return "no way";
+  }
+}
+
+function udpWords(udp: string): string {
+  switch (udp) {
+    case "silent":
+      return "does not answer";
+    case "doubtful":
+      return "did not answer the last time";
+    case "not_offered":
+      return "is not offered";
+    case "unknown":
+      return "has not been tried yet";
+    default:
+      return "answers";
   }
 }
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { backoff } from "../common/backoff.js";
 import { ago, diskPercent, duration, expiry, figure, meterRatio, percent, rmsDb, sentence } from "../common/format.js";
-import { degradationWords, fleetWords, isLive, signalReason, signalWords } from "../common/words.js";
+import { degradationWords, fleetWords, isLive, signalReason, signalWords, turnRoadWords } from "../common/words.js";
 
 test("a duration names its two largest units", () => {
   assert.equal(duration(48), "48 s");
@@ -85,4 +85,13 @@ test("backoff grows to its cap, is spread over the whole range, and is never zer
   assert.equal(backoff(0, 0.999), 500);
   assert.ok(backoff(3, 0.999) <= 4_000 && backoff(3, 0.999) > 3_900);
   assert.ok(backoff(40, 0.999) <= 15_000);
+});
+
+test("a road to a TURN server says why it is not UDP", () => {
+  const road = (road: string, udp: string, udp_rtt_ms?: number) => turnRoadWords({ server: "t.example", road, udp, udp_rtt_ms });
+  assert.equal(road("udp", "answers", 12), "by UDP, 12 ms");
+  assert.equal(road("tls", "silent"), "by TLS, because UDP does not answer");
+  assert.equal(road("tcp", "not_offered"), "by TCP, because UDP is not offered");
+  assert.equal(road("both", "doubtful"), "by UDP and TCP or TLS, because UDP did not answer the last time");
+  assert.equal(road("none", "silent"), "no way");
 });

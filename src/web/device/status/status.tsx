@@ -10,7 +10,7 @@ import { Actors } from "../../common/actors.js";
 import { rejectedEncoders, type ActorReport, type MixerStatus, type State } from "../../common/contract.js";
 import { ago, duration, figure, sentence, expiry } from "../../common/format.js";
 import { json, wordsFor } from "../../common/problem.js";
-import { degradationWords, fleetWords, signalWords, turnWords, type Mood } from "../../common/words.js";
+import { degradationWords, fleetWords, signalWords, turnRoadWords, turnWords, type Mood } from "../../common/words.js";
 import { followBox, link, now, state } from "../box.js";
 import { LostBanner } from "../lost.js";
 
@@ -111,6 +111,10 @@ function Facts({ box }: { box: State }) {
       </Card>
       <Card name="TURN" badge={turn.stale ? "stale" : relay.mood === "good" ? "ready" : "no relay"} mood={relay.mood}>
         <Line name="Served by" value={relay.words} />
+        {(turn.roads ?? []).map((road) => (
+          <Line key={road.server} name={road.server} value={turnRoadWords(road)} />
+        ))}
+        {(turn.roads ?? []).map((road) => (road.last_error ? <p key={road.server} class="muted">{sentence(road.last_error)}</p> : null))}
         <Line name="Credentials" value={turn.provider ? sentence(expiry(turn.expires_at, now.value)) : "–"} />
         {turn.stale ? <p class="muted">The provider is away; these credentials are still valid and are used until they expire.</p> : null}
         {relay.mood === "good" || turn.stale ? null : <p class="muted">Guests behind strict firewalls may not get in.</p>}
