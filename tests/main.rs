@@ -11,5 +11,6 @@ mod guest_gets_in;
 mod hostile_input;
 mod nothing_measured_is_lost;
 mod operators_use_mqtt;
+mod real_clients;
 mod starts_and_stops;
 mod the_programme_never_stops;

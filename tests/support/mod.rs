@@ -10,6 +10,7 @@ pub mod namespace;
 pub mod nat;
 pub mod paper;
 pub mod process;
+pub mod python;
 pub mod r58;
 pub mod sdp;
 pub mod site;

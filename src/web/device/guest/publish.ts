@@ -1,15 +1,21 @@
-// Sends camera and microphone to a seat by WHIP (RFC 9725): one offer with all candidates, one answer, DELETE at the end.
+// Sends camera and microphone to a seat by WHIP (RFC 9725): an offer at once, candidates as they come, an ICE restart when the
+// network changes (the seat and the place in the scene stay), DELETE at the end.
 
 import { videoPreference } from "../../common/codecs.js";
-import { gathered, iceServers, type TurnAnswer } from "../../common/ice.js";
+import { iceServers, type TurnAnswer } from "../../common/ice.js";
 import { json, Problem, send } from "../../common/problem.js";
 import { answerFailure, failure, type Failure } from "./failure.js";
 import { DISCONNECT_GRACE, ICE_LIMIT } from "./session.js";
+import { fragment, merged } from "./trickle.js";
 
 /** Enough for 1280x720p30 by H.264 in hardware; the browser goes lower by itself when the network asks for it. */
 const MAX_BITRATE = 2_500_000;
 /** From POST to an answer, in milliseconds. The box answers in a few. */
 const ANSWER_LIMIT = 10_000;
+/** Candidates that come within this time of each other go in one request, in milliseconds. */
+const BATCH = 20;
+/** A restart that has not brought the connection back by then is given up for a fresh join, in milliseconds. */
+const RESTART_LIMIT = 8_000;
 
 export interface Publishing {
   /** Ends the session: DELETE, then close. Also fit for the moment when the page goes away. */
@@ -34,13 +40,79 @@ export function publish(options: PublishOptions): Publishing {
   let peer: RTCPeerConnection | null = null;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let up = false;
+  let answered = "";
+  let tag = "";
+  /** The description whose candidates are being sent, and those that wait. */
+  let described = "";
+  let waiting: string[] = [];
+  let batch: ReturnType<typeof setTimeout> | undefined;
+  let restarting = false;
+  /** Requests go one after the other: a fragment never overtakes the restart before it. */
+  let turn: Promise<unknown> = Promise.resolve();
+
+  function patch(body: string, match: string): Promise<Response> {
+    const request = turn.then(() =>
+      send(new URL(location ?? "", document.baseURI).href, {
+        method: "PATCH",
+        headers: { ...authorization, "content-type": "application/trickle-ice-sdpfrag", "if-match": match },
+        credentials: "omit",
+        body,
+      }),
+    );
+    turn = request.catch(() => undefined);
+    return request;
+  }
+
+  /** Sends the candidates that wait, once there is a session to send them to. */
+  function flush(): void {
+    batch = undefined;
+    if (ended || !location || restarting || waiting.length === 0) return;
+    const body = fragment(described, waiting);
+    waiting = [];
+    // A candidate that is lost costs a path; the others may do.
+    void patch(body, tag).catch(() => undefined);
+  }
+
+  function onCandidate(event: RTCPeerConnectionIceEvent): void {
+    waiting.push(event.candidate?.candidate ?? "");
+    batch ??= setTimeout(flush, BATCH);
+  }
+
+  /** The same session by another network: new credentials and candidates on both sides, the same tracks. */
+  async function restart(): Promise<void> {
+    if (ended || restarting || !peer || !location) return;
+    restarting = true;
+    clearTimeout(timer);
+    timer = setTimeout(() => fail(failure("no-route")), RESTART_LIMIT);
+    try {
+      waiting = [];
+      const offer = await peer.createOffer({ iceRestart: true });
+      await peer.setLocalDescription(offer);
+      described = offer.sdp ?? "";
+      const response = await patch(fragment(described, []), "*");
+      tag = response.headers.get("etag") ?? "";
+      answered = merged(answered, await response.text());
+      if (!ended) await peer.setRemoteDescription({ type: "answer", sdp: answered });
+    } catch (error) {
+      // The box knows the session no more: join afresh at once. All else may do at the next change of the network, or the
+      // time limit ends it.
+      if (error instanceof Problem && [401, 403, 404].includes(error.status)) fail(failure("no-route"));
+    } finally {
+      restarting = false;
+      flush();
+    }
+  }
 
   function end(): void {
     if (ended) return;
     ended = true;
     clearTimeout(timer);
+    clearTimeout(batch);
+    removeEventListener("online", onOnline);
     hangUp();
   }
+
+  const onOnline = () => void restart();
 
   function hangUp(): void {
     if (location) {
@@ -73,10 +145,14 @@ export function publish(options: PublishOptions): Publishing {
           }
           break;
         case "disconnected":
+          if (restarting) break;
           clearTimeout(timer);
-          timer = setTimeout(() => fail(failure("no-route")), DISCONNECT_GRACE);
+          timer = setTimeout(() => (up ? void restart() : fail(failure("no-route"))), DISCONNECT_GRACE);
           break;
         case "failed":
+          if (up) void restart();
+          else fail(failure("no-route"));
+          break;
         case "closed":
           fail(failure("no-route"));
       }
@@ -85,23 +161,25 @@ export function publish(options: PublishOptions): Publishing {
 
   async function run(): Promise<void> {
     // Without TURN a guest may still get in, so only a refusal ends it here.
-    let turn: TurnAnswer | null = null;
+    let known: TurnAnswer | null = null;
     try {
-      turn = await json<TurnAnswer>("/api/turn-credentials", undefined, { headers: authorization, credentials: "omit" });
+      known = await json<TurnAnswer>("/api/turn-credentials", undefined, { headers: authorization, credentials: "omit" });
     } catch (error) {
       if (error instanceof Problem && (error.status === 401 || error.status === 403)) throw failure("bad-link");
       if (error instanceof Problem && error.status === 0) throw failure("unreachable");
     }
     if (ended) return;
-    const servers = iceServers(turn);
+    const servers = iceServers(known);
     peer = new RTCPeerConnection({ iceServers: servers, bundlePolicy: "max-bundle" });
     watch(peer);
     for (const track of options.media.getTracks()) {
       const transceiver = peer.addTransceiver(track, { direction: "sendonly", streams: [options.media] });
       if (track.kind === "video") prefer(transceiver);
     }
-    await peer.setLocalDescription(await peer.createOffer());
-    await gathered(peer, servers);
+    peer.onicecandidate = onCandidate;
+    const offer = await peer.createOffer();
+    described = offer.sdp ?? "";
+    await peer.setLocalDescription(offer);
     if (ended) return;
 
     const abort = new AbortController();
@@ -112,12 +190,12 @@ export function publish(options: PublishOptions): Publishing {
         method: "POST",
         headers: { ...authorization, "content-type": "application/sdp" },
         credentials: "omit",
-        // The local description, not the offer: only it carries the candidates.
-        body: peer.localDescription?.sdp ?? "",
+        body: described,
         signal: abort.signal,
       });
       location = response.headers.get("location");
-      answer = await response.text();
+      tag = response.headers.get("etag") ?? "";
+      answer = answered = await response.text();
     } finally {
       clearTimeout(limit);
     }
@@ -126,7 +204,9 @@ export function publish(options: PublishOptions): Publishing {
       hangUp();
       return;
     }
+    flush();
     await peer.setRemoteDescription({ type: "answer", sdp: answer });
+    addEventListener("online", onOnline);
     // A box that ends the session says so by DTLS at once, long before ICE notices the silence.
     const dtls = peer.getSenders()[0]?.transport;
     if (dtls) dtls.onstatechange = () => dtls.state === "closed" && fail(failure("no-route"));
