@@ -4,6 +4,7 @@
 //! comes down in reverse order of engagement; the pages close last, so that they can show how it went.
 
 mod access;
+mod carrier;
 mod config_seam;
 mod fleet;
 mod http;
@@ -20,6 +21,7 @@ use actix_web::dev::ServerHandle;
 use anyhow::{Context, Result, bail};
 use r58_actors::device::{self as box_actors, DevicePlan, InputPlan, SeatPlan, SourceCell};
 use r58_actors::fleet_link::identity;
+use r58_actors::fleet_link::requests::Requests;
 use r58_actors::governor::{Governor, GovernorSettings, Metrics};
 use r58_actors::state::DeviceIdentity;
 use r58_actors::state::board::Neighbours;
@@ -109,8 +111,10 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
         metrics: metrics_out,
     };
     house.engage(Duty::new("governor", "governor"), move |life| Governor::new(life, governor.clone()));
+    let signalling = Arc::new(Signalling::new(device.clone(), ice.guests.clone(), RatePolicy::default()));
     let ends = fleet::Ends {
         device: device.clone(),
+        requests: Requests::new(Arc::new(carrier::Carrier(signalling.clone()))),
         seam: Arc::new(LiveConfig::new(settings, cells)),
         metrics,
         ice: ice.guests.clone(),
@@ -119,7 +123,6 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     };
     fleet::engage(&house, settings, state.path(), store, ends)?;
 
-    let signalling = Signalling::new(device.clone(), ice.guests.clone(), RatePolicy::default());
     let own = if address.ip().is_unspecified() {
         SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())
     } else {
@@ -129,7 +132,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     let face = http::Face {
         conformance: Default::default(),
         own,
-        signalling: Arc::new(signalling),
+        signalling,
         access: Access::new(settings.crew_password.as_deref(), settings.public_url.as_deref()),
         device,
         house: house.clone(),

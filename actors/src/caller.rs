@@ -1,8 +1,8 @@
 //! Caller: the fleet server's voice. Asks a box something over the broker and waits for its answer.
 //!
 //! Job: carry an exchange of HTTP to a box that has no open port, by MQTT 5 request/response: signed by the fleet, with this
-//! server's own response topic, correlation data and a deadline. In: [`CallDevice`], [`DeviceGone`]. Out: requests on
-//! `down/request`, the box's [`Response`].
+//! server's own response topic, correlation data and a deadline. In: [`CallDevice`], and who goes offline, from the broker.
+//! Out: requests on `down/request`, the box's [`Response`].
 //!
 //! Failure policy: every call ends, with an answer or one [`CallError`], after at most eight seconds. Nothing is sent twice:
 //! whoever asked may ask again. A broker that is away refuses calls at once. A panic ends the calls that wait. Supervised by
@@ -20,9 +20,11 @@ use actix::{
 };
 use chrono::Utc;
 use futures_util::StreamExt as _;
-use r58_mqtt::payload::{Method, Payload as _, Request, Response};
+use r58_mqtt::payload::{Method, Payload as _, Presence, PresenceState, Request, Response};
 use r58_mqtt::request::{CallError, Calls, DEADLINE};
-use r58_mqtt::session::{Incoming, Outgoing, Properties, Session, SessionEvent, SessionSettings, Subscription};
+use r58_mqtt::session::{
+    Incoming, Outgoing, Properties, RetainHandling, Session, SessionEvent, SessionSettings, Subscription,
+};
 use r58_mqtt::sign::CommandSigner;
 use r58_mqtt::sparing::Sparing;
 use r58_mqtt::topic::response_filter;
@@ -33,6 +35,8 @@ use tracing::{debug, warn};
 use crate::guest::fresh_session;
 use crate::supervision::{Life, Retire};
 
+/// Who goes: calls to it end at once.
+const PRESENCE: &str = "r58/1/+/+/up/presence";
 const ONLINE: &str = "connected to the broker";
 const AWAY: &str = "the broker is away";
 
@@ -69,11 +73,6 @@ pub struct CallDevice {
     /// What it is asked.
     pub ask: Ask,
 }
-
-/// A box went offline: whoever waits for it is told now.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub struct DeviceGone(pub DeviceAddress);
 
 /// What a [`Caller`] is made of; cheap to clone, one for all of its lives.
 #[derive(Clone)]
@@ -117,7 +116,8 @@ impl Caller {
     fn open(&mut self, ctx: &mut Context<Self>) {
         let Some(name) = &self.name else { return };
         let mut settings = self.settings.session.clone();
-        settings.subscriptions = vec![Subscription::new(response_filter(name))];
+        let presence = Subscription { retain_handling: RetainHandling::Never, ..Subscription::new(PRESENCE) };
+        settings.subscriptions = vec![Subscription::new(response_filter(name)), presence];
         // An answer that comes after the connection finds nobody who waits for it.
         settings.session_expiry = Duration::ZERO;
         let (session, events) = match Session::start(settings) {
@@ -176,9 +176,22 @@ impl Caller {
         {
             session.ack(token);
         }
-        let Ok(Topic::Up(device, Up::Response(_))) = Topic::parse(&message.topic) else { return };
+        let Ok(Topic::Up(device, what)) = Topic::parse(&message.topic) else { return };
+        match what {
+            Up::Response(_) => self.take_response(&device, message),
+            Up::Presence => {
+                let said = Presence::parse(&message.payload);
+                if said.is_ok_and(|presence| presence.state == PresenceState::Offline) {
+                    refuse(self.calls.handle_offline(&device), CallError::Offline);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_response(&mut self, device: &DeviceAddress, message: &Incoming) {
         match Response::parse(&message.payload) {
-            Ok(response) => match self.calls.handle_response(&device, &response) {
+            Ok(response) => match self.calls.handle_response(device, &response) {
                 // An asker that has gone wants no answer.
                 Some(asker) => drop(asker.send(Ok(response))),
                 None => debug!(%device, id = %response.id, "an answer that nobody waits for"),
@@ -245,15 +258,6 @@ impl Handler<CallDevice> for Caller {
             let _ = asker.send(Err(why));
         }
         Box::pin(async move { answer.await.unwrap_or(Err(CallError::BrokerAway)) })
-    }
-}
-
-impl Handler<DeviceGone> for Caller {
-    type Result = ();
-
-    fn handle(&mut self, DeviceGone(device): DeviceGone, ctx: &mut Self::Context) {
-        refuse(self.calls.handle_offline(&device), CallError::Offline);
-        self.arm(ctx);
     }
 }
 

@@ -12,6 +12,7 @@ use r58_actors::fleet_link::adapters::MixerByDoors;
 use r58_actors::fleet_link::config::{ConfigDesk, ConfigSeam};
 use r58_actors::fleet_link::identity::{Identity, Secret};
 use r58_actors::fleet_link::operations::Operations;
+use r58_actors::fleet_link::requests::Requests;
 use r58_actors::fleet_link::{FleetLink, FleetLinkSettings, Sources};
 use r58_actors::governor::Metrics;
 use r58_actors::host::{Host, RecordingHost, SystemHost, next_boot_seq};
@@ -34,6 +35,8 @@ const AT_MOST: Duration = Duration::from_secs(60);
 pub struct Ends {
     /// Where commands go and pictures come from.
     pub device: DeviceHandle,
+    /// Answers what the fleet asks.
+    pub requests: Requests,
     /// Judges and installs changed configuration.
     pub seam: Arc<dyn ConfigSeam>,
     /// The Governor's last word.
@@ -67,7 +70,7 @@ pub fn engage(
         HostKind::Real => Arc::new(SystemHost::new(units)),
         HostKind::Record => Arc::new(RecordingHost::open(state_dir, units)?),
     };
-    let Ends { device, seam, metrics, ice, identity, link: word } = ends;
+    let Ends { device, requests, seam, metrics, ice, identity, link: word } = ends;
     let allowed = services(settings, house);
     let settings = FleetLinkSettings {
         device_id: settings.id.clone(),
@@ -90,7 +93,7 @@ pub fn engage(
             services: allowed,
             config: Arc::new(ConfigDesk::open(state_dir, seam)),
         },
-        requests: None,
+        requests: Some(requests),
         sources: Sources { state: device.state.clone(), metrics, ice, thumbnails: Arc::new(device.thumbnails.clone()) },
         identity,
         link: word,

@@ -6,12 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use r58_actors::caller::{Ask, CallDevice, Caller, CallerSettings};
 use r58_actors::ingest::desk::{CommandDesk, DeskSettings, LookAtCommands};
 use r58_actors::ingest::store::FleetStore;
 use r58_actors::ingest::{FleetEvent, Ingest, IngestSettings, ThumbnailShelf};
 use r58_actors::supervision::{ActorReport, Door, Duty, House, HouseSettings};
+use r58_mqtt::DeviceAddress;
 use r58_mqtt::broker::{Authenticate, BrokerSettings, EmbeddedBroker, Role, TlsFiles, Verdict};
+use r58_mqtt::payload::Response;
+use r58_mqtt::request::{CallError, DEADLINE};
 use r58_mqtt::session::SessionSettings;
+use r58_mqtt::sign::CommandSigner;
 use tokio::sync::{RwLock, broadcast};
 use ulid::Ulid;
 
@@ -95,6 +100,7 @@ impl Gatekeeper {
 /// What handlers reach of it.
 struct Side {
     look: Door<LookAtCommands>,
+    call: Door<CallDevice>,
     embedded: Embedded,
 }
 
@@ -112,6 +118,12 @@ impl BrokerSide for Side {
         if let Some(broker) = &*self.embedded.read().await {
             broker.disconnect(device).await;
         }
+    }
+
+    async fn ask(&self, device: DeviceAddress, ask: Ask) -> Result<Response, CallError> {
+        // The caller ends every call by itself before that.
+        let asked = self.call.send_within(CallDevice { device, ask }, DEADLINE + Duration::from_secs(2)).await;
+        asked.unwrap_or(Err(CallError::BrokerAway))
     }
 }
 
@@ -184,6 +196,7 @@ pub(super) struct BrokerDesk {
     mqtt_url: String,
     house: House,
     look: Door<LookAtCommands>,
+    call: Door<CallDevice>,
     shelf: ThumbnailShelf,
     events: broadcast::Sender<FleetEvent>,
 }
@@ -193,7 +206,7 @@ impl BrokerDesk {
     ///
     /// # Errors
     /// When the broker's port is taken, or its certificate cannot be used.
-    pub async fn start(plan: &FleetPlan, store: &Store) -> Result<Self, FleetError> {
+    pub async fn start(plan: &FleetPlan, store: &Store, signer: Arc<CommandSigner>) -> Result<Self, FleetError> {
         let (embedded, way) = match &plan.broker {
             BrokerPlan::Embedded { listen, tls, public_url, retained } => {
                 let (broker, way) = embed(plan, store, *listen, tls.as_ref(), public_url.as_deref(), *retained).await?;
@@ -227,8 +240,12 @@ impl BrokerDesk {
         ingest.desk = Some(look.clone());
         let shelf = ingest.shelf.clone();
         house.engage(Duty::new("ingest", "ingest"), move |life| Ingest::new(life, ingest.clone()));
+        let caller = CallerSettings { session: session("caller"), signer };
+        let caller = house.engage(Duty::new("caller", "caller"), move |life| Caller::new(life, caller.clone()));
+        let call = caller.door();
         let addr = embedded.as_ref().map(EmbeddedBroker::addr);
-        Ok(Self { embedded: Arc::new(RwLock::new(embedded)), addr, mqtt_url: way.told_url, house, look, shelf, events })
+        let embedded = Arc::new(RwLock::new(embedded));
+        Ok(Self { embedded, addr, mqtt_url: way.told_url, house, look, call, shelf, events })
     }
 
     /// Where the embedded broker listens.
@@ -253,7 +270,7 @@ impl BrokerDesk {
 
     /// For handlers.
     pub fn side(&self) -> Arc<dyn BrokerSide> {
-        Arc::new(Side { look: self.look.clone(), embedded: self.embedded.clone() })
+        Arc::new(Side { look: self.look.clone(), call: self.call.clone(), embedded: self.embedded.clone() })
     }
 
     /// The actors.

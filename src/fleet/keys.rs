@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use r58_mqtt::sign::{CommandSigner, KeyError};
 use rand::RngCore;
@@ -21,8 +22,8 @@ const TOKEN_KEY_BYTES: usize = 32;
 pub struct Keys {
     /// Signs access tokens (HS256).
     pub(super) access: [u8; TOKEN_KEY_BYTES],
-    /// Signs commands (ed25519).
-    pub(super) commands: CommandSigner,
+    /// Signs commands and requests (ed25519).
+    pub(super) commands: Arc<CommandSigner>,
 }
 
 impl Keys {
@@ -35,7 +36,7 @@ impl Keys {
             KeyError::Io { path, source } => FleetError::Path { path, reason: source.to_string() },
             other => FleetError::Misconfigured(other.to_string()),
         })?;
-        Ok(Self { access: token_key(&state_dir.join(TOKEN_KEY))?, commands })
+        Ok(Self { access: token_key(&state_dir.join(TOKEN_KEY))?, commands: Arc::new(commands) })
     }
 }
 

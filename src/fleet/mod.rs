@@ -133,7 +133,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
         }
     };
     let hub = Hub::default();
-    let desk = match BrokerDesk::start(&plan, &store).await {
+    let desk = match BrokerDesk::start(&plan, &store, keys.commands.clone()).await {
         Ok(desk) => desk,
         Err(error) => {
             store.close().await;

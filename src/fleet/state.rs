@@ -6,7 +6,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use chrono::Utc;
+use r58_actors::caller::Ask;
 use r58_actors::ingest::ThumbnailShelf;
+use r58_mqtt::DeviceAddress;
+use r58_mqtt::payload::Response;
+use r58_mqtt::request::CallError;
 
 use super::auth::Lockout;
 use super::keys::Keys;
@@ -24,6 +28,9 @@ pub trait BrokerSide: Send + Sync {
 
     /// Closes a device's connection, because its token is no longer good.
     async fn disconnect(&self, device: &str);
+
+    /// Asks a box something and waits for its answer, for at most eight seconds.
+    async fn ask(&self, device: DeviceAddress, ask: Ask) -> Result<Response, CallError>;
 }
 
 /// Where browsers and boxes find the server and its broker.

@@ -19,14 +19,14 @@ use crate::world::World;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A device that speaks for itself.
-struct Device {
-    address: DeviceAddress,
-    session: Session,
+pub struct Device {
+    pub address: DeviceAddress,
+    pub session: Session,
     events: SessionEvents,
 }
 
 impl Device {
-    async fn connect(registration: &Value) -> Self {
+    pub async fn connect(registration: &Value) -> Self {
         Self::connect_trusting(registration, None).await
     }
 
@@ -55,7 +55,7 @@ impl Device {
         found.await.unwrap_or_else(|_| panic!("{what} did not come"))
     }
 
-    async fn message(&mut self, what: &str, topic: &Topic) -> Incoming {
+    pub async fn message(&mut self, what: &str, topic: &Topic) -> Incoming {
         let (topic, session) = (topic.to_string(), self.session.clone());
         self.until(what, |event| match event {
             SessionEvent::Message(mut message) => {
@@ -69,7 +69,7 @@ impl Device {
         .await
     }
 
-    async fn say(&self, up: Up, retain: bool, payload: impl Into<Bytes>) {
+    pub async fn say(&self, up: Up, retain: bool, payload: impl Into<Bytes>) {
         let topic = Topic::up(&self.address, up).to_string();
         let message = Outgoing::json(topic, payload).retained(retain).qos(Qos::AtLeastOnce);
         self.session.publish(message).await.unwrap().await.unwrap();

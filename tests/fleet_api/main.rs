@@ -11,4 +11,5 @@ mod devices;
 mod input;
 mod live;
 mod users;
+mod whep;
 mod world;

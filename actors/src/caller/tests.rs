@@ -1,5 +1,6 @@
 //! The Caller against a real broker, with a box played by the test.
 
+use r58_mqtt::payload::ConnectionOrder;
 use r58_mqtt::sign::KeyRing;
 
 use super::*;
@@ -10,7 +11,6 @@ struct Rig {
     broker: Mosquitto,
     house: House,
     door: Door<CallDevice>,
-    gone: Door<DeviceGone>,
     ring: KeyRing,
     device: DeviceAddress,
     listener: Listener,
@@ -26,7 +26,7 @@ impl Rig {
         let ward = house.engage(Duty::new("caller", "caller"), move |life| Caller::new(life, settings.clone()));
         let device = DeviceAddress::new("org", "box1").unwrap();
         let listener = Listener::start(&broker, "box1", "r58/1/org/box1/down/#").await;
-        let rig = Self { broker, house, door: ward.door(), gone: ward.door(), ring, device, listener };
+        let rig = Self { broker, house, door: ward.door(), ring, device, listener };
         rig.until(ONLINE).await;
         rig
     }
@@ -106,11 +106,14 @@ async fn a_box_that_does_not_answer_ends_the_call_at_its_deadline_and_one_that_g
     let mut rig = Rig::start().await;
     let silent = rig.device.clone();
     let begun = Instant::now();
+    let mut heard = Listener::start(&rig.broker, "witness", "r58/1/org/box2/down/#").await;
     let (late, gone) = tokio::join!(rig.call(&silent, "/late"), async {
         let other = DeviceAddress::new("org", "box2").unwrap();
         let leaving = async {
-            // In the mailbox behind the call.
-            rig.gone.send(DeviceGone(other.clone())).await.unwrap();
+            // Its request is on its way by then: both go through the same broker.
+            heard.until(|message| message.topic.ends_with("/box2/down/request").then_some(())).await;
+            let body = Presence::offline(ConnectionOrder { boot_seq: 1, conn_seq: 1 }, "lwt").to_bytes().unwrap();
+            heard.say("r58/1/org/box2/up/presence", body, true).await;
         };
         let (answer, ()) = tokio::join!(rig.call(&other, "/gone"), leaving);
         (answer, begun.elapsed())

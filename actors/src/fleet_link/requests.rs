@@ -86,6 +86,7 @@ impl Requests {
 fn problem(request: &Request, status: u16, title: &str) -> Response {
     let mut answer = Response::new(request.id.clone(), status);
     answer.headers.push(("Content-Type".to_owned(), "application/problem+json".to_owned()));
-    answer.body = serde_json::json!({ "type": "about:blank", "status": status, "title": title }).to_string();
+    answer.body =
+        serde_json::json!({ "type": "about:blank", "status": status, "title": title, "detail": title }).to_string();
     answer
 }

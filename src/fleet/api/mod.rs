@@ -10,6 +10,7 @@
 //! | `commands` | /api/v1/devices/{id}/commands, /api/v1/commands/{id}... |
 //! | `thumbnails` | /api/v1/devices/{id}/thumbnails/{name} |
 //! | `events` | /api/v1/events |
+//! | `whep` | /whep/{device}/{name}, carried to the box |
 //! | `public` | /health, /turn-credentials, /openapi.json |
 //! | `pages` | everything else that is a page |
 
@@ -28,6 +29,7 @@ pub mod problem;
 pub mod public;
 pub mod thumbnails;
 pub mod users;
+pub mod whep;
 
 use actix_web::http::StatusCode;
 use actix_web::{Resource, web};
@@ -53,7 +55,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .configure(devices::configure)
             .default_service(web::to(no_such_path)),
     );
-    config.configure(public::configure).configure(pages::configure);
+    config.configure(whep::configure).configure(public::configure).configure(pages::configure);
     config.default_service(web::to(no_such_path));
 }
 

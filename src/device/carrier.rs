@@ -1,0 +1,44 @@
+//! WHIP and WHEP over the fleet's broker: the other thin carrier of the handler in `signalling`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use r58_actors::fleet_link::requests::RequestDesk;
+use r58_mqtt::payload::{Request, Response};
+
+use super::signalling::{BODY_LIMIT, SignalRequest, Signalling};
+use crate::problem::Problem;
+
+/// Answers what the fleet asks. The fleet signed it, and has judged whether its asker may watch this box; a guest's token is
+/// judged here as everywhere.
+pub struct Carrier(pub Arc<Signalling>);
+
+/// Whom the rate of all these requests is counted for: the fleet limits its own clients.
+const CLIENT: &str = "fleet";
+
+#[async_trait]
+impl RequestDesk for Carrier {
+    async fn answer(&self, request: Request) -> Response {
+        let order = SignalRequest {
+            method: request.method.as_str().to_owned(),
+            path: request.path,
+            content_type: request.content_type,
+            authorization: request.authorization,
+            if_match: request.if_match,
+            client: CLIENT.to_owned(),
+            crew: Ok(()),
+        };
+        let body = request.body.into_bytes();
+        let body = async move {
+            let fits = body.len() <= BODY_LIMIT;
+            fits.then_some(body)
+                .ok_or_else(|| Problem::with_status(413, format!("a body has at most {BODY_LIMIT} bytes")))
+        };
+        let answer = self.0.handle(order, body).await;
+        Response {
+            headers: answer.headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            body: answer.body,
+            ..Response::new(request.id, answer.status)
+        }
+    }
+}
