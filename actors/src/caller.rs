@@ -292,6 +292,8 @@ impl StreamHandler<Heard> for Caller {
                 }
             }
             Some(_) => {}
+            // Put down in order.
+            None if self.session.is_none() => {}
             None => self.fall(ctx, "the session ended".to_owned()),
         }
     }
