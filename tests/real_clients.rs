@@ -182,7 +182,7 @@ async fn a_bare_peer_connection_of_chromium_trickles_restarts_and_keeps_its_seat
 }
 
 #[tokio::test]
-async fn the_guests_page_restarts_ice_when_its_network_changes_and_keeps_its_seat() {
+async fn the_guests_page_restarts_ice_when_the_browser_is_online_again_and_keeps_its_seat() {
     let _stage = stage().await;
     let (r58, _home) = device().await;
     let browser = Browser::start(&Capture::Pattern, None).await;

@@ -211,7 +211,7 @@ fn a_guest_that_leaves_frees_its_seat_once() {
 }
 
 #[test]
-fn a_guest_changes_its_network_and_keeps_its_seat() {
+fn a_guest_that_restarts_its_ice_session_keeps_its_seat() {
     in_a_house(HouseSettings::default(), |house| async move {
         let stage = stage(&house);
         let Admission { session, tag, .. } = stage.admit(ask("guest1", Some("one"))).await.unwrap();

@@ -94,7 +94,7 @@ impl Connection {
         }
         for candidate in agreed.offer.add_candidates(fragment) {
             let init = RTCIceCandidateInit { candidate: candidate.line().to_owned(), ..Default::default() };
-            // One that the stack cannot use is no reason to refuse the others (RFC 9725, section 4.3.2).
+            // One that the stack cannot use is no reason to refuse the others (RFC 9725, section 4.3).
             if let Err(error) = self.pc.add_ice_candidate(init).await {
                 tracing::debug!(%error, "a candidate was passed over");
             }

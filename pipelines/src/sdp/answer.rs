@@ -7,7 +7,7 @@ use super::{MediaKind, SdpError};
 ///
 /// Every section must be accepted and have the direction of the endpoint (`recvonly` for WHIP, `sendonly` for WHEP), or
 /// the whole offer is refused (RFC 9725, section 4.2: never a partial answer). `a=rtcp-mux-only` is added to each section
-/// (section 4.4.2), candidates of the RTCP component, which does not exist here, are dropped, and the format parameters of
+/// (section 4.4), candidates of the RTCP component, which does not exist here, are dropped, and the format parameters of
 /// H.264 are given back as they were offered (RFC 6184, section 8.2.2: symmetric).
 ///
 /// # Errors

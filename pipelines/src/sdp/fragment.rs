@@ -61,7 +61,7 @@ pub struct AnswerFragment {
     pub pwd: String,
     mid: String,
     head: String,
-    /// Attributes that repeat those of the answer: `ice-options`, `ice-lite`, `ice-pacing` (RFC 9725, section 4.3.2).
+    /// Attributes that repeat those of the answer: `ice-options`, `ice-lite`, `ice-pacing` (RFC 9725, section 4.3).
     options: Vec<String>,
     candidates: Vec<String>,
 }

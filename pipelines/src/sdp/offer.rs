@@ -166,7 +166,7 @@ impl CheckedOffer {
     }
 
     /// The same offer in a new ICE session: its credentials, and its candidates in place of the old ones (RFC 9725, section
-    /// 4.3.2: replaced, not merged).
+    /// 4.3: replaced, not merged).
     pub fn restarted(&self, fragment: &SdpFragment) -> Self {
         let mut transport = self.transport.clone();
         (transport.ufrag, transport.pwd) = (fragment.ufrag.clone(), fragment.pwd.clone());
