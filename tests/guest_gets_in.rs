@@ -27,27 +27,8 @@ const SEAT_IS_LOST: Duration = Duration::from_secs(32);
 const PASSWORD: &str = "the crew's own word";
 const TURN_SECRET: &str = "north-sea-herring";
 
-/// A box with one camera and one seat, small enough to leave the machine to the browsers; `device` and `more` are its own.
-fn small(device: &str, more: &str) -> Home {
-    Home::new(&format!(
-        r#"
-        [device]
-        {device}
-        [device.programme]
-        width = 640
-        height = 360
-        fps = 15
-        [[device.inputs]]
-        id = "cam1"
-        source = {{ kind = "test", pattern = "ball", tone_hz = 330 }}
-        [[device.seats]]
-        id = "guest1"
-        {more}"#
-    ))
-}
-
 fn small_and_near() -> Home {
-    small("listen = \"127.0.0.1:0\"", "[device.webrtc]\nloopback = true")
+    Home::small("listen = \"127.0.0.1:0\"", "[device.webrtc]\nloopback = true")
 }
 
 #[tokio::test]
@@ -241,7 +222,7 @@ async fn a_guest_of_a_walled_box(internet: &Internet) {
 
 /// A box that is found at [`BOX_URL`]; `turn` is the rest of its `[device.turn]`.
 fn far_away(turn: &str) -> Home {
-    let home = small(
+    let home = Home::small(
         &format!("listen = \"0.0.0.0:8000\"\ncrew_password = \"{PASSWORD}\"\npublic_url = \"{BOX_URL}\""),
         &format!("[device.turn]\nshared_secret_file = \"turn-secret\"\n{turn}"),
     );

@@ -14,24 +14,8 @@ const TOKEN: &str = "the-token-of-these-tests";
 const OBS_PATIENCE: Duration = Duration::from_secs(8);
 
 async fn device() -> (R58, Home) {
-    let home = Home::new(&format!(
-        r#"
-        [device]
-        listen = "127.0.0.1:0"
-        [device.programme]
-        width = 640
-        height = 360
-        fps = 15
-        [[device.inputs]]
-        id = "cam1"
-        source = {{ kind = "test", pattern = "ball" }}
-        [[device.seats]]
-        id = "guest1"
-        token = "{TOKEN}"
-        [device.webrtc]
-        loopback = true
-        "#
-    ));
+    let seat = format!("token = \"{TOKEN}\"\n[device.webrtc]\nloopback = true");
+    let home = Home::small("listen = \"127.0.0.1:0\"", &seat);
     (R58::start(&home, "device").await, home)
 }
 

@@ -40,27 +40,15 @@ impl Place {
             };
         }
         let port = free_udp_port();
-        let home = Home::new(&format!(
-            r#"
-            [device]
-            listen = "127.0.0.1:0"
-            [device.programme]
-            width = 640
-            height = 360
-            fps = 15
-            [[device.inputs]]
-            id = "cam1"
-            source = {{ kind = "test", pattern = "ball" }}
-            [[device.seats]]
-            id = "guest1"
-            token = "{TOKEN}"
+        let seat = format!(
+            r#"token = "{TOKEN}"
             [device.webrtc]
             loopback = true
             [device.turn]
             shared_secret_file = "turn-secret"
-            shared_urls = ["turn:127.0.0.1:{port}?transport=udp"]
-            "#
-        ));
+            shared_urls = ["turn:127.0.0.1:{port}?transport=udp"]"#
+        );
+        let home = Home::small("listen = \"127.0.0.1:0\"", &seat);
         std::fs::write(home.path().join("turn-secret"), SECRET).expect("write the secret");
         let file = |name: &str| home.path().join(name).display().to_string();
         let turn = Process::start(

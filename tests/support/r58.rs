@@ -48,6 +48,26 @@ impl Home {
         home
     }
 
+    /// A box with one camera and one seat, `guest1`, small enough to leave the machine to the browsers. `device` are keys of
+    /// `[device]`, `more` keys of the seat and then other tables.
+    pub fn small(device: &str, more: &str) -> Self {
+        Self::new(&format!(
+            r#"
+            [device]
+            {device}
+            [device.programme]
+            width = 640
+            height = 360
+            fps = 15
+            [[device.inputs]]
+            id = "cam1"
+            source = {{ kind = "test", pattern = "ball", tone_hz = 330 }}
+            [[device.seats]]
+            id = "guest1"
+            {more}"#
+        ))
+    }
+
     /// Writes `r58.toml` anew.
     pub fn configure(&self, config: &str) {
         std::fs::write(self.config(), config).expect("write the configuration");
