@@ -300,7 +300,14 @@ impl Programme {
         primed.wait(PRIME_LIMIT)?;
         let base = clock::now_nanos();
         self.base.store(base, Ordering::Relaxed);
-        pipeline.set_base_time(gst::ClockTime::from_nseconds(base));
+        let begins = gst::ClockTime::from_nseconds(base);
+        pipeline.set_base_time(begins);
+        // A pipeline hands its clock to all elements before it hands each of them its base time. An aggregator that runs in
+        // between takes the whole age of the clock for lost, races ahead, and then is silent until time has caught up.
+        pipeline
+            .iterate_recurse()
+            .foreach(|element| element.set_base_time(begins))
+            .map_err(|_| PipelineError::Bug("the programme changed while it was started".into()))?;
         pipeline.set_state(gst::State::Playing).map_err(failed)?;
         watch::spawn(shared)
     }
