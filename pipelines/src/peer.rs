@@ -14,8 +14,11 @@ mod connection;
 mod engine;
 mod keyframe;
 mod meter;
+mod nack;
 mod publisher;
+mod reports;
 mod restart;
+mod roundtrip;
 mod spare;
 mod viewer;
 
@@ -31,7 +34,7 @@ use crate::ice::{self, IceServer};
 use crate::sdp::{CheckedOffer, MediaKind, Purpose, SdpError};
 
 pub use meter::{Meter, MeterReading};
-pub use publisher::{PublisherPeer, PublisherStats};
+pub use publisher::{Connectivity, PublisherPeer, PublisherStats, Step};
 pub use restart::IceSession;
 pub use viewer::{ViewerPeer, ViewerStats};
 
@@ -88,12 +91,23 @@ impl Path {
 /// Takes a peer's events; called on the factory's runtime, must not block.
 pub type PeerEvents = Arc<dyn Fn(PeerEvent) + Send + Sync>;
 
+/// A sender's clock and a stream's time stamp at the same moment (RFC 3550, section 6.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SenderClock {
+    /// The moment, as NTP's 64 bits: seconds since 1900 in the upper half. Of the sender's own clock.
+    pub ntp: u64,
+    /// The time stamp, in the stream's clock rate.
+    pub rtp: u32,
+}
+
 /// Takes a publisher's packets; called on the factory's runtime, must not block.
 pub trait RtpSink: Send + Sync {
     /// Called once, before any packet: what each payload type means.
     fn negotiated(&self, offer: &CheckedOffer);
     /// One RTP packet, as it came.
     fn rtp(&self, kind: MediaKind, payload_type: u8, packet: Bytes);
+    /// The sender says which of its moments a time stamp of the stream stands for. Believed by nobody without a check.
+    fn sender_report(&self, _kind: MediaKind, _clock: SenderClock) {}
 }
 
 /// Where a publisher's packets go.

@@ -1,6 +1,7 @@
 //! One connection of the stack: gathering ahead, the answer, the route, the end.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ pub(super) struct Connection {
     pub(super) agreed: tokio::sync::Mutex<Option<Agreed>>,
     /// Our user fragment of the ICE session of the moment.
     pub(super) ufrag: Mutex<String>,
+    /// How many candidates the client has named in the ICE session of the moment.
+    pub(super) candidates: AtomicUsize,
 }
 
 /// What a connection was negotiated from.
@@ -82,6 +85,7 @@ impl Connection {
             born: Instant::now(),
             agreed: tokio::sync::Mutex::new(None),
             ufrag: Mutex::default(),
+            candidates: AtomicUsize::new(0),
         };
         if let Err(error) = connection.gather().await {
             connection.close().await;
@@ -96,6 +100,11 @@ impl Connection {
         self.pc.dtls_transport().ice_transport().set_remote_candidates(&[]).await?;
         self.pc.create_offer(Some(RTCOfferOptions { ice_restart: true, ..Default::default() })).await?;
         Ok(())
+    }
+
+    /// How many usable candidates the client has named in the ICE session of the moment.
+    pub(super) fn known_candidates(&self) -> usize {
+        self.candidates.load(Ordering::Relaxed)
     }
 
     pub(super) fn pc(&self) -> &Arc<RTCPeerConnection> {
@@ -152,6 +161,7 @@ impl Connection {
             PeerError::Sdp(SdpError::PartialAnswer)
         };
         self.pc.set_remote_description(description).await.map_err(refused)?;
+        self.candidates.store(offer.candidates.len(), Ordering::Relaxed);
         self.await_candidates(offer).await?;
         let answer = self.pc.create_answer(None).await.map_err(refused)?;
         self.pc.set_local_description(answer).await?;

@@ -8,6 +8,10 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// A jump of more than this many sequence numbers is a new stream, not a loss (RFC 3550, appendix A.1).
 const MAX_DROPOUT: i32 = 3000;
 
+/// How far back it is known which packets came: what is asked for again and comes twice is no packet more. Two seconds of
+/// 6 Mbit/s; a jitter buffer has no use for anything older.
+const REMEMBERED: usize = 1024;
+
 /// Meter of one stream. Feed it every packet.
 #[derive(Debug)]
 pub struct Meter {
@@ -19,21 +23,44 @@ pub struct Meter {
     window: Option<(Instant, u64)>,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// The newest packet, and which of those before it came.
+#[derive(Debug, Clone)]
 struct Expected {
     highest: u16,
-    count: u64,
+    came: [u64; REMEMBERED / 64],
+}
+
+impl Expected {
+    fn first(sequence: u16) -> Self {
+        let mut expected = Self { highest: sequence, came: [0; REMEMBERED / 64] };
+        // Nothing before the first packet is missed: it would be a loss of somebody else's.
+        expected.came.fill(u64::MAX);
+        expected
+    }
+
+    /// Whether this packet came before, and that it has come now.
+    fn mark(&mut self, sequence: u16, came: bool) -> bool {
+        let place = usize::from(sequence) % REMEMBERED;
+        let (word, bit) = (&mut self.came[place / 64], 1u64 << (place % 64));
+        let before = *word & bit != 0;
+        *word = if came { *word | bit } else { *word & !bit };
+        before
+    }
 }
 
 /// What a [`Meter`] shows.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct MeterReading {
-    /// Packets received, duplicates included.
+    /// Packets received, each once.
     pub packets: u64,
     /// Bytes of those packets, headers included.
     pub bytes: u64,
     /// Packets that never came, or have not come yet.
     pub lost: u64,
+    /// Packets that came after a later one: overtaken on the way, or sent again.
+    pub recovered: u64,
+    /// Packets that came again although they were there.
+    pub repeated: u64,
     /// Interarrival jitter.
     pub jitter: Duration,
     /// Bits per second over the last full second.
@@ -51,12 +78,13 @@ impl Meter {
 
     /// One packet: its sequence number, RTP timestamp and size in bytes.
     pub fn handle_packet(&mut self, now: Instant, sequence: u16, timestamp: u32, bytes: usize) {
-        self.reading.packets += 1;
         self.reading.bytes += bytes as u64;
         self.reading.last_packet = Some(now);
-        self.count(sequence);
-        self.measure_jitter(now, timestamp);
         self.measure_rate(now, bytes as u64);
+        // What was sent again says nothing of how evenly the road delivers.
+        if self.count(sequence) {
+            self.measure_jitter(now, timestamp);
+        }
     }
 
     /// The state now; a stream that has stopped has no bit rate.
@@ -65,23 +93,40 @@ impl Meter {
         MeterReading { bitrate: if silent { 0 } else { self.reading.bitrate }, ..self.reading }
     }
 
-    fn count(&mut self, sequence: u16) {
+    /// Whether it is the newest packet.
+    fn count(&mut self, sequence: u16) -> bool {
+        let reading = &mut self.reading;
         let Some(expected) = &mut self.expected else {
-            self.expected = Some(Expected { highest: sequence, count: 1 });
-            return;
+            self.expected = Some(Expected::first(sequence));
+            reading.packets += 1;
+            return true;
         };
         let ahead = i32::from(sequence.wrapping_sub(expected.highest) as i16);
         if ahead.abs() > MAX_DROPOUT {
-            *expected = Expected { highest: sequence, count: 1 };
-            self.reading.lost = 0;
-        } else if ahead > 0 {
-            expected.highest = sequence;
-            expected.count += ahead as u64;
-            self.reading.lost += ahead as u64 - 1;
-        } else if ahead < 0 {
-            // Late or repeated: a gap is filled.
-            self.reading.lost = self.reading.lost.saturating_sub(1);
+            *expected = Expected::first(sequence);
+            (reading.lost, self.transit) = (0, None);
+            reading.packets += 1;
+            return true;
         }
+        if ahead > 0 {
+            for missed in 1..ahead {
+                expected.mark(expected.highest.wrapping_add(missed as u16), false);
+            }
+            expected.mark(sequence, true);
+            expected.highest = sequence;
+            reading.lost += ahead as u64 - 1;
+            reading.packets += 1;
+            return true;
+        }
+        // Beyond memory it cannot be told from a repetition, and is of no use either.
+        if ahead.unsigned_abs() as usize >= REMEMBERED || expected.mark(sequence, true) {
+            reading.repeated += 1;
+        } else {
+            reading.lost = reading.lost.saturating_sub(1);
+            reading.recovered += 1;
+            reading.packets += 1;
+        }
+        false
     }
 
     fn measure_jitter(&mut self, now: Instant, timestamp: u32) {
@@ -129,6 +174,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_asked_for_twice_and_comes_twice_is_counted_once() {
+        let (mut meter, now) = (Meter::new(90_000), Instant::now());
+        for sequence in [10, 11, 14, 12, 12, 12, 14, 11] {
+            meter.handle_packet(now, sequence, 0, 100);
+        }
+        let reading = meter.reading(now);
+        assert_eq!((reading.packets, reading.lost, reading.recovered, reading.repeated), (4, 1, 1, 4));
+        // A packet from before the first one was never missed.
+        meter.handle_packet(now, 9, 0, 100);
+        assert_eq!(meter.reading(now).lost, 1);
+    }
+
+    #[test]
     fn a_steady_stream_has_no_jitter_and_its_rate_is_known_after_a_second() {
         let (mut meter, start) = (Meter::new(48_000), Instant::now());
         for n in 0..200u32 {
@@ -149,7 +207,9 @@ mod tests {
                 now += Duration::from_millis(*millis);
                 meter.handle_packet(now, *sequence, *timestamp, 50);
             }
-            prop_assert_eq!(meter.reading(now).packets, packets.len() as u64);
+            let reading = meter.reading(now);
+            prop_assert_eq!(reading.packets + reading.repeated, packets.len() as u64);
+            prop_assert!(reading.recovered <= reading.packets);
         }
     }
 }

@@ -6,6 +6,7 @@
 //! restart is looked at before the stack hears of it**: gathering that is not over (which it refuses half-way), a connection
 //! that is closing, a TURN server that no longer gives a relay where there is no way without one.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
@@ -99,6 +100,7 @@ impl Connection {
                 tracing::debug!(%error, "a candidate was passed over");
             }
         }
+        self.candidates.store(agreed.offer.candidates.len(), Ordering::Relaxed);
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! The other end of a peer: a real WebRTC client fed by real encoders, and eyes and ears for what comes out.
 #![allow(dead_code)]
 
+pub mod impaired;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -130,6 +132,8 @@ pub struct Client {
     pub pc: Arc<RTCPeerConnection>,
     pub state: watch::Receiver<RTCPeerConnectionState>,
     pub plis: Arc<AtomicU64>,
+    /// Pictures sent: packets with the marker bit, of video.
+    pub pictures: Arc<AtomicU64>,
     encoders: Arc<Mutex<Vec<Encoder>>>,
 }
 
@@ -179,7 +183,7 @@ impl Client {
             sender.send_replace(state);
             Box::pin(async {})
         }));
-        Self { pc, state, plis: Arc::default(), encoders: Arc::default() }
+        Self { pc, state, plis: Arc::default(), pictures: Arc::default(), encoders: Arc::default() }
     }
 
     /// Adds streams to send; their encoders start when the connection is up.
@@ -193,6 +197,7 @@ impl Client {
             let transceiver = self.pc.add_transceiver_from_track(local, Some(init)).await.unwrap();
             let (encoders, mut up, stream, plis) =
                 (self.encoders.clone(), self.state.clone(), *stream, self.plis.clone());
+            let pictures = self.pictures.clone();
             tokio::spawn(async move {
                 if up.wait_for(|s| *s == RTCPeerConnectionState::Connected).await.is_err() {
                     return;
@@ -215,6 +220,8 @@ impl Client {
                     if track.write_rtp(&packet).await.is_err() {
                         return;
                     }
+                    let last = stream.kind == RTPCodecType::Video && packet.header.marker;
+                    pictures.fetch_add(u64::from(last), Ordering::Relaxed);
                 }
             });
         }
