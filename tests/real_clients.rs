@@ -84,6 +84,21 @@ async fn aiortc_is_seen_and_leaves() {
     assert!(r58.stop().await.success());
 }
 
+#[tokio::test]
+async fn a_guest_that_is_heard_and_never_seen_keeps_its_seat() {
+    let _stage = stage().await;
+    let (r58, _home) = device().await;
+    let mut client = python::client("aiortc_whip.py", &[&format!("{}/whip/guest1", r58.device), TOKEN, "8", "voice"]);
+    until_seat_is(&r58, "live").await;
+    let told =
+        |state: &Value| state["inputs"].as_array().into_iter().flatten().any(|input| input["reason"] == "sound only");
+    r58.state_until("a seat of sound", told).await;
+    stays_live(&r58).await;
+    client.line(PATIENCE, "its end", |line| line.starts_with("left 200").then_some(())).await;
+    until_seat_is(&r58, "free").await;
+    assert!(r58.stop().await.success());
+}
+
 /// A client in some lines, as a programmer would write it from the RFC: an offer without candidates, each batch by PATCH, a
 /// restart later on.
 const BARE: &str = r#"

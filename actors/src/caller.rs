@@ -183,6 +183,7 @@ impl Caller {
                 let said = Presence::parse(&message.payload);
                 if said.is_ok_and(|presence| presence.state == PresenceState::Offline) {
                     refuse(self.calls.handle_offline(&device), CallError::Offline);
+                    self.tell();
                 }
             }
             _ => {}
@@ -199,9 +200,20 @@ impl Caller {
             Err(error) if self.strange.admit(Instant::now()) => warn!(%device, %error, "an answer cannot be read"),
             Err(_) => {}
         }
+        self.tell();
+    }
+
+    /// What the house tells of it: whether boxes can be asked, and how many askers wait.
+    fn tell(&self) {
+        match self.calls.waiting() {
+            _ if !self.online => self.life.detail(AWAY),
+            0 => self.life.detail(ONLINE),
+            waiting => self.life.detail(format!("{ONLINE}, {waiting} wait for an answer")),
+        }
     }
 
     fn arm(&mut self, ctx: &mut Context<Self>) {
+        self.tell();
         if let Some(timer) = self.timer.take() {
             ctx.cancel_future(timer);
         }
@@ -280,16 +292,16 @@ impl StreamHandler<Heard> for Caller {
         match event {
             Some(SessionEvent::Subscribed { .. }) => {
                 self.online = true;
-                self.life.detail(ONLINE);
+                self.tell();
             }
             Some(SessionEvent::Message(message)) => self.take(&message),
             Some(SessionEvent::Disconnected { .. }) => {
                 self.online = false;
-                self.life.detail(AWAY);
                 // Their answers would come to a session that is no more.
                 for asker in std::mem::take(&mut self.calls).into_askers() {
                     let _ = asker.send(Err(CallError::BrokerAway));
                 }
+                self.tell();
             }
             Some(_) => {}
             // Put down in order.

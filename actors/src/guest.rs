@@ -127,10 +127,13 @@ struct Admitted {
     session: String,
     /// The user fragment of its offer.
     fragment: String,
+    /// It offers sound and no picture.
+    is_voice: bool,
 }
 
 struct Sitter {
     media: Box<dyn GuestMedia>,
+    is_voice: bool,
     patches: PatchDesk,
     path: Option<String>,
 }
@@ -183,12 +186,13 @@ impl GuestIngest {
         let session = fresh_session();
         self.core.handle_admit(Instant::now(), &request.seat, &session)?;
         self.drain();
-        Ok((Admitted { session, fragment: offer.ufrag().to_owned() }, room))
+        let (fragment, is_voice) = (offer.ufrag().to_owned(), offer.is_voice());
+        Ok((Admitted { session, fragment, is_voice }, room))
     }
 
     fn joined(
         &mut self,
-        Admitted { session, fragment }: Admitted,
+        Admitted { session, fragment, is_voice }: Admitted,
         result: Result<Joined, GuestError>,
         ctx: &mut Context<Self>,
     ) -> Result<Admission, GuestError> {
@@ -196,7 +200,7 @@ impl GuestIngest {
             Ok(joined) if self.core.seat_of(&session).is_some() => {
                 let patches = PatchDesk::new(joined.ice, fragment);
                 let tag = patches.tag();
-                self.sitters.insert(session.clone(), Sitter { media: joined.media, patches, path: None });
+                self.sitters.insert(session.clone(), Sitter { media: joined.media, is_voice, patches, path: None });
                 self.look(ctx);
                 Ok(Admission { session, tag, answer: joined.answer })
             }
@@ -240,10 +244,15 @@ impl GuestIngest {
         }
     }
 
+    fn is_voice(&self, seat: &str) -> bool {
+        self.core.session(seat).and_then(|session| self.sitters.get(session)).is_some_and(|sitter| sitter.is_voice)
+    }
+
     fn show(&self, seat: &str, state: SeatState) {
         let reason = match state {
             SeatState::Free => "waiting for a guest",
             SeatState::Joining => "a guest is joining",
+            SeatState::Live if self.is_voice(seat) => "sound only",
             SeatState::Live => "",
             SeatState::Silent => "no picture from the guest",
         };

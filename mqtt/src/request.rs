@@ -171,6 +171,11 @@ impl<T> Calls<T> {
         self.waiting.values().map(|call| call.until).min()
     }
 
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Everybody who waits.
     pub fn into_askers(self) -> impl Iterator<Item = T> {
         self.waiting.into_values().map(|call| call.asker)

@@ -118,3 +118,36 @@ async fn a_box_that_goes_in_the_middle_is_a_clear_error_at_once() {
     assert_eq!(problem["detail"], json!("the device is not connected"));
     world.end().await;
 }
+
+#[actix_web::test]
+async fn an_answer_that_never_comes_is_a_clear_error_and_one_that_comes_too_late_finds_nobody() {
+    let world = World::new().await;
+    let registration = world.enrol(&world.admin, "box1").await;
+    let (mut device, ring) = online(&world, &registration).await;
+    let caller = || {
+        let found = world.handle.actors().into_iter().find(|actor| actor.name == "caller");
+        found.and_then(|actor| actor.detail).unwrap_or_default()
+    };
+    let asked = world.signal(Method::POST, "/whep/box1/programme", &world.admin, "v=0\r\n");
+    let silent = async {
+        let topic = Topic::down(&device.address, Down::Request);
+        let message = device.message("a request", &topic).await;
+        assert!(caller().ends_with("1 wait for an answer"), "{}", caller());
+        message
+    };
+    let (answer, message) = tokio::join!(asked, silent);
+    assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    let problem: Value = answer.json().await.unwrap();
+    assert_eq!(problem["detail"], json!("the device did not answer in time"));
+    assert!(!caller().contains("wait"), "{}", caller());
+    // Too late, and for nobody.
+    let request = ring.verify_request(&device.address, &message.payload).unwrap();
+    let late = Response::new(request.id, 201).to_bytes().unwrap();
+    device.session.publish(Outgoing::json(message.properties.response_topic.unwrap(), late)).await.unwrap();
+    // The next exchange is none the worse for it.
+    let ended = world.signal(Method::DELETE, "/whep/box1/programme/0a1b", &world.admin, "");
+    let served = serve(&mut device, &ring, |request| Response::new(request.id.clone(), 404));
+    assert_eq!(tokio::join!(ended, served).0.status(), StatusCode::NOT_FOUND);
+    world.end().await;
+}

@@ -77,6 +77,15 @@ impl Mosquitto {
         .await;
     }
 
+    /// From now on no box's answer to a request gets anywhere.
+    pub fn lose_answers(&self) {
+        let deny = format!("{ACL}pattern deny r58/1/%u/%c/up/response/#\n");
+        std::fs::write(self.dir.path().join("acl"), deny).expect("write");
+        let child = self.child.as_ref().expect("it runs");
+        let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
+        nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGHUP).expect("a signal");
+    }
+
     /// SIGKILL: what it held in memory is gone.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Both routers give every flow a port of its own and let nothing in that was not asked for, so no hole can be punched.
-//! The box's router lets TCP port 8000 through: how a guest finds the box's page is not what is tried here.
+//! The box's router lets TCP port 8000 through where how a guest finds the box's page is not what is tried.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,7 +18,13 @@ use super::process::Process;
 pub const BOX_URL: &str = "http://198.51.100.2:8000";
 /// Address of the TURN server, as guest and box know it.
 pub const TURN_URL: &str = "turn:203.0.113.1:3478?transport=udp";
-/// The same server by TLS, when it has a certificate.
+/// What it does without asking who is there.
+pub const STUN_URL: &str = "stun:203.0.113.1:3478";
+/// Address of a fleet server beside it.
+pub const FLEET_URL: &str = "http://203.0.113.1:8180";
+/// Address of that server's broker.
+pub const BROKER_URL: &str = "mqtt://203.0.113.1:1883";
+/// The TURN server by TLS, when it has a certificate.
 pub const TURNS_URL: &str = "turns:203.0.113.1:443?transport=tcp";
 
 /// The hosts; gone when dropped.
@@ -29,12 +35,20 @@ pub struct Internet {
     pub device: Namespace,
     device_router: Namespace,
     guest_router: Namespace,
-    public: Namespace,
+    /// Where servers live.
+    pub public: Namespace,
 }
 
 impl Internet {
-    /// Lays all cables.
+    /// Lays all cables; the box's page is reached from outside.
     pub fn new() -> Self {
+        let internet = Self::outward_only();
+        internet.device_router.forward_tcp("198.51.100.2", 8000, "10.2.0.2");
+        internet
+    }
+
+    /// Lays all cables; the box can only connect outwards.
+    pub fn outward_only() -> Self {
         let internet = Self {
             guest: Namespace::new("g"),
             device: Namespace::new("d"),
@@ -58,7 +72,6 @@ impl Internet {
         public.exec(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
         guest_router.hide("10.1.0.0/24");
         device_router.hide("10.2.0.0/24");
-        device_router.forward_tcp("198.51.100.2", 8000, "10.2.0.2");
         internet
     }
 

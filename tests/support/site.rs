@@ -155,6 +155,11 @@ impl Api {
         api
     }
 
+    /// The administrator's access token.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// A request; an error when there is no answer or it is no success.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, String> {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
@@ -168,6 +173,17 @@ impl Api {
         let status = answer.status();
         let body: Value = answer.json().await.map_err(|error| error.to_string())?;
         if status.is_success() { Ok(body) } else { Err(format!("{status}: {body}")) }
+    }
+
+    /// An exchange of WHIP or WHEP; whatever comes back is an answer.
+    pub async fn signal(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> reqwest::Response {
+        let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token);
+        request
+            .header("Content-Type", "application/sdp")
+            .body(body)
+            .send()
+            .await
+            .expect("an answer of the fleet server")
     }
 
     /// GETs JSON.

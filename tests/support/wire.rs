@@ -82,6 +82,13 @@ impl Wire {
         .await;
     }
 
+    /// Publishes what it heard once more, as it was.
+    pub async fn say_again(&self, message: &Incoming) {
+        let properties = message.properties.clone();
+        let again = Outgoing { properties, ..Outgoing::json(message.topic.clone(), message.payload.clone()) };
+        self.session.publish(again).await.expect("a session").await.expect("an acknowledgement");
+    }
+
     /// Publishes many, retained, and waits for all acknowledgements.
     pub async fn say_all(&self, messages: Vec<(String, Bytes)>) {
         let mut receipts = Vec::with_capacity(messages.len());

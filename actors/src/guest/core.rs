@@ -1,7 +1,7 @@
 //! What GuestIngest decides about its seats. Pure: the shell brings the time, fresh session ids and what was decoded.
 //!
 //! A seat is judged by decoded pictures alone: a guest whose packets arrive and whose pictures do not is as absent as one
-//! that left.
+//! that left. A guest that offers sound and nothing else is judged by decoded sound; "picture" below means that, too.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use r58_pipelines::guest::{self, GuestPipeline};
 use r58_pipelines::ice::IceServer;
 use r58_pipelines::peer::{PeerEvent, PeerEvents, PeerFactory, PublisherPeer};
+use r58_pipelines::sdp::{CheckedOffer, Purpose};
 
 use crate::error::GuestError;
 use crate::offthread::off_thread;
@@ -33,7 +34,7 @@ pub type GuestNews = Arc<dyn Fn(GuestEvent) + Send + Sync>;
 
 /// A guest's peer and pipeline. Dropping it ends both, and may block.
 pub trait GuestMedia: Send {
-    /// Pictures decoded in this session, and when the last.
+    /// Pictures decoded in this session, and when the last; sounds, when its offer holds no picture.
     fn decoded(&self) -> (u64, Option<Instant>);
 }
 
@@ -87,7 +88,9 @@ impl GuestDoorway for WebRtcDoorway {
             let events: PeerEvents = Arc::new(move |event| peer_said(&news, event));
             let (peer, answer) = peers.publisher(&offer, &ice, pipeline.sink(), events).await?;
             pipeline.on_keyframe_request(peer.keyframe_requester());
-            Ok(Joined { answer, ice: Arc::new(peer.ice()), media: Box::new(Media { pipeline, _peer: peer }) })
+            let is_voice = CheckedOffer::parse(&offer, Purpose::Publish).is_ok_and(|offer| offer.is_voice());
+            let ice = Arc::new(peer.ice());
+            Ok(Joined { answer, ice, media: Box::new(Media { pipeline, is_voice, _peer: peer }) })
         })
     }
 }
@@ -115,12 +118,18 @@ fn peer_said(news: &GuestNews, event: PeerEvent) {
 
 struct Media {
     pipeline: GuestPipeline,
+    /// It is heard and never seen.
+    is_voice: bool,
     _peer: PublisherPeer,
 }
 
 impl GuestMedia for Media {
     fn decoded(&self) -> (u64, Option<Instant>) {
         let stats = self.pipeline.stats();
-        (stats.decoded_frames, stats.last_decoded_frame)
+        if self.is_voice {
+            (stats.decoded_sounds, stats.last_decoded_sound)
+        } else {
+            (stats.decoded_frames, stats.last_decoded_frame)
+        }
     }
 }

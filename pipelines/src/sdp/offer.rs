@@ -160,6 +160,11 @@ impl CheckedOffer {
         &self.sdp
     }
 
+    /// Whether it holds sound and no picture.
+    pub fn is_voice(&self) -> bool {
+        self.media.iter().all(|section| section.kind == MediaKind::Audio)
+    }
+
     /// The user fragment of the client's ICE session.
     pub fn ufrag(&self) -> &str {
         &self.transport.ufrag

@@ -1,4 +1,7 @@
-"""aiortc publishes a test picture and silence by WHIP: POST, a while of media, DELETE. Arguments: endpoint, token, seconds."""
+"""aiortc publishes a test picture and silence by WHIP: POST, a while of media, DELETE.
+
+Arguments: endpoint, token, seconds, and `voice` when there shall be no picture.
+"""
 
 import asyncio
 import sys
@@ -13,9 +16,9 @@ def call(method, url, token, body=None):
     return urllib.request.urlopen(urllib.request.Request(url, data=body, headers=headers, method=method), timeout=10)
 
 
-async def main(url, token, seconds):
+async def main(url, token, seconds, tracks):
     peer = RTCPeerConnection()
-    for track in (AudioStreamTrack(), VideoStreamTrack()):
+    for track in tracks:
         peer.addTransceiver(track, direction="sendonly")
     connected = asyncio.Event()
     peer.on("connectionstatechange", lambda: peer.connectionState == "connected" and connected.set())
@@ -30,4 +33,5 @@ async def main(url, token, seconds):
     await peer.close()
 
 
-asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3])))
+tracks = [AudioStreamTrack()] + ([] if sys.argv[4:] == ["voice"] else [VideoStreamTrack()])
+asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3]), tracks))
