@@ -24,6 +24,7 @@ use crate::guest::tokens::SeatTokens;
 use crate::guest::{AdmitGuest, DropGuest, GetSeats, GuestIngest, GuestSettings, PatchGuest};
 use crate::mixer::composer::PipelineStarter;
 use crate::mixer::{GetMixer, Identify, InputChanged, Mixer, MixerSettings, SetPreview, TakeScene, Transition};
+use crate::sfu::AdmitPulled;
 use crate::state::board::{BoardSettings, Neighbours, StateBoard};
 use crate::state::{DeviceIdentity, DeviceState, InputKind, Levels};
 use crate::studio::{InputName, Studio, ThumbnailBoard};
@@ -136,6 +137,8 @@ pub struct GuestDoors {
     pub end: Door<DropGuest>,
     /// Who sits where?
     pub seats: Door<GetSeats>,
+    /// A seat for what the SFU offers.
+    pub admit_pulled: Door<AdmitPulled>,
 }
 
 /// The doors to the viewers.
@@ -272,7 +275,13 @@ pub fn start(
             identify: mixer.door(),
             status: mixer.door(),
         },
-        guests: GuestDoors { admit: guests.door(), patch: guests.door(), end: guests.door(), seats: guests.door() },
+        guests: GuestDoors {
+            admit: guests.door(),
+            patch: guests.door(),
+            end: guests.door(),
+            seats: guests.door(),
+            admit_pulled: guests.door(),
+        },
         viewers: ViewerDoors {
             admit: viewers.door(),
             patch: viewers.door(),

@@ -9,6 +9,7 @@
 
 pub mod core;
 pub mod join;
+pub mod road;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tokens;
@@ -27,11 +28,13 @@ use tracing::{info, warn};
 
 use self::core::{Farewell, GuestCore, GuestOutput, SeatPolicy, SeatRefusal, SeatState};
 use self::join::{GuestDoorway, GuestEvent, GuestMedia, GuestNews, Joined};
+use self::road::RoadTaken;
 use self::tokens::{SeatTokens, TokenVerdict};
 use crate::error::GuestError;
 use crate::mixer::InputChanged;
 use crate::offthread::drop_off_thread;
 use crate::patch::{Patch, PatchDesk, Patched};
+use crate::sfu::AdmitPulled;
 use crate::state::SeatReport;
 use crate::studio::{InputRoom, Studio};
 use crate::supervision::{Door, Life, Retire};
@@ -125,6 +128,8 @@ pub struct GuestSettings {
 /// A session that has its seat and waits for its answer.
 struct Admitted {
     session: String,
+    /// Whether the SFU stands between.
+    pulled: bool,
     /// The user fragment of its offer.
     fragment: String,
     /// It offers sound and no picture.
@@ -136,6 +141,13 @@ struct Sitter {
     is_voice: bool,
     patches: PatchDesk,
     path: Option<String>,
+    pulled: bool,
+}
+
+impl Sitter {
+    fn road(&self) -> Option<RoadTaken> {
+        RoadTaken::of(self.pulled, self.path.as_deref())
+    }
 }
 
 /// The actor.
@@ -178,7 +190,7 @@ impl GuestIngest {
     }
 
     /// Everything that can be said no to without touching the stack; then the seat is this session's.
-    fn admit(&mut self, request: &AdmitGuest) -> Result<(Admitted, Arc<InputRoom>), GuestError> {
+    fn admit(&mut self, request: &AdmitGuest, pulled: bool) -> Result<(Admitted, Arc<InputRoom>), GuestError> {
         self.authorize(&request.seat, request.bearer.as_deref())?;
         let offer = CheckedOffer::parse(&request.offer, Purpose::Publish)?;
         let room = self.room(&request.seat).cloned();
@@ -187,12 +199,12 @@ impl GuestIngest {
         self.core.handle_admit(Instant::now(), &request.seat, &session)?;
         self.drain();
         let (fragment, is_voice) = (offer.ufrag().to_owned(), offer.is_voice());
-        Ok((Admitted { session, fragment, is_voice }, room))
+        Ok((Admitted { session, pulled, fragment, is_voice }, room))
     }
 
     fn joined(
         &mut self,
-        Admitted { session, fragment, is_voice }: Admitted,
+        Admitted { session, pulled, fragment, is_voice }: Admitted,
         result: Result<Joined, GuestError>,
         ctx: &mut Context<Self>,
     ) -> Result<Admission, GuestError> {
@@ -200,7 +212,8 @@ impl GuestIngest {
             Ok(joined) if self.core.seat_of(&session).is_some() => {
                 let patches = PatchDesk::new(joined.ice, fragment);
                 let tag = patches.tag();
-                self.sitters.insert(session.clone(), Sitter { media: joined.media, is_voice, patches, path: None });
+                let sitter = Sitter { media: joined.media, is_voice, patches, path: None, pulled };
+                self.sitters.insert(session.clone(), sitter);
                 self.look(ctx);
                 Ok(Admission { session, tag, answer: joined.answer })
             }
@@ -293,11 +306,12 @@ impl Handler<Open> for GuestIngest {
     }
 }
 
-impl Handler<AdmitGuest> for GuestIngest {
-    type Result = ResponseActFuture<Self, Result<Admission, GuestError>>;
+/// A guest's answer on its way.
+type Answering = ResponseActFuture<GuestIngest, Result<Admission, GuestError>>;
 
-    fn handle(&mut self, request: AdmitGuest, ctx: &mut Self::Context) -> Self::Result {
-        let (admitted, room) = match self.admit(&request) {
+impl GuestIngest {
+    fn begin(&mut self, request: AdmitGuest, pulled: bool, ctx: &mut Context<Self>) -> Answering {
+        let (admitted, room) = match self.admit(&request, pulled) {
             Ok(admitted) => admitted,
             Err(refusal) => return Box::pin(std::future::ready(Err(refusal)).into_actor(self)),
         };
@@ -315,6 +329,20 @@ impl Handler<AdmitGuest> for GuestIngest {
             answer.unwrap_or_else(|_| Err(GuestError::Unavailable("no answer could be made in time".into())))
         };
         Box::pin(bounded.into_actor(self).map(move |result, me, ctx| me.joined(admitted, result, ctx)))
+    }
+}
+
+impl Handler<AdmitGuest> for GuestIngest {
+    type Result = Answering;
+    fn handle(&mut self, request: AdmitGuest, ctx: &mut Self::Context) -> Self::Result {
+        self.begin(request, false, ctx)
+    }
+}
+
+impl Handler<AdmitPulled> for GuestIngest {
+    type Result = Answering;
+    fn handle(&mut self, AdmitPulled(request): AdmitPulled, ctx: &mut Self::Context) -> Self::Result {
+        self.begin(request, true, ctx)
     }
 }
 
@@ -381,12 +409,13 @@ impl Handler<GetSeats> for GuestIngest {
     fn handle(&mut self, _: GetSeats, _: &mut Self::Context) -> Self::Result {
         let report = |seat: &String| {
             let session = self.core.session(seat).map(str::to_owned);
-            let path = session.as_ref().and_then(|session| self.sitters.get(session)?.path.clone());
+            let sitter = session.as_ref().and_then(|session| self.sitters.get(session));
             SeatReport {
                 id: seat.clone(),
                 label: self.room(seat).map(|room| room.name().label.clone()).unwrap_or_default(),
                 state: self.core.state(seat).unwrap_or(SeatState::Free),
-                path,
+                path: sitter.and_then(|sitter| sitter.path.clone()),
+                road: sitter.and_then(Sitter::road),
                 session,
             }
         };

@@ -16,6 +16,7 @@
 //! | [`fleet_link`] | the box's end of its fleet: enrolment, session, commands |
 //! | [`ingest`] | the fleet server's end: consumes the broker, writes the store, publishes commands |
 //! | [`caller`] | the fleet server's voice: asks a box something and waits for its answer |
+//! | [`sfu`] | guests by way of Cloudflare's SFU, when no road leads from them to the box |
 //! | [`turn`] | ICE servers from the best provider that answers; the road of the box's own peers to them |
 //!
 //! An actor's thinking lives in a pure core beside it (`camera.rs` and `camera/core.rs`); the actor itself only moves
@@ -33,6 +34,7 @@ pub mod ingest;
 pub mod mixer;
 mod offthread;
 pub mod patch;
+pub mod sfu;
 pub mod state;
 pub mod studio;
 pub mod supervision;

@@ -10,6 +10,7 @@ use r58_pipelines::scene::Slot;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::core::SeatState;
+use crate::guest::road::RoadTaken;
 use crate::mixer::core::{TakeKind, Tally};
 
 /// Everything that a page shows, except levels, which change too often.
@@ -242,6 +243,9 @@ pub struct SeatReport {
     /// How its guest is connected: `host`, `srflx` or `relay`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// The road of its media: `direct`, `turn` or `sfu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub road: Option<RoadTaken>,
     /// The session that sits there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,

@@ -78,12 +78,16 @@ fn unread(sentence: &'static str) -> ProviderError {
 /// # Errors
 /// When TLS cannot be set up.
 pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+    http_builder().build()
+}
+
+/// The limits of every client.
+pub(crate) fn http_builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .timeout(HTTP_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         // Cloudflare's edge was seen to block a library's default name.
         .user_agent(concat!("r58/", env!("CARGO_PKG_VERSION")))
-        .build()
 }
 
 /// `GET {fleet}/turn-credentials`, signed in as the device.
@@ -227,7 +231,8 @@ pub fn rest_credential(secret: &[u8], name: &str, expires_at: DateTime<Utc>) -> 
     (username, credential)
 }
 
-async fn read_secret(path: &std::path::Path) -> Result<String, ProviderError> {
+/// The text of a file without its edges.
+pub(crate) async fn read_secret(path: &std::path::Path) -> Result<String, ProviderError> {
     let text = tokio::fs::read_to_string(path)
         .await
         .map_err(|error| ProviderError::NotReady(format!("cannot read {}: {}", path.display(), error.kind())))?;

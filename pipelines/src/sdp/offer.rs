@@ -269,6 +269,8 @@ struct Transport {
     pwd: String,
     fingerprint: String,
     setup: String,
+    /// The other end only answers checks, and this one has to choose the path (RFC 8445, section 2.5).
+    lite: bool,
 }
 
 impl Transport {
@@ -286,7 +288,7 @@ impl Transport {
                 let fingerprint = blocks.first().into_iter().chain([session]).flat_map(|b| b.values("fingerprint"));
                 let fingerprint = fingerprint.into_iter().find_map(sha256).ok_or(SdpError::Fingerprint)?;
                 let [ufrag, pwd, fingerprint, setup] = [ufrag, pwd, fingerprint, setup].map(str::to_owned);
-                Ok(Self { ufrag, pwd, fingerprint, setup })
+                Ok(Self { ufrag, pwd, fingerprint, setup, lite: session.has("ice-lite") })
             }
             _ => Err(SdpError::Setup),
         }
@@ -424,6 +426,9 @@ fn write(media: &[OfferedMedia], transport: &Transport, candidates: &[OfferedCan
         sdp.push_str(&section.mid);
     }
     sdp.push_str("\r\n");
+    if transport.lite {
+        sdp.push_str("a=ice-lite\r\n");
+    }
     for (index, section) in media.iter().enumerate() {
         let here = if index == 0 { candidates } else { &[] };
         // Writing to a String does not fail.

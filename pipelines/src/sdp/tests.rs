@@ -54,6 +54,13 @@ fn a_browsers_offer_is_taken_and_rewritten_into_one_that_is_taken_again() {
 }
 
 #[test]
+fn an_end_that_only_answers_checks_stays_known_as_such() {
+    let lite = whole().replace("t=0 0\r\n", "t=0 0\r\na=ice-lite\r\n");
+    assert!(publish(&lite).unwrap().sdp().contains("a=ice-lite\r\n"));
+    assert!(!publish(&whole()).unwrap().sdp().contains("ice-lite"));
+}
+
+#[test]
 fn what_is_malformed_is_told_from_what_cannot_be_done() {
     for (text, status) in [
         (String::new(), 400),
