@@ -197,6 +197,10 @@ pub(crate) fn make_encoder(name: &str, mode: &Mode, bitrate_kbps: u32) -> Result
             encoder.set_property("gop", gop as i32);
             encoder.set_property_from_str("profile", "baseline");
             encoder.set_property_from_str("rc-mode", "cbr");
+            // Whoever begins to watch late needs the parameter sets too; the first frame alone has them by default.
+            if encoder.has_property("header-mode") {
+                encoder.set_property_from_str("header-mode", "each-idr");
+            }
         }
         "v4l2h264enc" => {
             let controls = gst::Structure::builder("controls")

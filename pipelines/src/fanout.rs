@@ -1,11 +1,13 @@
-//! One encoded stream, many viewers: RTP packets handed out without copying.
+//! One encoded stream, many viewers: RTP packets handed out without copying, and whole pictures for those who package them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
+
+use crate::sdp::MediaKind;
 
 /// Packets that a slow viewer may lag behind before it loses some: about two seconds at 2.5 Mbit/s.
 const CAPACITY: usize = 1024;
@@ -20,6 +22,28 @@ pub const AUDIO_PAYLOAD_TYPE: u8 = 111;
 
 type KeyframeHook = Box<dyn Fn() + Send + Sync>;
 
+/// One encoded picture or block of sound, before it is cut into packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CodedUnit {
+    /// An access unit of H.264 as a byte stream (Annex B), or an Opus packet.
+    pub kind: MediaKind,
+    /// When it is shown or heard, in nanoseconds of the encoding pipeline's running time.
+    pub at: u64,
+    /// How long, in nanoseconds; 0 when the encoder does not say.
+    pub duration: u64,
+    /// Whether a decoder can begin here.
+    pub keyframe: bool,
+    /// The bytes.
+    pub data: Bytes,
+}
+
+type TakeUnit = dyn Fn(CodedUnit) + Send + Sync;
+
+/// Takes encoded units for as long as it is kept.
+pub struct CodedTap {
+    _take: Arc<TakeUnit>,
+}
+
 #[derive(Default)]
 struct Keyframes {
     hook: Option<KeyframeHook>,
@@ -30,6 +54,7 @@ struct Inner {
     video: broadcast::Sender<Bytes>,
     audio: broadcast::Sender<Bytes>,
     keyframes: Mutex<Keyframes>,
+    taps: Mutex<Vec<Weak<TakeUnit>>>,
     video_packets: AtomicU64,
     audio_packets: AtomicU64,
 }
@@ -56,6 +81,7 @@ impl RtpFanout {
                 video: broadcast::Sender::new(CAPACITY),
                 audio: broadcast::Sender::new(CAPACITY),
                 keyframes: Mutex::default(),
+                taps: Mutex::default(),
                 video_packets: AtomicU64::new(0),
                 audio_packets: AtomicU64::new(0),
             }),
@@ -100,6 +126,33 @@ impl RtpFanout {
         self.inner.keyframes.lock().unwrap_or_else(PoisonError::into_inner).hook = Some(Box::new(hook));
     }
 
+    /// Whether both are the same fan-out, and so of the same encoder.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Hands encoded units to `take`, on the encoder's own threads: it must not block.
+    pub fn tap(&self, take: impl Fn(CodedUnit) + Send + Sync + 'static) -> CodedTap {
+        let take: Arc<TakeUnit> = Arc::new(take);
+        self.inner.taps.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&take));
+        CodedTap { _take: take }
+    }
+
+    /// Hands one encoded unit to all taps; `unit` is only made when there are any.
+    pub fn publish_unit(&self, unit: impl FnOnce() -> Option<CodedUnit>) {
+        let taps: Vec<_> = {
+            let mut taps = self.inner.taps.lock().unwrap_or_else(PoisonError::into_inner);
+            taps.retain(|tap| tap.strong_count() > 0);
+            taps.iter().filter_map(Weak::upgrade).collect()
+        };
+        let Some((last, others)) = taps.split_last() else { return };
+        let Some(unit) = unit() else { return };
+        for tap in others {
+            tap(unit.clone());
+        }
+        last(unit);
+    }
+
     /// Hands one RTP packet of H.264 to all viewers.
     pub fn publish_video(&self, packet: Bytes) {
         self.inner.video_packets.fetch_add(1, Ordering::Relaxed);
@@ -130,6 +183,25 @@ mod tests {
             fanout.request_keyframe();
         }
         assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_tap_gets_units_for_as_long_as_it_is_kept() {
+        let fanout = RtpFanout::new();
+        let unit = || {
+            let (data, kind) = (Bytes::from_static(b"au"), MediaKind::Video);
+            Some(CodedUnit { kind, at: 0, duration: 0, keyframe: true, data })
+        };
+        fanout.publish_unit(|| unreachable!("nobody wants it"));
+        let taken = Arc::new(AtomicU64::new(0));
+        let count = taken.clone();
+        let tap = fanout.tap(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        fanout.publish_unit(unit);
+        drop(tap);
+        fanout.publish_unit(|| unreachable!("nobody wants it any more"));
+        assert_eq!(taken.load(Ordering::Relaxed), 1);
     }
 
     #[test]

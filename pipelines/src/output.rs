@@ -1,4 +1,4 @@
-//! The encoding tail of a pipeline: raw pictures and sound in, RTP packets out to a [`RtpFanout`].
+//! The encoding tail of a pipeline: raw pictures and sound in, RTP packets and encoded units out to a [`RtpFanout`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +9,9 @@ use gst::prelude::*;
 use crate::elements::{add_linked, make};
 use crate::encoder::{coded_caps, make_encoder};
 use crate::error::PipelineError;
-use crate::fanout::{AUDIO_PAYLOAD_TYPE, RtpFanout, VIDEO_PAYLOAD_TYPE};
+use crate::fanout::{AUDIO_PAYLOAD_TYPE, CodedUnit, RtpFanout, VIDEO_PAYLOAD_TYPE};
 use crate::mode::Mode;
+use crate::sdp::MediaKind;
 
 /// Largest RTP packet: it must fit an MTU of 1280 with IPv6, UDP, TURN channel data and SRTP around it.
 const MTU: u32 = 1180;
@@ -59,6 +60,7 @@ pub(crate) fn video_tail(
     let publish = fanout.clone();
     let sink = packet_sink(move |packet| publish.publish_video(packet));
     add_linked(pipeline, &[&queue, &encoder, &coded, &pay, sink.upcast_ref()])?;
+    hand_out_units(&coded, MediaKind::Video, fanout);
     let weak = encoder.downgrade();
     fanout.on_keyframe_request(move || {
         if let Some(pad) = weak.upgrade().and_then(|encoder| encoder.static_pad("src")) {
@@ -82,7 +84,34 @@ pub(crate) fn audio_tail(pipeline: &gst::Pipeline, fanout: &RtpFanout) -> Result
     let publish = fanout.clone();
     let sink = packet_sink(move |packet| publish.publish_audio(packet));
     add_linked(pipeline, &[&queue, &encoder, &pay, sink.upcast_ref()])?;
+    hand_out_units(&encoder, MediaKind::Audio, fanout);
     Ok(queue)
+}
+
+/// Copies what passes to the taps of the fan-out, while there are any: an encoder's buffers may be few and must go back to it.
+fn hand_out_units(element: &gst::Element, kind: MediaKind, fanout: &RtpFanout) {
+    let Some(pad) = element.static_pad("src") else { return };
+    let fanout = fanout.clone();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        if let Some(buffer) = info.buffer() {
+            fanout.publish_unit(|| unit(pad, kind, buffer));
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+fn unit(pad: &gst::Pad, kind: MediaKind, buffer: &gst::BufferRef) -> Option<CodedUnit> {
+    // Some encoders shift their time stamps and say so in the segment; running time is the same for sound and pictures.
+    let segment = pad.sticky_event::<gst::event::Segment>(0)?;
+    let at = segment.segment().downcast_ref::<gst::ClockTime>()?.to_running_time(buffer.pts()?)?;
+    let map = buffer.map_readable().ok()?;
+    Some(CodedUnit {
+        kind,
+        at: at.nseconds(),
+        duration: buffer.duration().map_or(0, gst::ClockTime::nseconds),
+        keyframe: !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
+        data: Bytes::copy_from_slice(map.as_slice()),
+    })
 }
 
 fn packet_sink(publish: impl Fn(Bytes) + Send + 'static) -> gst_app::AppSink {
