@@ -30,6 +30,7 @@ use crate::state::{DeviceIdentity, DeviceState, InputKind, Levels};
 use crate::studio::{InputName, Studio, ThumbnailBoard};
 use crate::supervision::{Door, Duty, House, lock};
 use crate::viewers::doorway::WebRtcViewerDoorway;
+use crate::viewers::hls::{HLS_LINGER, HlsShelf, OpenHls};
 use crate::viewers::{AdmitViewer, DropViewer, GetViewers, PatchViewer, ViewerSettings, Viewers};
 
 /// A source of the box's own.
@@ -150,6 +151,8 @@ pub struct ViewerDoors {
     pub patch: Door<PatchViewer>,
     /// WHEP DELETE.
     pub end: Door<DropViewer>,
+    /// An HLS stream on the shelf.
+    pub open_hls: Door<OpenHls>,
     /// How many watch what?
     pub count: Door<GetViewers>,
 }
@@ -165,6 +168,8 @@ pub struct DeviceHandle {
     pub guests: GuestDoors,
     /// The viewers.
     pub viewers: ViewerDoors,
+    /// HLS streams that are watched, without a mailbox.
+    pub hls: HlsShelf,
     /// Small pictures, without a mailbox.
     pub thumbnails: ThumbnailBoard,
     /// All scenes.
@@ -240,8 +245,10 @@ pub fn start(
             encoders: plan.encoders.clone(),
         }),
         ice: neighbours.ice.clone(),
+        hls: HlsShelf::new(HLS_LINGER),
         most: plan.viewers_most,
     };
+    let hls = settings.hls.clone();
     let viewers = house.engage(Duty::new("viewers", "viewers"), move |life| Viewers::new(life, settings.clone()));
 
     let (state_out, state) = watch::channel(Arc::default());
@@ -286,8 +293,10 @@ pub fn start(
             admit: viewers.door(),
             patch: viewers.door(),
             end: viewers.door(),
+            open_hls: viewers.door(),
             count: viewers.door(),
         },
+        hls,
         thumbnails,
         scenes,
         tokens,

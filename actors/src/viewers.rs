@@ -1,13 +1,15 @@
-//! Viewers: WHEP for the programme and, on demand, for each input.
+//! Viewers: WHEP and HLS for the programme and, on demand, for each input.
 //!
 //! Job: admit viewers up to a cap, start an input's encoder with its first viewer and stop it after its last, count them. In:
-//! [`AdmitViewer`], [`DropViewer`], [`GetViewers`], the Governor's [`AllowInputViewers`], and what peers say. Out: the counts
-//! in the studio.
+//! [`AdmitViewer`], [`DropViewer`], [`OpenHls`](hls::OpenHls), [`GetViewers`], the Governor's [`AllowInputViewers`], and what
+//! peers say. Out: the counts in the studio, the streams on the shelf.
 //!
 //! Failure policy: a viewer whose peer fails is forgotten, its page comes back by itself. A panic ends all viewers' sessions
 //! and no frame of the programme. Supervised by the house, not essential.
 
 pub mod doorway;
+pub mod hls;
+mod previews;
 #[cfg(test)]
 mod tests;
 
@@ -20,17 +22,18 @@ use actix::{
     ResponseFuture, Supervised, WrapFuture as _,
 };
 use futures_util::FutureExt as _;
-use r58_pipelines::RtpFanout;
 use r58_pipelines::sdp::{CheckedOffer, Purpose};
 use tokio::sync::{oneshot, watch};
-use tracing::{debug, info};
+use tracing::debug;
 
-use self::doorway::{Preview, ViewerDoorway, ViewerEvent, ViewerNews, Watched};
+use self::doorway::{ViewerDoorway, ViewerEvent, ViewerNews, Watched};
+use self::hls::HlsShelf;
+use self::previews::{LINGER, RunningPreview};
 use crate::error::GuestError;
 use crate::governor::AllowInputViewers;
 use crate::guest::core::SeatRefusal;
 use crate::guest::{Admission, fresh_session};
-use crate::offthread::{drop_off_thread, off_thread};
+use crate::offthread::drop_off_thread;
 use crate::patch::{Patch, PatchDesk, Patched};
 use crate::studio::{InputRoom, Studio};
 use crate::supervision::{Life, Retire};
@@ -38,15 +41,10 @@ use crate::turn::IceSnapshot;
 
 /// The name of the programme among what can be watched.
 pub const PROGRAMME: &str = "programme";
-/// An input's encoder is kept this long after its last viewer: a page that is reloaded finds it running.
-const LINGER: Duration = Duration::from_secs(3);
 /// Viewers that may be on their way at the same time; each holds sockets for up to 30 s without proof that anybody is there.
 const MOST_HALF_OPEN: usize = 32;
 /// Longest that an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(7);
-
-/// Said when nobody knows better.
-const NO_ENCODER: &str = "the input's encoder did not start";
 
 /// Asks to watch (WHEP POST).
 #[derive(Clone, Message)]
@@ -94,7 +92,9 @@ pub struct ViewerSettings {
     pub doorway: Arc<dyn ViewerDoorway>,
     /// The ICE servers of the moment.
     pub ice: watch::Receiver<IceSnapshot>,
-    /// Most viewers at the same time, of everything together.
+    /// The HLS streams.
+    pub hls: HlsShelf,
+    /// Most viewers by WHEP at the same time, of everything together.
     pub most: usize,
 }
 
@@ -106,28 +106,6 @@ struct Viewer {
     media: Option<(Box<dyn Send>, PatchDesk)>,
     /// Whether its peer was ever up.
     connected: bool,
-}
-
-/// How a viewer comes to its stream.
-enum Way {
-    Programme,
-    Running(RtpFanout),
-    /// It is the first: the encoder starts with it.
-    Start(Arc<InputRoom>),
-    /// Another one starts it.
-    Wait(oneshot::Receiver<Option<String>>),
-}
-
-/// What came of it.
-enum Stream {
-    Known(Result<RtpFanout, GuestError>),
-    Started(Result<Preview, GuestError>),
-    Joined,
-}
-
-struct RunningPreview {
-    preview: Preview,
-    unused_since: Option<Instant>,
 }
 
 /// The actor.
@@ -148,8 +126,7 @@ impl Viewers {
 
     /// Everything that can be said no to without touching the stack.
     fn check(&self, request: &AdmitViewer) -> Result<(CheckedOffer, Option<Arc<InputRoom>>), GuestError> {
-        let room = self.settings.studio.input(&request.name).cloned();
-        if request.name != PROGRAMME && room.is_none() {
+        if request.name != PROGRAMME && self.settings.studio.input(&request.name).is_none() {
             return Err(GuestError::UnknownStream(request.name.clone()));
         }
         let offer = CheckedOffer::parse(&request.offer, Purpose::View)?;
@@ -159,15 +136,22 @@ impl Viewers {
         if self.viewers.values().filter(|viewer| !viewer.connected).count() >= MOST_HALF_OPEN {
             return Err(GuestError::TooManyJoining);
         }
-        if let Some(room) = &room {
-            if !room.face().attached {
-                return Err(GuestError::NoPicture(request.name.clone()));
-            }
-            if !self.settings.studio.previews_allowed() {
-                return Err(GuestError::PreviewsOff);
-            }
+        Ok((offer, self.check_name(&request.name)?))
+    }
+
+    /// Whether that can be watched now, by whichever way.
+    fn check_name(&self, name: &str) -> Result<Option<Arc<InputRoom>>, GuestError> {
+        if name == PROGRAMME {
+            return Ok(None);
         }
-        Ok((offer, room))
+        let room = self.settings.studio.input(name).ok_or_else(|| GuestError::UnknownStream(name.to_owned()))?;
+        if !room.face().attached {
+            return Err(GuestError::NoPicture(name.to_owned()));
+        }
+        if !self.settings.studio.previews_allowed() {
+            return Err(GuestError::PreviewsOff);
+        }
+        Ok(Some(room.clone()))
     }
 
     fn forget(&mut self, session: &str) -> bool {
@@ -183,64 +167,16 @@ impl Viewers {
     fn count(&mut self, name: &str) {
         let count = self.viewers.values().filter(|viewer| viewer.name == name).count();
         self.settings.studio.set_viewers(name, count);
+        let watched = count > 0 || self.settings.hls.get(name).is_some();
         if let Some(running) = self.previews.get_mut(name) {
-            running.unused_since = if count == 0 { running.unused_since.or(Some(Instant::now())) } else { None };
+            running.unused_since = if watched { None } else { running.unused_since.or(Some(Instant::now())) };
         }
         self.life.detail(format!("{} viewers, {} inputs encoded", self.viewers.len(), self.previews.len()));
     }
 
-    /// How a viewer comes to its stream.
-    fn way(&mut self, name: &str, room: Option<Arc<InputRoom>>) -> Way {
-        let Some(room) = room else { return Way::Programme };
-        if let Some(running) = self.previews.get(name) {
-            return Way::Running(running.preview.fanout.clone());
-        }
-        if let Some(waiting) = self.starting.get_mut(name) {
-            let (tell, told) = oneshot::channel();
-            waiting.push(tell);
-            return Way::Wait(told);
-        }
-        self.starting.insert(name.to_owned(), Vec::new());
-        Way::Start(room)
-    }
-
-    /// An input's encoder is up, or did not come up: tells those who wait for it.
-    fn came_up(&mut self, name: &str, result: Result<Preview, GuestError>) -> Result<RtpFanout, GuestError> {
-        let waiting = self.starting.remove(name).unwrap_or_default();
-        let fault = result.as_ref().err().map(GuestError::to_string);
-        let fanout = result.map(|preview| {
-            info!(input = name, "input encoded for viewers");
-            let fanout = preview.fanout.clone();
-            self.previews.insert(name.to_owned(), RunningPreview { preview, unused_since: None });
-            fanout
-        });
-        for one in waiting {
-            let _ = one.send(fault.clone());
-        }
-        fanout
-    }
-
-    /// The stream that another viewer has started.
-    fn joined(&self, name: &str) -> Result<RtpFanout, GuestError> {
-        let running = self.previews.get(name).map(|running| running.preview.fanout.clone());
-        running.ok_or_else(|| GuestError::Unavailable(NO_ENCODER.into()))
-    }
-
     fn sweep(&mut self, _: &mut Context<Self>) {
-        let allowed = self.settings.studio.previews_allowed();
-        let over = |running: &RunningPreview| running.unused_since.is_some_and(|since| since.elapsed() >= LINGER);
-        let ended: Vec<String> = self
-            .previews
-            .iter()
-            .filter(|(_, running)| !allowed || over(running))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in ended {
-            if let Some(running) = self.previews.remove(&name) {
-                info!(input = name, "input no longer encoded");
-                drop_off_thread("preview-stop", running.preview);
-            }
-        }
+        self.sweep_hls();
+        self.sweep_previews();
     }
 
     fn end_inputs(&mut self) {
@@ -252,6 +188,7 @@ impl Viewers {
     }
 
     fn put_down(&mut self) {
+        self.settings.hls.clear();
         for (_, viewer) in std::mem::take(&mut self.viewers) {
             drop_off_thread("viewer-stop", viewer.media);
             self.settings.studio.set_viewers(&viewer.name, 0);
@@ -317,32 +254,10 @@ impl Handler<AdmitViewer> for Viewers {
                 ViewerEvent::Gone => me.do_send(spoke),
             }
         });
-        let (doorway, studio) = (self.settings.doorway.clone(), self.settings.studio.clone());
-        let way = self.way(&name, room);
-        let stream = async move {
-            match way {
-                Way::Programme => {
-                    let fanout = studio.programme().fanout();
-                    Stream::Known(fanout.ok_or_else(|| GuestError::Unavailable("the programme is starting".into())))
-                }
-                Way::Running(fanout) => Stream::Known(Ok(fanout)),
-                Way::Start(room) => {
-                    let started = off_thread("preview-start", move || doorway.preview(&room)).await;
-                    Stream::Started(started.unwrap_or_else(|| Err(GuestError::Unavailable(NO_ENCODER.into()))))
-                }
-                Way::Wait(told) => match told.await {
-                    Ok(Some(fault)) => Stream::Known(Err(GuestError::Unavailable(fault))),
-                    Ok(None) | Err(_) => Stream::Joined,
-                },
-            }
-        };
+        let stream = self.stream(&name, room);
         let (ice, offer) = (self.settings.ice.borrow().servers.clone(), request.offer);
         let answered = stream.into_actor(self).then(move |stream, me, _| {
-            let fanout = match stream {
-                Stream::Known(fanout) => fanout,
-                Stream::Started(result) => me.came_up(&name, result),
-                Stream::Joined => me.joined(&name),
-            };
+            let fanout = me.found(&name, stream);
             me.count(&name);
             let answering = match fanout {
                 Ok(fanout) => me.settings.doorway.watch(fanout, offer, ice, news),
@@ -406,11 +321,12 @@ impl Handler<ViewerSpoke> for Viewers {
 
 impl Handler<AllowInputViewers> for Viewers {
     type Result = ();
-    fn handle(&mut self, AllowInputViewers(allowed): AllowInputViewers, ctx: &mut Self::Context) {
+    fn handle(&mut self, AllowInputViewers(allowed): AllowInputViewers, _: &mut Self::Context) {
         self.settings.studio.allow_previews(allowed);
         if !allowed {
             self.end_inputs();
-            self.sweep(ctx);
+            self.sweep_previews();
+            self.sweep_hls();
         }
     }
 }

@@ -1,5 +1,7 @@
 //! HLS of a real encoder: what a playlist names decodes, sound and pictures, without a gap.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod support;
 
 use std::io::Write as _;

@@ -4,9 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, mpsc};
 
 use futures_util::future::BoxFuture;
+use r58_pipelines::RtpFanout;
 use r58_pipelines::ice::IceServer;
 use r58_pipelines::{Mode, PipelineError};
 
+use super::doorway::Preview;
+use super::hls::OpenHls;
 use super::*;
 use crate::guest::tests::offer;
 use crate::patch::tests::patch;
@@ -97,6 +100,7 @@ struct Stage {
     studio: Studio,
     script: Arc<Script>,
     slot: Slot<Viewers>,
+    hls: HlsShelf,
     _ice: watch::Sender<IceSnapshot>,
 }
 
@@ -109,10 +113,16 @@ fn stage_for(house: &House, most: usize) -> Stage {
     let studio = Studio::set_up(&Mode::new(64, 64, 30), vec![name]).unwrap();
     let script = Arc::<Script>::default();
     let (ice, snapshot) = watch::channel(crate::turn::TurnSettings::first_snapshot(&[]));
-    let settings =
-        ViewerSettings { studio: studio.clone(), doorway: Arc::new(Doorway(script.clone())), ice: snapshot, most };
+    let settings = ViewerSettings {
+        studio: studio.clone(),
+        doorway: Arc::new(Doorway(script.clone())),
+        ice: snapshot,
+        hls: HlsShelf::new(Duration::from_millis(500)),
+        most,
+    };
+    let hls = settings.hls.clone();
     let slot = house.engage(brisk("viewers", "viewers"), move |life| Viewers::new(life, settings.clone()));
-    Stage { studio, script, slot, _ice: ice }
+    Stage { studio, script, slot, hls, _ice: ice }
 }
 
 impl Stage {
@@ -244,13 +254,45 @@ fn a_governor_short_of_power_ends_the_viewers_of_inputs() {
         let stage = stage(&house);
         stage.live();
         stage.admit("cam1").await.unwrap();
+        stage.slot.door().send(OpenHls { name: "cam1".into() }).await.unwrap().unwrap();
         stage.slot.door().send(AllowInputViewers(false)).await.unwrap();
+        assert!(stage.hls.get("cam1").is_none());
         stage.script.peers.wait(0);
         stage.script.encoders.wait(0);
         let refusal = stage.admit("cam1").await.unwrap_err();
         assert_eq!((refusal.status(), stage.studio.previews_allowed()), (503, false));
         stage.slot.door().send(AllowInputViewers(true)).await.unwrap();
         stage.admit("cam1").await.unwrap();
+    });
+}
+
+#[test]
+fn an_input_is_encoded_as_long_as_it_is_watched_by_hls_and_not_long_after() {
+    in_a_house(HouseSettings::default(), |house| async move {
+        let stage = stage(&house);
+        let door = stage.slot.door::<OpenHls>();
+        let open = || door.send(OpenHls { name: "cam1".into() });
+        assert_eq!(open().await.unwrap().unwrap_err().status(), 409, "there is no picture yet");
+        stage.live();
+        let (first, second) = tokio::join!(open(), open());
+        first.unwrap().unwrap();
+        second.unwrap().unwrap();
+        let Admission { session, .. } = stage.admit("cam1").await.unwrap();
+        assert_eq!(stage.script.started.load(SeqCst), 1, "one encoder for all ways to watch");
+        let end = DropViewer { name: "cam1".into(), session };
+        stage.slot.door().send(end).await.unwrap().unwrap();
+        // A request twice a second is somebody who watches: longer than the encoder would linger.
+        let until = Instant::now() + LINGER + LINGER / 2;
+        while Instant::now() < until {
+            let stream = stage.hls.get("cam1").expect("it is watched");
+            assert!(stream.file("part-1.m4s").await.is_err());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(*lock(&stage.script.encoders.0), 1);
+        stage.script.encoders.wait(0);
+        assert!(stage.hls.get("cam1").is_none());
+        let unknown = stage.slot.door().send(OpenHls { name: "cam9".into() }).await.unwrap();
+        assert_eq!(unknown.unwrap_err().status(), 404);
     });
 }
 
