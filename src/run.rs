@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, BrokerSettings, FleetSettings, Settings};
+use crate::fleet::switchboard::BridgePlan;
 use crate::fleet::{self, AccessPlan, BrokerPlan, BrokerTls, FleetPlan, RetainedPlan, TurnPlan};
 use crate::preflight::{self, StateDir};
 use crate::{demo, device, logging};
@@ -134,6 +135,7 @@ pub fn fleet_plan(settings: &FleetSettings, state_dir: &Path) -> Result<FleetPla
             ttl: Duration::from_secs(turn.ttl_seconds),
         },
         access: AccessPlan::default(),
+        bridge: BridgePlan::default(),
     })
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use r58::fleet::store::NewDevice;
+use r58::fleet::switchboard::BridgePlan;
 use r58::fleet::{self, AccessPlan, BrokerPlan, FleetHandle, FleetPlan, RetainedPlan, TurnPlan};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -45,6 +46,7 @@ impl World {
             },
             turn: TurnPlan::default(),
             access: AccessPlan { admin_password: Some(PASSWORD.into()), ..AccessPlan::default() },
+            bridge: BridgePlan::default(),
         })
         .await
         .unwrap();

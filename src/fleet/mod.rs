@@ -7,6 +7,7 @@
 //! | `api/` | the REST interface, one file a resource, and its description |
 //! | `push` | live updates to dashboards |
 //! | `broker` | embedded or remote broker, Ingest and CommandDesk on it |
+//! | `switchboard` | lines between older units and their controllers |
 //! | `turn` | ICE servers for boxes |
 //!
 //! [`start`] brings it up from a [`FleetPlan`] and answers with a [`FleetHandle`]; nothing here reads a
@@ -21,6 +22,7 @@ pub mod plan;
 pub mod push;
 pub mod state;
 pub mod store;
+pub mod switchboard;
 pub mod turn;
 
 pub use error::{ErrorKind, FleetError};
@@ -43,6 +45,7 @@ use self::keys::Keys;
 use self::push::Hub;
 use self::state::{Fleet, Places};
 use self::store::{Actor, NewUser, Store};
+use self::switchboard::Switchboard;
 use self::turn::TurnDesk;
 
 /// The organization made at the first start.
@@ -149,6 +152,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
         turn,
         places: Places { public_url, listen: addr, mqtt_url: desk.mqtt_url() },
         broker: desk.side(),
+        switchboard: Switchboard::new(plan.bridge),
         started: Instant::now(),
         sign_ins: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
         enrolments: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::switchboard::BridgePlan;
+
 /// Everything [`super::start`] needs; the configuration file is translated to this.
 #[derive(Debug, Clone)]
 pub struct FleetPlan {
@@ -22,6 +24,8 @@ pub struct FleetPlan {
     pub turn: TurnPlan,
     /// Life of tokens and limits on signing in.
     pub access: AccessPlan,
+    /// Limits of the WebSocket bridge.
+    pub bridge: BridgePlan,
 }
 
 /// Which broker carries the fleet's messages.

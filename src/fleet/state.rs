@@ -16,6 +16,7 @@ use super::auth::Lockout;
 use super::keys::Keys;
 use super::push::Hub;
 use super::store::Store;
+use super::switchboard::Switchboard;
 use super::turn::TurnDesk;
 use super::{AccessPlan, FleetError};
 use crate::problem::Problem;
@@ -92,6 +93,8 @@ pub struct Fleet {
     pub places: Places,
     /// The broker's side.
     pub broker: Arc<dyn BrokerSide>,
+    /// Lines of the WebSocket bridge.
+    pub switchboard: Switchboard,
     /// When the server started.
     pub started: Instant,
     pub(super) sign_ins: Mutex<Lockout>,

@@ -11,7 +11,7 @@ use crate::live::Device;
 use crate::world::World;
 
 /// A box that is online, and the keys it trusts.
-async fn online(world: &World, registration: &Value) -> (Device, KeyRing) {
+pub async fn online(world: &World, registration: &Value) -> (Device, KeyRing) {
     let device = Device::connect(registration).await;
     let order = ConnectionOrder { boot_seq: 1, conn_seq: 1 };
     device.say(Up::Presence, true, Presence::online(order).to_bytes().unwrap()).await;
@@ -24,7 +24,7 @@ async fn online(world: &World, registration: &Value) -> (Device, KeyRing) {
 }
 
 /// Takes the next request and answers it.
-async fn serve(device: &mut Device, ring: &KeyRing, answer: impl FnOnce(&Request) -> Response) {
+pub async fn serve(device: &mut Device, ring: &KeyRing, answer: impl FnOnce(&Request) -> Response) {
     let topic = Topic::down(&device.address, Down::Request);
     let message = device.message("a request", &topic).await;
     let request = ring.verify_request(&device.address, &message.payload).unwrap();

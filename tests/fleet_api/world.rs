@@ -4,6 +4,7 @@ use std::path::Path;
 
 use r58::fleet::auth::password;
 use r58::fleet::store::{Actor, NewUser};
+use r58::fleet::switchboard::BridgePlan;
 use r58::fleet::{self, AccessPlan, BrokerPlan, FleetHandle, FleetPlan, RetainedPlan, TurnPlan};
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
@@ -56,6 +57,7 @@ pub fn plan(state_dir: &Path) -> FleetPlan {
         },
         turn: TurnPlan::default(),
         access: AccessPlan { admin_password: Some(PASSWORD.into()), ..AccessPlan::default() },
+        bridge: BridgePlan::default(),
     }
 }
 

@@ -168,16 +168,38 @@ pub async fn create(
     device: web::Path<String>,
     body: web::Json<CreateCommand>,
 ) -> Answer {
-    let (body, now) = (body.into_inner(), Utc::now());
-    let draft = body.draft;
+    let answer = store(&fleet, &caller, device.into_inner(), body.into_inner()).await?;
+    Ok(HttpResponse::build(StatusCode::CREATED)
+        .insert_header(("Location", format!("/api/v1/commands/{}", answer.id)))
+        .json(answer))
+}
+
+/// A command of these arguments, with the defaults of everything else; whoever calls has checked the caller's role.
+///
+/// # Errors
+/// As [`create`].
+pub(super) async fn make(
+    fleet: &Fleet,
+    caller: &Session,
+    device: DeviceAddress,
+    kind: String,
+    payload: Map<String, Value>,
+) -> Result<CommandAnswer, Problem> {
+    let body =
+        CreateCommand { kind, payload, priority: None, expires_at: None, not_before: None, notes: None, draft: false };
+    store(fleet, caller, device.device.to_string(), body).await
+}
+
+async fn store(fleet: &Fleet, caller: &Session, device: String, body: CreateCommand) -> Result<CommandAnswer, Problem> {
+    let (now, draft) = (Utc::now(), body.draft);
     let address = DeviceAddress {
         org: OrgId::new(&caller.org).map_err(|_| no_such_device())?,
-        device: DeviceId::new(device.as_str()).map_err(|_| no_such_device())?,
+        device: DeviceId::new(&device).map_err(|_| no_such_device())?,
     };
-    let command = checked(&body, &address, &caller, now)?;
+    let command = checked(&body, &address, caller, now)?;
     let row = NewCommand {
         id: command.id.to_string(),
-        device_id: device.into_inner(),
+        device_id: device,
         kind: body.kind,
         payload: Value::Object(body.payload).to_string(),
         priority: i64::from(body.priority.unwrap_or(DEFAULT_PRIORITY)),
@@ -188,7 +210,7 @@ pub async fn create(
     };
     let id = command.id.clone();
     let stored =
-        fleet.store.create_command(&caller.actor(), &row, now, |seq| sign(&fleet, command, seq)).await.map_err(
+        fleet.store.create_command(&caller.actor(), &row, now, |seq| sign(fleet, command, seq)).await.map_err(
             |refusal| match refusal {
                 Refusal::Store(error) => store_problem(error),
                 Refusal::Unsignable(reason) => Problem::bad_request(format!("payload: {reason}")),
@@ -201,14 +223,12 @@ pub async fn create(
     }
     fleet.hub.command_changed(&caller.org, id.as_str());
     let message = stored.message.clone().filter(|_| draft);
-    let mut answer = with_history(&fleet, stored).await?;
+    let mut answer = with_history(fleet, stored).await?;
     if draft {
         answer.topic = Some(Topic::down(&address, Down::Command(id.clone())).to_string());
         answer.message = message;
     }
-    Ok(HttpResponse::build(StatusCode::CREATED)
-        .insert_header(("Location", format!("/api/v1/commands/{id}")))
-        .json(answer))
+    Ok(answer)
 }
 
 enum Refusal {

@@ -11,10 +11,12 @@
 //! | `thumbnails` | /api/v1/devices/{id}/thumbnails/{name} |
 //! | `events` | /api/v1/events |
 //! | `whep` | /whep/{device}/{name}, carried to the box |
+//! | `bridge` | /unit/{id} and /control/{id}, WebSockets of older units and controllers |
 //! | `public` | /health, /turn-credentials, /openapi.json |
 //! | `pages` | everything else that is a page |
 
 pub mod auth;
+pub mod bridge;
 pub mod commands;
 pub mod devices;
 pub mod enrolment;
@@ -55,7 +57,11 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .configure(devices::configure)
             .default_service(web::to(no_such_path)),
     );
-    config.configure(whep::configure).configure(public::configure).configure(pages::configure);
+    config
+        .configure(whep::configure)
+        .configure(bridge::configure)
+        .configure(public::configure)
+        .configure(pages::configure);
     config.default_service(web::to(no_such_path));
 }
 

@@ -29,6 +29,10 @@ pub struct Health {
     service: &'static str,
     version: &'static str,
     uptime_seconds: u64,
+    /// Units on the WebSocket bridge.
+    units: usize,
+    /// Their controllers.
+    controllers: usize,
 }
 
 /// One entry of ICE servers, as browsers take it.
@@ -75,7 +79,10 @@ pub async fn health(fleet: web::Data<Fleet>) -> Answer {
         tracing::error!(%error, "the database does not answer");
         return Err(Problem::unavailable("the database does not answer"));
     }
+    let (units, controllers) = fleet.switchboard.counts();
     Ok(HttpResponse::Ok().json(Health {
+        units,
+        controllers,
         status: "ok",
         service: "r58-fleet",
         version: env!("CARGO_PKG_VERSION"),

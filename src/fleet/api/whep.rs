@@ -73,8 +73,9 @@ async fn end(
 }
 
 /// Names of inputs and of sessions, which a box writes without anything that needs an escape.
-fn segment(text: &str) -> Result<&str, Problem> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+pub(super) fn segment(text: &str) -> Result<&str, Problem> {
+    let plain =
+        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) && !text.starts_with('.');
     (plain && !text.is_empty() && text.len() <= 64).then_some(text).ok_or_else(|| Problem::not_found("no such stream"))
 }
 
@@ -107,7 +108,8 @@ async fn carry(
     Ok(passed_on(device, answer))
 }
 
-fn away(error: CallError) -> Problem {
+/// Why a box did not answer, in the words of HTTP.
+pub(super) fn away(error: CallError) -> Problem {
     let status = match error {
         CallError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         CallError::Unsendable => StatusCode::PAYLOAD_TOO_LARGE,

@@ -95,6 +95,14 @@ pub async fn session(request: &HttpRequest) -> Result<Session, Problem> {
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim());
     let Some(bearer) = bearer else { return Err(Problem::unauthorized("sign in first")) };
+    session_of(fleet, bearer).await
+}
+
+/// Checks an access token.
+///
+/// # Errors
+/// As [`session`].
+pub async fn session_of(fleet: &Fleet, bearer: &str) -> Result<Session, Problem> {
     let claims = token::verify(&fleet.keys.access, bearer, Utc::now())
         .ok_or_else(|| Problem::unauthorized("the access token is not valid or has expired"))?;
     let user = fleet.store.user(&claims.org, &claims.sub).await.map_err(store_problem)?;
