@@ -7,6 +7,7 @@ mod access;
 mod carrier;
 mod config_seam;
 mod fleet;
+mod guest_desk;
 mod http;
 mod seats;
 mod signalling;
@@ -27,6 +28,7 @@ use r58_actors::state::DeviceIdentity;
 use r58_actors::state::board::Neighbours;
 use r58_actors::supervision::{Duty, HouseSettings};
 use r58_actors::{ActorState, House};
+use r58_mqtt::durable::KeyValue;
 use r58_pipelines::Mode;
 use r58_pipelines::encoder::EncoderDesk;
 use r58_pipelines::peer::{PeerFactory, PeerSettings, UdpPorts};
@@ -38,7 +40,9 @@ pub use http::SeatLink;
 use crate::config::{DeviceSettings, InputSettings, WebrtcSettings};
 use crate::preflight::StateDir;
 use access::Access;
+use carrier::Carrier;
 use config_seam::LiveConfig;
+use guest_desk::GuestDesk;
 use signalling::{RatePolicy, Signalling};
 
 /// Share of an orderly stop that the actors get; the rest is for pages and logs.
@@ -96,13 +100,15 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
 
     let org = enrolled.as_ref().map(|identity| identity.org.clone()).unwrap_or_default();
     let (identities, identity) = watch::channel(enrolled);
+    let links = guest_desk::Links { own: url.clone(), identity: identity.clone() };
     let ice = turn::engage(&house, &settings.turn, &settings.id, store.clone(), identity)?;
     let (metrics_out, metrics) = watch::channel(Metrics::default());
     let (fleet_out, fleet) = watch::channel(Default::default());
     let neighbours = Neighbours { ice: ice.peers.clone(), roads: ice.roads, metrics: metrics.clone(), fleet };
     let cells: BTreeMap<_, _> =
         settings.inputs.iter().map(|input| (input.id.clone(), SourceCell::new(input.source.clone()))).collect();
-    let device = box_actors::start(&house, device_plan(settings, &profile, &seats, &org, &cells), peers, neighbours)?;
+    let plan = device_plan(settings, &profile, &seats, &org, &cells, store.clone());
+    let device = box_actors::start(&house, plan, peers, neighbours)?;
 
     let governor = GovernorSettings {
         state_dir: state.path().to_owned(),
@@ -112,9 +118,10 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     };
     house.engage(Duty::new("governor", "governor"), move |life| Governor::new(life, governor.clone()));
     let signalling = Arc::new(Signalling::new(device.clone(), ice.guests.clone(), RatePolicy::default()));
+    let desk = Arc::new(GuestDesk::new(device.clone(), ice.guests.clone(), ice.peers.clone(), links));
     let ends = fleet::Ends {
         device: device.clone(),
-        requests: Requests::new(Arc::new(carrier::Carrier(signalling.clone()))),
+        requests: Requests::new(Arc::new(Carrier { signalling: signalling.clone(), desk: desk.clone() })),
         seam: Arc::new(LiveConfig::new(settings, cells)),
         metrics,
         ice: ice.guests.clone(),
@@ -133,6 +140,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
         conformance: Default::default(),
         own,
         signalling,
+        desk,
         access: Access::new(settings.crew_password.as_deref(), settings.public_url.as_deref()),
         device,
         house: house.clone(),
@@ -210,6 +218,7 @@ fn device_plan(
     seats: &[SeatLink],
     org: &str,
     cells: &BTreeMap<String, SourceCell>,
+    store: Arc<dyn KeyValue>,
 ) -> DevicePlan {
     let programme = &settings.programme;
     DevicePlan {
@@ -239,6 +248,7 @@ fn device_plan(
         viewers_most: MOST_VIEWERS,
         seat_policy: Default::default(),
         guest_latency: Default::default(),
+        store,
     }
 }
 

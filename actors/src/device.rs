@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use r58_mqtt::durable::KeyValue;
 use r58_pipelines::encoder::EncoderDesk;
 use r58_pipelines::guest::GuestSettings as GuestLatency;
 use r58_pipelines::input::SourceSpec;
@@ -18,10 +19,11 @@ use tokio::sync::watch;
 use crate::camera::source::PipelineOpener;
 use crate::camera::{Camera, CameraSettings, GetSignal, Rehearse, Reopen};
 use crate::governor::{AllowInputViewers, GovernorPeers, SetProgrammePreset, SetThumbnailInterval};
+use crate::guest::book::GuestBook;
 use crate::guest::core::SeatPolicy;
 use crate::guest::join::WebRtcDoorway;
 use crate::guest::tokens::SeatTokens;
-use crate::guest::{AdmitGuest, DropGuest, GetSeats, GuestIngest, GuestSettings, PatchGuest};
+use crate::guest::{AdmitGuest, DropGuest, GetSeats, GuestIngest, GuestSettings, ManageGuest, PatchGuest};
 use crate::mixer::composer::PipelineStarter;
 use crate::mixer::{GetMixer, Identify, InputChanged, Mixer, MixerSettings, SetPreview, TakeScene, Transition};
 use crate::sfu::AdmitPulled;
@@ -99,6 +101,8 @@ pub struct DevicePlan {
     pub seat_policy: SeatPolicy,
     /// How long guests' packets are held back.
     pub guest_latency: GuestLatency,
+    /// Where invitations are kept.
+    pub store: Arc<dyn KeyValue>,
 }
 
 /// The doors to one camera.
@@ -140,6 +144,8 @@ pub struct GuestDoors {
     pub seats: Door<GetSeats>,
     /// A seat for what the SFU offers.
     pub admit_pulled: Door<AdmitPulled>,
+    /// The crew's orders.
+    pub manage: Door<ManageGuest>,
 }
 
 /// The doors to the viewers.
@@ -174,8 +180,8 @@ pub struct DeviceHandle {
     pub thumbnails: ThumbnailBoard,
     /// All scenes.
     pub scenes: Arc<SceneSet>,
-    /// Who may sit where; also opens the ICE servers to guests' pages.
-    pub tokens: SeatTokens,
+    /// Who may come in; also opens the ICE servers to guests' pages.
+    pub book: GuestBook,
     /// What pages show; at most ten a second, once a second at rest.
     pub state: watch::Receiver<Arc<DeviceState>>,
     /// Levels, five a second.
@@ -226,10 +232,12 @@ pub fn start(
     }
 
     let tokens = SeatTokens::new(plan.seats.iter().map(|seat| (seat.id.as_str(), seat.token.as_str())));
+    let seats: Vec<String> = plan.seats.iter().map(|seat| seat.id.clone()).collect();
+    let book = GuestBook::open(seats.clone(), tokens, plan.store.clone());
     let settings = GuestSettings {
         studio: studio.clone(),
-        seats: plan.seats.iter().map(|seat| seat.id.clone()).collect(),
-        tokens: tokens.clone(),
+        seats,
+        book: book.clone(),
         policy: plan.seat_policy,
         doorway: Arc::new(WebRtcDoorway { peers: peers.clone(), latency: plan.guest_latency }),
         ice: neighbours.ice.clone(),
@@ -288,6 +296,7 @@ pub fn start(
             end: guests.door(),
             seats: guests.door(),
             admit_pulled: guests.door(),
+            manage: guests.door(),
         },
         viewers: ViewerDoors {
             admit: viewers.door(),
@@ -299,7 +308,7 @@ pub fn start(
         hls,
         thumbnails,
         scenes,
-        tokens,
+        book,
         state,
         levels,
         peers,

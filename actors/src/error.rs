@@ -8,6 +8,7 @@ use r58_pipelines::peer::PeerError;
 use r58_pipelines::sdp::SdpError;
 
 use crate::guest::core::SeatRefusal;
+use crate::guest::invitations::{InvitationFault, InvitationRefusal};
 use crate::mixer::core::MixerRefusal;
 use crate::patch::core::PatchRefusal;
 use crate::supervision::DoorError;
@@ -87,6 +88,15 @@ pub enum GuestError {
     /// The token belongs to another seat.
     #[error("the bearer token is for another seat")]
     WrongSeat,
+    /// The crew has put the guest out of that seat a moment ago.
+    #[error("the crew has taken you out of the programme")]
+    Barred,
+    /// The invitation opens nothing any more.
+    #[error(transparent)]
+    Invitation(#[from] InvitationFault),
+    /// The guest cannot be called that.
+    #[error(transparent)]
+    Rename(#[from] InvitationRefusal),
     /// The seat says no.
     #[error(transparent)]
     Seat(#[from] SeatRefusal),
@@ -139,9 +149,11 @@ impl GuestError {
     pub fn status(&self) -> u16 {
         match self {
             Self::NoToken | Self::BadToken => 401,
-            Self::WrongSeat => 403,
+            Self::WrongSeat | Self::Barred | Self::Invitation(_) => 403,
+            Self::Rename(refusal) => refusal.status(),
             Self::Seat(SeatRefusal::UnknownSeat(_) | SeatRefusal::UnknownSession) | Self::UnknownStream(_) => 404,
-            Self::Seat(SeatRefusal::Taken { .. }) | Self::NoPicture(_) => 409,
+            Self::Seat(SeatRefusal::Taken { .. } | SeatRefusal::Empty | SeatRefusal::NotWaiting)
+            | Self::NoPicture(_) => 409,
             Self::Seat(SeatRefusal::Busy { .. }) | Self::PreviewsOff | Self::TooManyViewers | Self::TooManyJoining => {
                 503
             }

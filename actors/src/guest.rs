@@ -1,14 +1,19 @@
 //! GuestIngest: lets guests in by WHIP, gives each a seat, and takes it back when nobody is seen there.
 //!
-//! Job: admission (token, seat, offer), one peer and one pipeline for each guest, liveness by decoded pictures, takeover of
-//! dead seats. In: [`AdmitGuest`], [`DropGuest`], [`GetSeats`], and what peers and pipelines say. Out: the seats' faces in
-//! the studio, [`InputChanged`] to the mixer.
+//! Job: admission (token, seat, offer), the waiting room, one peer and one pipeline for each guest, liveness by decoded
+//! pictures, takeover of dead seats. In: [`AdmitGuest`], [`PatchGuest`], [`DropGuest`], [`GetSeats`], the crew's
+//! [`ManageGuest`], and what peers and pipelines say. Out: the seats' faces in the studio, [`InputChanged`] to the mixer.
 //!
 //! Failure policy: a guest whose peer or pipeline fails loses its seat and may come back at once. A panic ends all guests'
-//! sessions; their pages join again, the seats show their slates meanwhile. Supervised by the house, not essential.
+//! sessions; their pages join again, the seats show their slates meanwhile. Who was let in is in the [`GuestBook`], and the
+//! curtain before a guest who waits belongs to its seat's feed: neither is this actor's. Supervised by the house, not essential.
 
+pub mod book;
 pub mod core;
+mod crew;
+pub mod invitations;
 pub mod join;
+pub mod messages;
 pub mod road;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -19,23 +24,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{
-    Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, MessageResult, ResponseActFuture,
-    ResponseFuture, Supervised, WrapFuture as _,
+    Actor, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message, ResponseActFuture, ResponseFuture,
+    Supervised, WrapFuture as _,
 };
 use r58_pipelines::sdp::{CheckedOffer, Purpose};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use self::book::{GuestBook, Pass};
 use self::core::{Farewell, GuestCore, GuestOutput, SeatPolicy, SeatRefusal, SeatState};
 use self::join::{GuestDoorway, GuestEvent, GuestMedia, GuestNews, Joined};
+pub use self::messages::{Admission, AdmitGuest, DropGuest, GetSeats, GuestOrder, ManageGuest, PatchGuest};
 use self::road::RoadTaken;
-use self::tokens::{SeatTokens, TokenVerdict};
 use crate::error::GuestError;
 use crate::mixer::InputChanged;
 use crate::offthread::drop_off_thread;
-use crate::patch::{Patch, PatchDesk, Patched};
+use crate::patch::{PatchDesk, Patched};
 use crate::sfu::AdmitPulled;
-use crate::state::SeatReport;
 use crate::studio::{InputRoom, Studio};
 use crate::supervision::{Door, Life, Retire};
 use crate::turn::IceSnapshot;
@@ -45,67 +50,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Longest that an answer may take; OBS gives up after 8 s.
 const ANSWER_WITHIN: Duration = Duration::from_secs(7);
 
-/// Asks for a seat (WHIP POST).
-#[derive(Clone, Message)]
-#[rtype(result = "Result<Admission, GuestError>")]
-pub struct AdmitGuest {
-    /// Which seat.
-    pub seat: String,
-    /// The bearer token, as sent.
-    pub bearer: Option<String>,
-    /// The SDP offer.
-    pub offer: String,
-}
-
-/// A session with its answer: of a guest, or of a viewer.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Admission {
-    /// Its id; 128 random bits in hex.
-    pub session: String,
-    /// The entity tag of its ICE session, without quotes.
-    pub tag: String,
-    /// The SDP answer.
-    pub answer: String,
-}
-
-impl std::fmt::Debug for Admission {
-    /// Without the SDP: it holds addresses and passwords.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Admission").field("session", &self.session).finish_non_exhaustive()
-    }
-}
-
-/// Ends a session (WHIP DELETE).
-#[derive(Clone, Message)]
-#[rtype(result = "Result<(), GuestError>")]
-pub struct DropGuest {
-    /// The seat in the URL.
-    pub seat: String,
-    /// The session in the URL.
-    pub session: String,
-    /// The bearer token, as sent.
-    pub bearer: Option<String>,
-}
-
-/// Candidates that come late, or an ICE restart (WHIP PATCH). The seat, the tracks and the place in the scene stay.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<Patched, GuestError>")]
-pub struct PatchGuest {
-    /// The seat in the URL.
-    pub seat: String,
-    /// The session in the URL.
-    pub session: String,
-    /// The bearer token, as sent.
-    pub bearer: Option<String>,
-    /// The change.
-    pub patch: Patch,
-}
-
-/// Asks for all seats, in the order of the configuration.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "Vec<SeatReport>")]
-pub struct GetSeats;
-
 /// What [`GuestIngest`] is made of; cheap to clone, one for all of its lives.
 #[derive(Clone)]
 pub struct GuestSettings {
@@ -113,8 +57,8 @@ pub struct GuestSettings {
     pub studio: Studio,
     /// The seats' ids, in order; each has a room.
     pub seats: Vec<String>,
-    /// Who may sit where.
-    pub tokens: SeatTokens,
+    /// Who may come in.
+    pub book: GuestBook,
     /// How patient seats are.
     pub policy: SeatPolicy,
     /// Makes peers and pipelines.
@@ -156,6 +100,8 @@ pub struct GuestIngest {
     settings: GuestSettings,
     core: GuestCore,
     sitters: BTreeMap<String, Sitter>,
+    /// The invitations of those who came by one, by session; from the seat's taking to its end.
+    invited: BTreeMap<String, String>,
 }
 
 /// An id that nobody guesses: 128 bits of the system's randomness.
@@ -170,19 +116,16 @@ impl GuestIngest {
     /// For the house's factory.
     pub fn new(life: Life, settings: GuestSettings) -> Self {
         let core = GuestCore::new(settings.policy, settings.seats.iter().cloned());
-        Self { life, settings, core, sitters: BTreeMap::new() }
+        settings.book.all_left();
+        Self { life, settings, core, sitters: BTreeMap::new(), invited: BTreeMap::new() }
     }
 
-    fn authorize(&self, seat: &str, bearer: Option<&str>) -> Result<(), GuestError> {
-        let bearer = bearer.filter(|token| !token.is_empty()).ok_or(GuestError::NoToken)?;
-        if self.core.state(seat).is_none() {
-            return Err(SeatRefusal::UnknownSeat(seat.to_owned()).into());
-        }
-        match self.settings.tokens.check(seat, bearer) {
-            TokenVerdict::Granted => Ok(()),
-            TokenVerdict::WrongSeat => Err(GuestError::WrongSeat),
-            TokenVerdict::Unknown => Err(GuestError::BadToken),
-        }
+    /// The seat of a session, for the bearer that the session was made with: also when that opens nothing any more.
+    fn seat_of(&self, name: &str, session: &str, bearer: Option<&str>) -> Result<String, GuestError> {
+        let pass = self.settings.book.known(name, bearer)?;
+        let own =
+            self.core.session(&pass.seat) == Some(session) && self.invited.get(session) == pass.invitation.as_ref();
+        own.then_some(pass.seat).ok_or_else(|| SeatRefusal::UnknownSession.into())
     }
 
     fn room(&self, seat: &str) -> Option<&Arc<InputRoom>> {
@@ -191,13 +134,18 @@ impl GuestIngest {
 
     /// Everything that can be said no to without touching the stack; then the seat is this session's.
     fn admit(&mut self, request: &AdmitGuest, pulled: bool) -> Result<(Admitted, Arc<InputRoom>), GuestError> {
-        self.authorize(&request.seat, request.bearer.as_deref())?;
+        let pass = self.settings.book.enter(&request.seat, request.bearer.as_deref())?;
         let offer = CheckedOffer::parse(&request.offer, Purpose::Publish)?;
-        let room = self.room(&request.seat).cloned();
-        let room = room.ok_or_else(|| SeatRefusal::UnknownSeat(request.seat.clone()))?;
+        let Pass { seat, invitation, name, admitted, .. } = pass;
+        let room = self.room(&seat).cloned().ok_or_else(|| SeatRefusal::UnknownSeat(seat.clone()))?;
         let session = fresh_session();
-        self.core.handle_admit(Instant::now(), &request.seat, &session)?;
+        self.core.handle_admit(Instant::now(), &seat, &session, !admitted)?;
         self.drain();
+        room.set_label(name);
+        if let Some(invitation) = invitation {
+            self.invited.insert(session.clone(), invitation);
+        }
+        info!(seat, session, waits = !admitted, "guest admitted");
         let (fragment, is_voice) = (offer.ufrag().to_owned(), offer.is_voice());
         Ok((Admitted { session, pulled, fragment, is_voice }, room))
     }
@@ -248,6 +196,9 @@ impl GuestIngest {
                     if let Some(sitter) = self.sitters.remove(&session) {
                         drop_off_thread("guest-stop", sitter.media);
                     }
+                    if let Some(invitation) = self.invited.remove(&session) {
+                        self.settings.book.left(&invitation);
+                    }
                 }
                 GuestOutput::Changed { seat, state } => {
                     info!(seat, state = state.as_str(), "seat");
@@ -265,13 +216,18 @@ impl GuestIngest {
         let reason = match state {
             SeatState::Free => "waiting for a guest",
             SeatState::Joining => "a guest is joining",
+            SeatState::Waiting => "in the waiting room",
             SeatState::Live if self.is_voice(seat) => "sound only",
             SeatState::Live => "",
             SeatState::Silent => "no picture from the guest",
         };
-        if let Some(room) = self.room(seat)
-            && room.show(state.as_str(), reason, state != SeatState::Free)
-        {
+        let Some(room) = self.room(seat) else { return };
+        // At once, by nobody's mailbox: no picture of a guest who waits may pass.
+        room.feed().fader().set_curtain(state != SeatState::Free && self.core.is_waiting(seat));
+        if state == SeatState::Free {
+            room.set_label(None);
+        }
+        if room.show(state.as_str(), reason, state != SeatState::Free) {
             let _ = self.settings.mixer.try_send(InputChanged { input: seat.to_owned() });
         }
         let live = self.settings.seats.iter().filter(|seat| self.core.state(seat) == Some(SeatState::Live)).count();
@@ -316,7 +272,6 @@ impl GuestIngest {
             Err(refusal) => return Box::pin(std::future::ready(Err(refusal)).into_actor(self)),
         };
         let session = admitted.session.clone();
-        info!(seat = request.seat, session, "guest admitted");
         let (me, about) = (ctx.address().recipient::<GuestSpoke>(), session.clone());
         let news: GuestNews = Arc::new(move |event| {
             // What is lost here shows in the decoded pictures.
@@ -349,10 +304,7 @@ impl Handler<AdmitPulled> for GuestIngest {
 impl Handler<DropGuest> for GuestIngest {
     type Result = Result<(), GuestError>;
     fn handle(&mut self, request: DropGuest, _: &mut Self::Context) -> Self::Result {
-        self.authorize(&request.seat, request.bearer.as_deref())?;
-        if self.core.session(&request.seat) != Some(request.session.as_str()) {
-            return Err(SeatRefusal::UnknownSession.into());
-        }
+        self.seat_of(&request.seat, &request.session, request.bearer.as_deref())?;
         self.core.handle_end(&request.session, Farewell::Left)?;
         self.drain();
         Ok(())
@@ -362,9 +314,8 @@ impl Handler<DropGuest> for GuestIngest {
 impl Handler<PatchGuest> for GuestIngest {
     type Result = ResponseFuture<Result<Patched, GuestError>>;
     fn handle(&mut self, request: PatchGuest, _: &mut Self::Context) -> Self::Result {
-        let desk = self.authorize(&request.seat, request.bearer.as_deref()).and_then(|()| {
-            let known = self.core.session(&request.seat) == Some(request.session.as_str());
-            let sitter = self.sitters.get(&request.session).filter(|_| known);
+        let desk = self.seat_of(&request.seat, &request.session, request.bearer.as_deref()).and_then(|_| {
+            let sitter = self.sitters.get(&request.session);
             sitter.map(|sitter| sitter.patches.clone()).ok_or_else(|| SeatRefusal::UnknownSession.into())
         });
         Box::pin(async move { desk?.patch(request.patch).await })
@@ -386,6 +337,10 @@ impl Handler<GuestSpoke> for GuestIngest {
             GuestEvent::Picture => return self.look(ctx),
             GuestEvent::Connected(path) => {
                 info!(session, path, "guest connected");
+                let seat = self.core.seat_of(&session);
+                if let (Some(seat), Some(invitation)) = (seat, self.invited.get(&session)) {
+                    self.settings.book.connected(invitation, !self.core.is_waiting(seat));
+                }
                 if let Some(sitter) = self.sitters.get_mut(&session) {
                     sitter.path = Some(path);
                 }
@@ -401,25 +356,6 @@ impl Handler<GuestSpoke> for GuestIngest {
         // It may be over already: a peer that is closed says so, too.
         let _ = self.core.handle_end(&session, why);
         self.drain();
-    }
-}
-
-impl Handler<GetSeats> for GuestIngest {
-    type Result = MessageResult<GetSeats>;
-    fn handle(&mut self, _: GetSeats, _: &mut Self::Context) -> Self::Result {
-        let report = |seat: &String| {
-            let session = self.core.session(seat).map(str::to_owned);
-            let sitter = session.as_ref().and_then(|session| self.sitters.get(session));
-            SeatReport {
-                id: seat.clone(),
-                label: self.room(seat).map(|room| room.name().label.clone()).unwrap_or_default(),
-                state: self.core.state(seat).unwrap_or(SeatState::Free),
-                path: sitter.and_then(|sitter| sitter.path.clone()),
-                road: sitter.and_then(Sitter::road),
-                session,
-            }
-        };
-        MessageResult(self.settings.seats.iter().map(report).collect())
     }
 }
 

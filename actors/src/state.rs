@@ -134,7 +134,8 @@ pub struct InputState {
     pub label: String,
     /// Camera or guest.
     pub kind: InputKind,
-    /// The signal's state in one word, e.g. `live`, `no_cable`; a seat's is `free`, `joining`, `live` or `silent`.
+    /// The signal's state in one word, e.g. `live`, `no_cable`; a seat's is `free`, `joining`, `waiting`, `live` or
+    /// `silent`.
     pub signal: String,
     /// Why, in words; empty while it is live.
     pub reason: String,
@@ -149,6 +150,12 @@ pub struct InputState {
     /// Why a capture device's sound is missing; empty when it is there, or none is configured.
     #[serde(default)]
     pub sound: String,
+    /// Whether the crew has muted it in the programme.
+    #[serde(default)]
+    pub muted: bool,
+    /// Its level in the programme, in dB; 0 as it comes.
+    #[serde(default)]
+    pub gain_db: f32,
 }
 
 /// A scene that can be taken.
@@ -232,7 +239,7 @@ pub struct TurnRoad {
 }
 
 /// One seat as the crew sees it; the token is added by whoever knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct SeatReport {
     /// The seat's id, which is also its input's.
     pub id: String,
@@ -240,6 +247,18 @@ pub struct SeatReport {
     pub label: String,
     /// Where it stands.
     pub state: SeatState,
+    /// Whether its guest waits to be let in, also before its pictures come.
+    #[serde(default)]
+    pub waiting: bool,
+    /// Whether the crew has muted it in the programme.
+    #[serde(default)]
+    pub muted: bool,
+    /// Its level in the programme, in dB; 0 as it comes.
+    #[serde(default)]
+    pub level_db: f32,
+    /// The invitation by which its guest came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invitation: Option<String>,
     /// How its guest is connected: `host`, `srflx` or `relay`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use r58_pipelines::feed::fader::Fader;
 use r58_pipelines::thumbnail::{Thumbnail, Thumbnails};
 use r58_pipelines::{Feed, FeedStats, Mode, PipelineError};
 use tokio::sync::watch;
@@ -72,6 +73,8 @@ pub struct InputRoom {
     name: InputName,
     feed: Feed,
     face: Mutex<InputFace>,
+    /// What its guest is called, in place of the seat's label.
+    label: Mutex<Option<String>>,
     rate: Mutex<Rate>,
     unplugged: AtomicBool,
     changes: Arc<watch::Sender<u64>>,
@@ -82,12 +85,36 @@ impl InputRoom {
         let feed = Feed::new(&name.id, mode);
         let signal = if name.kind == InputKind::Guest { "free" } else { "starting" };
         let face = InputFace { signal: signal.into(), reason: String::new(), attached: false, sound: String::new() };
-        Self { name, feed, face: Mutex::new(face), rate: Mutex::default(), unplugged: false.into(), changes }
+        let (face, label, rate) = (Mutex::new(face), Mutex::default(), Mutex::default());
+        Self { name, feed, face, label, rate, unplugged: false.into(), changes }
     }
 
     /// What the plan says about it.
     pub fn name(&self) -> &InputName {
         &self.name
+    }
+
+    /// What people call it now.
+    pub fn label(&self) -> String {
+        lock(&self.label).clone().unwrap_or_else(|| self.name.label.clone())
+    }
+
+    /// Calls it otherwise, or as the plan does again.
+    pub(crate) fn set_label(&self, label: Option<String>) {
+        let before = std::mem::replace(&mut *lock(&self.label), label.clone());
+        if before != label {
+            self.changed();
+        }
+    }
+
+    /// Changes what the crew may change about its sound.
+    pub(crate) fn change_fader(&self, with: impl FnOnce(&Fader)) {
+        with(self.feed.fader());
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|n| *n += 1);
     }
 
     /// Its pictures and sound, whoever fills it; the same for the life of the process.
@@ -140,7 +167,7 @@ impl InputRoom {
             news
         };
         if news {
-            self.changes.send_modify(|n| *n += 1);
+            self.changed();
         }
         news
     }
@@ -228,6 +255,17 @@ impl Studio {
     /// One input's room.
     pub fn input(&self, id: &str) -> Option<&Arc<InputRoom>> {
         self.inner.inputs.iter().find(|room| room.name.id == id)
+    }
+
+    /// A label that may hold an input's: with what that input is called now.
+    pub fn renamed(&self, label: &str) -> String {
+        let other = self.inputs().iter().filter(|room| lock(&room.label).is_some());
+        let other = other.filter(|room| !room.name.label.is_empty());
+        // A longer name first: GUEST 1 is a part of GUEST 12.
+        match other.filter(|room| label.contains(&room.name.label)).max_by_key(|room| room.name.label.len()) {
+            Some(room) => label.replace(&room.name.label, &room.label()),
+            None => label.to_owned(),
+        }
     }
 
     /// The programme's room.

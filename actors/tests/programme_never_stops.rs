@@ -103,6 +103,6 @@ fn thumbnails_and_levels_come_without_anybodys_mailbox() {
         let heard = levels.wait_for(|levels| levels.get("cam1").is_some_and(loud) && levels.contains_key("programme"));
         let levels = tokio::time::timeout(LIMIT, heard).await.unwrap().unwrap().clone();
         assert!(levels["guest1"] < -60.0, "{levels:?}");
-        assert_eq!(subject.handle.tokens.seat_of("one"), Some("guest1"));
+        assert_eq!(subject.handle.book.of("one").map(|pass| pass.seat).as_deref(), Some("guest1"));
     });
 }

@@ -17,9 +17,11 @@ use gst::prelude::*;
 use crate::clock;
 use crate::mode::{Mode, audio_caps};
 
+pub mod fader;
 pub mod level;
 pub mod timemap;
 
+use fader::Fader;
 use level::{SILENCE_DB, rms_db};
 use timemap::TimeMap;
 
@@ -63,6 +65,7 @@ struct Inner {
     last_frame: Mutex<Option<Instant>>,
     last_audio: Mutex<Option<Instant>>,
     level: AtomicU32,
+    fader: Fader,
 }
 
 /// One input's pictures and sound. Cheap to clone; it outlives the pipeline that fills it, and can be filled by its successor.
@@ -87,6 +90,7 @@ impl Feed {
                 last_frame: Mutex::new(None),
                 last_audio: Mutex::new(None),
                 level: AtomicU32::new(SILENCE_DB.to_bits()),
+                fader: Fader::default(),
             }),
         }
     }
@@ -99,6 +103,11 @@ impl Feed {
     /// The mode of its pictures.
     pub fn mode(&self) -> Mode {
         self.inner.mode
+    }
+
+    /// What the crew does to it on its way to the programme. The feed's own level and pictures are those before it.
+    pub fn fader(&self) -> &Fader {
+        &self.inner.fader
     }
 
     /// A sink for decoded pictures, already wired to this feed: put it at the end of a branch that delivers

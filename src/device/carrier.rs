@@ -1,4 +1,4 @@
-//! WHIP and WHEP over the fleet's broker: the other thin carrier of the handler in `signalling`.
+//! WHIP, WHEP, invitations and guests over the fleet's broker: the other thin carrier of `signalling` and `guest_desk`.
 
 use std::sync::Arc;
 
@@ -6,12 +6,18 @@ use async_trait::async_trait;
 use r58_actors::fleet_link::requests::RequestDesk;
 use r58_mqtt::payload::{Request, Response};
 
-use super::signalling::{BODY_LIMIT, SignalRequest, Signalling};
+use super::guest_desk::{DeskRequest, FLEET, GuestDesk};
+use super::signalling::{BODY_LIMIT, SignalRequest, SignalResponse, Signalling};
 use crate::problem::Problem;
 
-/// Answers what the fleet asks. The fleet signed it, and has judged whether its asker may watch this box; a guest's token is
-/// judged here as everywhere.
-pub struct Carrier(pub Arc<Signalling>);
+/// Answers what the fleet asks. The fleet signed it, and has judged whether its asker may watch this box or act on it; a
+/// guest's token is judged here as everywhere.
+pub struct Carrier {
+    /// WHIP and WHEP.
+    pub signalling: Arc<Signalling>,
+    /// Invitations and guests.
+    pub desk: Arc<GuestDesk>,
+}
 
 /// Whom the rate of all these requests is counted for: the fleet limits its own clients.
 const CLIENT: &str = "fleet";
@@ -19,6 +25,29 @@ const CLIENT: &str = "fleet";
 #[async_trait]
 impl RequestDesk for Carrier {
     async fn answer(&self, request: Request) -> Response {
+        let id = request.id.clone();
+        let answer = if GuestDesk::serves(&request.path) {
+            let order = DeskRequest {
+                method: request.method.as_str(),
+                path: &request.path,
+                authorization: request.authorization.as_deref(),
+                body: request.body.as_bytes(),
+                crew: Ok(FLEET.to_owned()),
+            };
+            self.desk.handle(order).await
+        } else {
+            self.signal(request).await
+        };
+        Response {
+            headers: answer.headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            body: answer.body,
+            ..Response::new(id, answer.status)
+        }
+    }
+}
+
+impl Carrier {
+    async fn signal(&self, request: Request) -> SignalResponse {
         let order = SignalRequest {
             method: request.method.as_str().to_owned(),
             path: request.path,
@@ -34,11 +63,6 @@ impl RequestDesk for Carrier {
             fits.then_some(body)
                 .ok_or_else(|| Problem::with_status(413, format!("a body has at most {BODY_LIMIT} bytes")))
         };
-        let answer = self.0.handle(order, body).await;
-        Response {
-            headers: answer.headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-            body: answer.body,
-            ..Response::new(request.id, answer.status)
-        }
+        self.signalling.handle(order, body).await
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `mixer` | scenes, takes, cameras, thumbnails |
 //! | `webrtc` | WHIP, WHEP, seats, ICE servers |
+//! | `guests` | invitations, guests, a guest's own state and page |
 //! | `conformance` | what the box says of its own WHIP and WHEP |
 //! | `events` | the state and the levels by server-sent events |
 //!
@@ -11,6 +12,7 @@
 
 mod conformance;
 mod events;
+mod guests;
 mod mixer;
 mod webrtc;
 
@@ -26,6 +28,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::access::Access;
+use super::guest_desk::GuestDesk;
 use super::signalling::Signalling;
 use crate::pages::{self, PageSet};
 use crate::problem::{self, Answer, Problem};
@@ -60,6 +63,8 @@ pub struct Face {
     pub house: House,
     /// WHIP and WHEP.
     pub signalling: Arc<Signalling>,
+    /// Invitations and guests.
+    pub desk: Arc<GuestDesk>,
     /// What the box's own checks of WHIP and WHEP said.
     pub conformance: Arc<crate::conformance::Board>,
     /// How to reach the box from itself, for those checks.
@@ -105,6 +110,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/api/actors", web::get().to(actors))
         .configure(mixer::routes)
         .configure(webrtc::routes)
+        .configure(guests::routes)
         .configure(events::routes)
         .configure(conformance::routes)
         .default_service(web::to(problem::no_such_path));

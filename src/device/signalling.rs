@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use actix_web::http::StatusCode;
 use r58_actors::device::DeviceHandle;
-use r58_actors::guest::tokens::TokenVerdict;
 use r58_actors::guest::{Admission, AdmitGuest, DropGuest, PatchGuest};
 use r58_actors::patch::core::Precondition;
 use r58_actors::patch::{Patch, Patched};
@@ -112,22 +111,26 @@ impl Signalling {
         }
     }
 
+    /// Counts a request of this client.
+    ///
+    /// # Errors
+    /// 503 when there were too many.
+    pub fn count(&self, client: &str) -> Result<(), Problem> {
+        let passed = self.rates.lock().unwrap_or_else(PoisonError::into_inner).handle(Instant::now(), client);
+        passed.map_err(|wait| Problem::unavailable("too many requests from this address").retry_after(wait))
+    }
+
     /// Rate, then token.
     fn pass(&self, request: &SignalRequest, target: &Target) -> Result<(), Problem> {
-        let passed = self.rates.lock().unwrap_or_else(PoisonError::into_inner).handle(Instant::now(), &request.client);
-        passed.map_err(|wait| Problem::unavailable("too many requests from this address").retry_after(wait))?;
-        match target.side {
-            Side::Whep => request.crew.clone(),
-            Side::Whip => {
-                let token = bearer(request.authorization.as_deref()).filter(|token| !token.is_empty());
-                let token = token.ok_or_else(|| refused(&GuestError::NoToken))?;
-                match self.device.tokens.check(&target.name, &token) {
-                    TokenVerdict::Granted => Ok(()),
-                    TokenVerdict::WrongSeat => Err(refused(&GuestError::WrongSeat)),
-                    TokenVerdict::Unknown => Err(refused(&GuestError::BadToken)),
-                }
-            }
-        }
+        self.count(&request.client)?;
+        let (book, bearer) = (&self.device.book, bearer(request.authorization.as_deref()));
+        let passed = match target.side {
+            Side::Whep => return request.crew.clone(),
+            // Whoever is in may change its session and leave, also by an invitation that has ended meanwhile.
+            Side::Whip if target.session.is_some() => book.known(&target.name, bearer.as_deref()),
+            Side::Whip => book.enter(&target.name, bearer.as_deref()),
+        };
+        passed.map(drop).map_err(|error| refused(&error))
     }
 
     async fn post(&self, request: &SignalRequest, target: &Target, offer: String) -> Result<SignalResponse, Problem> {

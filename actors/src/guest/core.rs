@@ -35,13 +35,16 @@ impl Default for SeatPolicy {
 }
 
 /// Where a seat stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SeatState {
     /// Nobody sits there.
+    #[default]
     Free,
     /// Admitted, no picture decoded yet.
     Joining,
+    /// Pictures are decoded, and the crew has not let the guest in yet.
+    Waiting,
     /// Pictures are decoded.
     Live,
     /// Pictures were decoded, and are no more.
@@ -54,6 +57,7 @@ impl SeatState {
         match self {
             Self::Free => "free",
             Self::Joining => "joining",
+            Self::Waiting => "waiting",
             Self::Live => "live",
             Self::Silent => "silent",
         }
@@ -69,6 +73,12 @@ pub enum SeatRefusal {
     /// There is no such session, or no longer.
     #[error("there is no such session")]
     UnknownSession,
+    /// Nobody sits there.
+    #[error("nobody sits there")]
+    Empty,
+    /// The guest is in already.
+    #[error("the guest has been let in; it can only be removed")]
+    NotWaiting,
     /// Somebody sits there and is seen.
     #[error("the seat is taken")]
     Taken {
@@ -98,6 +108,10 @@ pub enum Farewell {
     Silent,
     /// Another publisher took the dead seat.
     TakenOver,
+    /// The crew did not let it in.
+    Refused,
+    /// The crew put it out.
+    Removed,
 }
 
 impl Farewell {
@@ -110,6 +124,8 @@ impl Farewell {
             Self::NeverSeen => "NO PICTURE",
             Self::Silent => "NO PICTURE",
             Self::TakenOver => "TAKEN OVER",
+            Self::Refused => "NOT LET IN",
+            Self::Removed => "REMOVED",
         }
     }
 }
@@ -138,6 +154,8 @@ pub enum GuestOutput {
 #[derive(Debug, Clone)]
 struct Sitting {
     session: String,
+    /// In the waiting room: pictures come and nobody but the crew sees them.
+    waiting: bool,
     admitted: Instant,
     frames: u64,
     last_frame: Option<Instant>,
@@ -180,15 +198,16 @@ impl GuestCore {
         Ok(())
     }
 
-    /// Seats a publisher under a fresh session id; a dead incumbent has to go.
+    /// Seats a publisher under a fresh session id, in the waiting room or past it; a dead incumbent has to go.
     ///
     /// # Errors
     /// As [`Self::may_admit`]; nothing changed then.
-    pub fn handle_admit(&mut self, now: Instant, seat: &str, session: &str) -> Result<(), SeatRefusal> {
+    pub fn handle_admit(&mut self, now: Instant, seat: &str, session: &str, waiting: bool) -> Result<(), SeatRefusal> {
         self.may_admit(now, seat)?;
         self.vacate(seat, Farewell::TakenOver);
         let sitting = Sitting {
             session: session.to_owned(),
+            waiting,
             admitted: now,
             frames: 0,
             last_frame: None,
@@ -207,6 +226,22 @@ impl GuestCore {
         let seat = self.seat_of(session).ok_or(SeatRefusal::UnknownSession)?.to_owned();
         self.vacate(&seat, why);
         self.changed(&seat, SeatState::Free);
+        Ok(())
+    }
+
+    /// The crew lets the guest of a seat in; nothing changes for one who is in.
+    ///
+    /// # Errors
+    /// `UnknownSeat`, `Empty`.
+    pub fn handle_let_in(&mut self, seat: &str) -> Result<(), SeatRefusal> {
+        let sitting = self.seats.get_mut(seat).ok_or_else(|| SeatRefusal::UnknownSeat(seat.to_owned()))?;
+        let sitting = sitting.as_mut().ok_or(SeatRefusal::Empty)?;
+        sitting.waiting = false;
+        if sitting.state == SeatState::Waiting {
+            sitting.state = SeatState::Live;
+        }
+        let state = sitting.state;
+        self.changed(seat, state);
         Ok(())
     }
 
@@ -238,6 +273,7 @@ impl GuestCore {
             let state = match sitting.last_frame {
                 None => SeatState::Joining,
                 Some(_) if quiet >= self.policy.dead_after => SeatState::Silent,
+                Some(_) if sitting.waiting => SeatState::Waiting,
                 Some(_) => SeatState::Live,
             };
             if state != sitting.state {
@@ -281,6 +317,11 @@ impl GuestCore {
         self.seats.get(seat)?.as_ref().map(|sitting| sitting.session.as_str())
     }
 
+    /// Whether the guest of a seat waits to be let in.
+    pub fn is_waiting(&self, seat: &str) -> bool {
+        self.seats.get(seat).and_then(Option::as_ref).is_some_and(|sitting| sitting.waiting)
+    }
+
     /// The seat that a session has.
     pub fn seat_of(&self, session: &str) -> Option<&str> {
         let has = |sitting: &Option<Sitting>| sitting.as_ref().is_some_and(|sitting| sitting.session == session);
@@ -298,150 +339,4 @@ impl GuestCore {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn core(seats: &[&str]) -> GuestCore {
-        GuestCore::new(SeatPolicy::default(), seats.iter().map(|seat| (*seat).to_owned()))
-    }
-
-    fn drain(core: &mut GuestCore) -> Vec<GuestOutput> {
-        std::iter::from_fn(|| core.poll_output()).collect()
-    }
-
-    fn ended(session: &str, why: Farewell) -> GuestOutput {
-        GuestOutput::End { seat: "g1".into(), session: session.into(), why }
-    }
-
-    fn secs(n: u64) -> Duration {
-        Duration::from_secs(n)
-    }
-
-    #[test]
-    fn a_seat_goes_from_free_over_joining_to_live() {
-        let (now, mut core) = (Instant::now(), core(&["g1"]));
-        assert_eq!(core.state("g1"), Some(SeatState::Free));
-        core.handle_admit(now, "g1", "s1").unwrap();
-        assert_eq!(core.state("g1"), Some(SeatState::Joining));
-        core.handle_decoded(now + secs(1), "s1", 1, Some(now + secs(1)));
-        assert_eq!(core.state("g1"), Some(SeatState::Live));
-    }
-
-    #[test]
-    fn a_live_seat_answers_taken_and_says_when_to_come_back() {
-        let (now, mut core) = (Instant::now(), core(&["g1"]));
-        core.handle_admit(now, "g1", "s1").unwrap();
-        core.handle_decoded(now, "s1", 30, Some(now));
-        let refused = core.handle_admit(now + secs(1), "g1", "s2");
-        assert_eq!(refused, Err(SeatRefusal::Taken { retry_after: secs(2) }));
-        assert_eq!(core.session("g1"), Some("s1"));
-    }
-
-    #[test]
-    fn a_dead_seat_is_taken_over_at_once() {
-        let (now, mut core) = (Instant::now(), core(&["g1"]));
-        core.handle_admit(now, "g1", "s1").unwrap();
-        core.handle_decoded(now, "s1", 30, Some(now));
-        drain(&mut core);
-        core.handle_admit(now + secs(3), "g1", "s2").unwrap();
-        assert_eq!(drain(&mut core)[0], ended("s1", Farewell::TakenOver));
-        assert_eq!(core.session("g1"), Some("s2"));
-    }
-
-    #[test]
-    fn a_silent_guest_loses_its_seat_after_thirty_seconds() {
-        let (now, mut core) = (Instant::now(), core(&["g1"]));
-        core.handle_admit(now, "g1", "s1").unwrap();
-        core.handle_decoded(now, "s1", 30, Some(now));
-        core.handle_timeout(core.poll_timeout().unwrap());
-        assert_eq!(core.state("g1"), Some(SeatState::Silent));
-        // Its packets still arrive and decode to nothing: that does not count.
-        core.handle_decoded(now + secs(20), "s1", 30, Some(now));
-        assert_eq!(core.poll_timeout(), Some(now + secs(30)));
-        drain(&mut core);
-        core.handle_timeout(now + secs(30));
-        assert_eq!(drain(&mut core)[0], ended("s1", Farewell::Silent));
-        assert_eq!(core.state("g1"), Some(SeatState::Free));
-    }
-
-    #[test]
-    fn a_guest_that_never_shows_a_picture_loses_its_seat() {
-        let (now, mut core) = (Instant::now(), core(&["g1"]));
-        core.handle_admit(now, "g1", "s1").unwrap();
-        drain(&mut core);
-        core.handle_timeout(now + secs(20));
-        assert_eq!(drain(&mut core)[0], ended("s1", Farewell::NeverSeen));
-    }
-
-    #[test]
-    fn the_second_farewell_finds_no_session() {
-        let (now, mut core) = (Instant::now(), core(&["g1"]));
-        core.handle_admit(now, "g1", "s1").unwrap();
-        assert_eq!(core.handle_end("s1", Farewell::Left), Ok(()));
-        assert_eq!(core.handle_end("s1", Farewell::Left), Err(SeatRefusal::UnknownSession));
-    }
-
-    #[test]
-    fn only_so_many_guests_join_at_once() {
-        let now = Instant::now();
-        let policy = SeatPolicy { half_open: 1, ..SeatPolicy::default() };
-        let mut core = GuestCore::new(policy, ["g1".to_owned(), "g2".to_owned()]);
-        core.handle_admit(now, "g1", "s1").unwrap();
-        assert!(matches!(core.handle_admit(now, "g2", "s2"), Err(SeatRefusal::Busy { .. })));
-        core.handle_decoded(now, "s1", 1, Some(now));
-        core.handle_admit(now, "g2", "s2").unwrap();
-    }
-
-    proptest! {
-        /// Every session that was admitted ends exactly once or still has its seat, in any order of events; no guest that
-        /// decoded a picture within three seconds ever loses its seat to another or to a clock.
-        #[test]
-        fn sessions_end_exactly_once(events in prop::collection::vec((0u8..5, 0usize..3, 0u64..12_000), 1..150)) {
-            let seats = ["g1", "g2", "g3"];
-            let (mut now, mut core) = (Instant::now(), core(&seats));
-            let mut open: BTreeMap<String, Option<Instant>> = BTreeMap::new();
-            let (mut next, mut frames) = (0, 0);
-            for (event, which, pause) in events {
-                let seat = seats[which];
-                let sitting = core.session(seat).map(str::to_owned);
-                let mut left = None;
-                match event {
-                    0 => {
-                        next += 1;
-                        let session = format!("s{next}");
-                        if core.handle_admit(now, seat, &session).is_ok() {
-                            open.insert(session, None);
-                        }
-                    }
-                    1 => if let Some(session) = sitting {
-                        frames += 1;
-                        open.insert(session.clone(), Some(now));
-                        core.handle_decoded(now, &session, frames, Some(now));
-                    }
-                    2 => if let Some(session) = sitting {
-                        core.handle_end(&session, Farewell::Left).unwrap();
-                        left = Some(session);
-                    }
-                    _ => {
-                        now += Duration::from_millis(pause);
-                        core.handle_timeout(now);
-                    }
-                }
-                for output in drain(&mut core) {
-                    if let GuestOutput::End { session, .. } = output {
-                        let last = open.remove(&session);
-                        prop_assert!(last.is_some(), "{session} ended twice");
-                        if left.as_deref() != Some(session.as_str()) && let Some(Some(last)) = last {
-                            prop_assert!(now.duration_since(last) >= secs(3));
-                        }
-                    }
-                }
-                for session in open.keys() {
-                    prop_assert!(core.seat_of(session).is_some());
-                }
-                prop_assert!(core.poll_timeout().is_none_or(|due| due > now));
-            }
-        }
-    }
-}
+mod tests;

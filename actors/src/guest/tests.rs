@@ -4,12 +4,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 use futures_util::future::BoxFuture;
+use r58_mqtt::durable::Memory;
 use r58_pipelines::Mode;
 use r58_pipelines::ice::IceServer;
 
+use super::invitations::{NewInvitation, Road, Uses};
+use super::tokens::SeatTokens;
 use super::*;
+use crate::patch::Patch;
 use crate::patch::tests::patch;
-use crate::state::InputKind;
+use crate::state::{InputKind, SeatReport};
 use crate::studio::InputName;
 use crate::supervision::testing::{LIMIT, brisk, in_a_house, until_running};
 use crate::supervision::{DoorError, House, HouseSettings, Slot, lock};
@@ -93,6 +97,7 @@ struct Stage {
     studio: Studio,
     script: Arc<Script>,
     slot: Slot<GuestIngest>,
+    book: GuestBook,
     _ice: watch::Sender<IceSnapshot>,
 }
 
@@ -106,17 +111,20 @@ fn stage(house: &House) -> Stage {
         lost_after: Duration::from_millis(900),
         ..SeatPolicy::default()
     };
+    let tokens = SeatTokens::new([("guest1", "one"), ("guest2", "two")]);
+    let seats = vec!["guest1".to_owned(), "guest2".to_owned()];
+    let book = GuestBook::open(seats, tokens, Arc::new(Memory::new()));
     let settings = GuestSettings {
         studio: studio.clone(),
         seats: vec!["guest1".into(), "guest2".into()],
-        tokens: SeatTokens::new([("guest1", "one"), ("guest2", "two")]),
+        book: book.clone(),
         policy,
         doorway: Arc::new(Doorway(script.clone())),
         ice: snapshot,
         mixer: Nobody.start().recipient::<InputChanged>().into(),
     };
     let slot = house.engage(brisk("guests", "guests"), move |life| GuestIngest::new(life, settings.clone()));
-    Stage { studio, script, slot, _ice: ice }
+    Stage { studio, script, slot, book, _ice: ice }
 }
 
 fn ask(seat: &str, bearer: Option<&str>) -> AdmitGuest {
@@ -163,7 +171,7 @@ fn every_refusal_has_its_status() {
             (ask("guest1", Some("")), 401),
             (ask("guest1", Some("guess")), 401),
             (ask("guest1", Some("two")), 403),
-            (ask("guest9", Some("one")), 404),
+            (ask("guest9", Some("one")), 403),
             (bad("hello"), 400),
             (bad(&offer("recvonly")), 422),
         ] {
@@ -292,5 +300,124 @@ fn a_panic_frees_every_seat_and_guests_come_back() {
         stage.until_open(0).await;
         until_running(&house, "guests", 1).await;
         stage.admit(ask("guest1", Some("one"))).await.unwrap();
+    });
+}
+
+impl Stage {
+    /// Makes an invitation to the first seat and answers with its id and token.
+    async fn invite(&self, uses: Uses) -> (String, String) {
+        let new = NewInvitation {
+            seat: "guest1".into(),
+            name: "Ada".into(),
+            expires_at: chrono::Utc::now() + chrono::TimeDelta::hours(1),
+            uses,
+            road: Road::Auto,
+            admit: true,
+            created_by: "crew".into(),
+        };
+        let made = self.book.invite(new).await.unwrap().unwrap();
+        (made.invitation.id, made.token)
+    }
+
+    async fn order(&self, order: GuestOrder) -> Result<SeatReport, GuestError> {
+        self.slot.door().send(ManageGuest { seat: "guest1".into(), order }).await.unwrap()
+    }
+
+    fn curtained(&self) -> bool {
+        self.studio.input("guest1").unwrap().feed().fader().is_curtained()
+    }
+
+    /// Joins and shows a picture.
+    async fn come_in(&self, id: &str, token: &str, state: &str) -> Result<Admission, GuestError> {
+        let admission = self.admit(ask(id, Some(token))).await?;
+        self.say(GuestEvent::Connected("host".into()));
+        self.script.frames.store(1, SeqCst);
+        self.say(GuestEvent::Picture);
+        self.until("guest1", state).await;
+        Ok(admission)
+    }
+}
+
+#[test]
+fn an_invited_guest_waits_behind_the_curtain_until_it_is_let_in_and_a_rebuilt_actor_remembers() {
+    in_a_house(HouseSettings::default(), |house| async move {
+        let stage = stage(&house);
+        let (id, token) = stage.invite(Uses::Single).await;
+        stage.come_in(&id, &token, "waiting").await.unwrap();
+        assert!(stage.curtained());
+        assert_eq!(stage.studio.input("guest1").unwrap().label(), "Ada");
+        assert_eq!(stage.studio.renamed("Full GUEST1"), "Full Ada");
+        let report = stage.order(GuestOrder::Admit).await.unwrap();
+        assert_eq!((report.state, report.waiting, report.invitation.as_ref()), (SeatState::Live, false, Some(&id)));
+        assert!(!stage.curtained());
+        assert!(matches!(stage.slot.door().send(Panic).await, Err(DoorError::Interrupted(_))));
+        stage.until("guest1", "free").await;
+        until_running(&house, "guests", 1).await;
+        stage.come_in(&id, &token, "live").await.unwrap();
+        assert!(!stage.curtained());
+    });
+}
+
+#[test]
+fn a_guest_that_is_refused_or_removed_does_not_come_back_by_the_same_invitation() {
+    in_a_house(HouseSettings::default(), |house| async move {
+        let stage = stage(&house);
+        for (order, admitted) in [(GuestOrder::Refuse, false), (GuestOrder::Remove, true)] {
+            let (id, token) = stage.invite(Uses::Repeated).await;
+            stage.come_in(&id, &token, "waiting").await.unwrap();
+            if admitted {
+                stage.order(GuestOrder::Admit).await.unwrap();
+                assert_eq!(stage.order(GuestOrder::Refuse).await.unwrap_err().status(), 409);
+            }
+            let report = stage.order(order).await.unwrap();
+            assert_eq!((report.state, report.label.as_str()), (SeatState::Free, "GUEST1"));
+            stage.until_open(0).await;
+            assert_eq!(stage.admit(ask(&id, Some(&token))).await.unwrap_err().status(), 403);
+            assert!(!stage.curtained());
+        }
+        assert_eq!(stage.order(GuestOrder::Admit).await.unwrap_err().status(), 409);
+        stage.admit(ask("guest1", Some("one"))).await.unwrap();
+        stage.order(GuestOrder::Remove).await.unwrap();
+        assert_eq!(stage.admit(ask("guest1", Some("one"))).await.unwrap_err().status(), 403);
+    });
+}
+
+#[test]
+fn an_invitation_whose_peer_never_connects_is_not_used_and_one_bearer_does_not_end_anothers_session() {
+    in_a_house(HouseSettings::default(), |house| async move {
+        let stage = stage(&house);
+        let (id, token) = stage.invite(Uses::Single).await;
+        for _ in 0..2 {
+            stage.admit(ask(&id, Some(&token))).await.unwrap();
+            stage.say(GuestEvent::Lost);
+            stage.until("guest1", "free").await;
+        }
+        let Admission { session, .. } = stage.come_in(&id, &token, "waiting").await.unwrap();
+        let end = async |seat: &str, bearer: &str| {
+            let order = DropGuest { seat: seat.into(), session: session.clone(), bearer: Some(bearer.into()) };
+            stage.slot.door().send(order).await
+        };
+        assert_eq!(end("guest1", "one").await.unwrap().unwrap_err().status(), 404);
+        stage.book.revoke(&id).unwrap();
+        end(&id, &token).await.unwrap().unwrap();
+        assert_eq!(stage.admit(ask(&id, Some(&token))).await.unwrap_err().status(), 403);
+    });
+}
+
+#[test]
+fn the_crew_names_and_fades_a_seat_and_its_fader_stays_where_it_was() {
+    in_a_house(HouseSettings::default(), |house| async move {
+        let stage = stage(&house);
+        assert_eq!(stage.order(GuestOrder::Rename("Bo".into())).await.unwrap_err().status(), 409, "nobody is there");
+        stage.admit(ask("guest1", Some("one"))).await.unwrap();
+        stage.order(GuestOrder::Mute(true)).await.unwrap();
+        stage.order(GuestOrder::Level(-12.0)).await.unwrap();
+        let report = stage.order(GuestOrder::Rename("Bo".into())).await.unwrap();
+        assert_eq!((report.label.as_str(), report.muted, report.level_db), ("Bo", true, -12.0));
+        assert_eq!(stage.order(GuestOrder::Rename("\n".into())).await.unwrap_err().status(), 400);
+        stage.say(GuestEvent::Lost);
+        stage.until("guest1", "free").await;
+        let report = stage.order(GuestOrder::Mute(false)).await.unwrap();
+        assert_eq!((report.label.as_str(), report.muted, report.level_db), ("GUEST1", false, -12.0));
     });
 }

@@ -218,7 +218,7 @@ impl SfuCore {
         let incumbent = self.calls.values().find(|call| call.seat == seat && !call.is_closing());
         let taken = match (incumbent, occupied) {
             (None, SeatState::Free | SeatState::Silent) => false,
-            (None, SeatState::Joining | SeatState::Live) => true,
+            (None, SeatState::Joining | SeatState::Waiting | SeatState::Live) => true,
             // Seen once and no more: whoever comes takes over.
             (Some(call), state) => !(call.is_joined() && matches!(state, SeatState::Silent | SeatState::Free)),
         };

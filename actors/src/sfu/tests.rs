@@ -96,7 +96,7 @@ fn stage(house: &House) -> Stage {
     let seats = Door::from_fn(move |_: GetSeats| {
         let session = lock(&sits).clone();
         let state = if session.is_some() { SeatState::Live } else { SeatState::Free };
-        vec![SeatReport { id: "guest1".into(), label: String::new(), state, path: None, road: None, session }]
+        vec![SeatReport { id: "guest1".into(), state, session, ..SeatReport::default() }]
     });
     let app = SfuApp { base_url, app_id: Secret::new("app1"), secret: SecretSource::Given(Secret::new("the-secret")) };
     let settings = SfuSettings { client: SfuClient::new(app).unwrap(), admit, end, seats, studio: studio.clone() };

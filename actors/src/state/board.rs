@@ -70,7 +70,7 @@ impl BoardSettings {
             let (name, face, stats) = (room.name(), room.face(), room.stats());
             InputState {
                 id: name.id.clone(),
-                label: name.label.clone(),
+                label: room.label(),
                 kind: name.kind,
                 signal: face.signal,
                 reason: face.reason,
@@ -79,6 +79,8 @@ impl BoardSettings {
                 tally: mind.as_ref().map_or(Tally::None, |mind| mind.tally(&name.id)),
                 level_db: stats.audio_level_db,
                 sound: face.sound,
+                muted: room.feed().fader().is_muted(),
+                gain_db: room.feed().fader().level_db(),
             }
         });
         let scenes = self.scenes.all().iter();
@@ -101,7 +103,7 @@ impl BoardSettings {
             scenes: scenes
                 .map(|scene| SceneState {
                     id: scene.id.clone(),
-                    label: scene.label.clone(),
+                    label: self.studio.renamed(&scene.label),
                     slots: scene.slots.clone(),
                 })
                 .collect(),

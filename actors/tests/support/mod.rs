@@ -37,6 +37,7 @@ pub fn plan() -> DevicePlan {
         viewers_most: 4,
         seat_policy: Default::default(),
         guest_latency: Default::default(),
+        store: Arc::new(r58_mqtt::durable::Memory::new()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::snap::Snapper;
 use super::types::{InputOnProgramme, ProgrammeEvent, ProgrammeInput};
 use crate::clock;
+use crate::feed::fader::fade;
 use crate::feed::{Feed, FeedConsumer, FeedLink};
 use crate::mode::Mode;
 use crate::thumbnail::Thumbnails;
@@ -103,6 +104,9 @@ pub(super) struct Slot {
 struct Inlet {
     slot: Arc<Slot>,
     generation: u64,
+    feed: Feed,
+    /// The factor that the last sound ended with.
+    gain: Mutex<f32>,
 }
 
 impl Slot {
@@ -136,7 +140,8 @@ impl Slot {
         let generation = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
         lock(&self.snapper).restart();
         lock(&self.core).attach();
-        let link = feed.subscribe(Arc::new(Inlet { slot: self.clone(), generation }));
+        let gain = Mutex::new(feed.fader().gain());
+        let link = feed.subscribe(Arc::new(Inlet { slot: self.clone(), generation, feed: feed.clone(), gain }));
         let old = lock(&self.link).replace((feed.clone(), link));
         drop(old);
     }
@@ -221,6 +226,11 @@ impl FeedConsumer for Inlet {
         if !slot.current(self.generation) {
             return;
         }
+        if self.feed.fader().is_curtained() {
+            // Only the crew sees it.
+            slot.thumbnails.offer(picture);
+            return;
+        }
         let (shown, woke) = lock(&slot.core).picture(Instant::now());
         if !shown {
             return;
@@ -245,7 +255,11 @@ impl FeedConsumer for Inlet {
         if !slot.current(self.generation) {
             return;
         }
-        let mut sound = sound.copy();
+        let (was, gain) = {
+            let (mut last, gain) = (lock(&self.gain), self.feed.fader().gain());
+            (std::mem::replace(&mut *last, gain), gain)
+        };
+        let mut sound = fade(sound, was, gain);
         if let Some(buffer) = sound.get_mut() {
             buffer.set_pts(gst::ClockTime::from_nseconds(slot.running(at)));
             buffer.set_dts(None);

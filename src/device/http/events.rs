@@ -36,7 +36,7 @@ async fn state(face: web::Data<Face>, request: HttpRequest) -> Answer {
 /// For the crew everything; for a guest with a seat's token what concerns that seat.
 async fn events(face: web::Data<Face>, request: HttpRequest) -> Answer {
     let seat = match bearer(&request) {
-        Some(token) => Some(face.device.tokens.seat_of(&token).ok_or_else(bad_token)?.to_owned()),
+        Some(token) => Some(face.device.book.of(&token).ok_or_else(bad_token)?.seat),
         None => None,
     };
     if seat.is_none() {

@@ -8,7 +8,7 @@ use r58_pipelines::ice::{self, IceServer};
 use serde_json::{Value, json};
 
 use super::super::access::bearer;
-use super::super::signalling::{BODY_LIMIT, SignalRequest, client_of, refused};
+use super::super::signalling::{BODY_LIMIT, SignalRequest, SignalResponse, client_of, refused};
 use super::{Face, shut};
 use crate::problem::{Answer, Problem};
 
@@ -39,7 +39,11 @@ async fn signal(face: web::Data<Face>, request: HttpRequest, body: web::Payload)
         let bytes = body.to_bytes_limited(BODY_LIMIT).await.map_err(|_| too_large())?;
         bytes.map(|bytes| bytes.to_vec()).map_err(|_| Problem::bad_request("the body broke off"))
     };
-    let answer = face.signalling.handle(order, body).await;
+    sent(face.signalling.handle(order, body).await)
+}
+
+/// An answer as HTTP.
+pub(super) fn sent(answer: SignalResponse) -> HttpResponse {
     let mut response = HttpResponse::build(actix_web::http::StatusCode::from_u16(answer.status).unwrap_or_default());
     for (name, value) in answer.headers {
         response.append_header((name, value));
@@ -66,7 +70,7 @@ async fn seats(face: web::Data<Face>, request: HttpRequest) -> Answer {
 /// For a guest with a seat's token, and for the crew. Whoever asks is likely to join, so a peer is made ready.
 async fn turn_credentials(face: web::Data<Face>, request: HttpRequest) -> Answer {
     match bearer(&request) {
-        Some(token) if face.device.tokens.seat_of(&token).is_some() => face.access.same_origin(&request)?,
+        Some(token) if face.device.book.of(&token).is_some() => face.access.same_origin(&request)?,
         Some(_) => return Err(refused(&GuestError::BadToken)),
         None => face.access.crew(&request)?,
     }
