@@ -11,13 +11,16 @@
 pub mod book;
 pub mod core;
 mod crew;
+pub mod diagnosis;
 pub mod invitations;
 pub mod join;
 pub mod messages;
+mod observe;
 pub mod road;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tokens;
+pub mod vitals;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,6 +38,7 @@ use self::book::{GuestBook, Pass};
 use self::core::{Farewell, GuestCore, GuestOutput, SeatPolicy, SeatRefusal, SeatState};
 use self::join::{GuestDoorway, GuestEvent, GuestMedia, GuestNews, Joined};
 pub use self::messages::{Admission, AdmitGuest, DropGuest, GetSeats, GuestOrder, ManageGuest, PatchGuest};
+use self::observe::GuestWatch;
 use self::road::RoadTaken;
 use crate::error::GuestError;
 use crate::mixer::InputChanged;
@@ -86,6 +90,7 @@ struct Sitter {
     patches: PatchDesk,
     path: Option<String>,
     pulled: bool,
+    watch: GuestWatch,
 }
 
 impl Sitter {
@@ -160,7 +165,8 @@ impl GuestIngest {
             Ok(joined) if self.core.seat_of(&session).is_some() => {
                 let patches = PatchDesk::new(joined.ice, fragment);
                 let tag = patches.tag();
-                let sitter = Sitter { media: joined.media, is_voice, patches, path: None, pulled };
+                let watch = GuestWatch::begin(Instant::now());
+                let sitter = Sitter { media: joined.media, is_voice, patches, path: None, pulled, watch };
                 self.sitters.insert(session.clone(), sitter);
                 self.look(ctx);
                 Ok(Admission { session, tag, answer: joined.answer })
@@ -186,6 +192,7 @@ impl GuestIngest {
         }
         self.core.handle_timeout(now);
         self.drain();
+        self.watch_media(now);
     }
 
     fn drain(&mut self) {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::guest::core::SeatState;
 use crate::guest::road::RoadTaken;
+use crate::guest::vitals::GuestVitals;
 use crate::mixer::core::{TakeKind, Tally};
 
 /// Everything that a page shows, except levels, which change too often.
@@ -156,6 +157,22 @@ pub struct InputState {
     /// Its level in the programme, in dB; 0 as it comes.
     #[serde(default)]
     pub gain_db: f32,
+    /// How the guest's line and decoding are doing, and why it is black if it is; absent while nobody sits there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestReport>,
+}
+
+/// A guest's media, measured once a second.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct GuestReport {
+    /// How it is connected: `host`, `srflx` or `relay`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Why the guest is seen, or is not: one sentence, from evidence.
+    pub why: String,
+    /// Numbers over the last five seconds.
+    #[serde(flatten)]
+    pub vitals: GuestVitals,
 }
 
 /// A scene that can be taken.

@@ -14,7 +14,7 @@ use r58_pipelines::{Feed, FeedStats, Mode, PipelineError};
 use tokio::sync::watch;
 
 use crate::mixer::room::ProgrammeRoom;
-use crate::state::InputKind;
+use crate::state::{GuestReport, InputKind};
 use crate::supervision::lock;
 
 /// One input that the plan names: a camera or a seat.
@@ -76,6 +76,7 @@ pub struct InputRoom {
     /// What its guest is called, in place of the seat's label.
     label: Mutex<Option<String>>,
     rate: Mutex<Rate>,
+    guest: Mutex<Option<GuestReport>>,
     unplugged: AtomicBool,
     changes: Arc<watch::Sender<u64>>,
 }
@@ -85,8 +86,8 @@ impl InputRoom {
         let feed = Feed::new(&name.id, mode);
         let signal = if name.kind == InputKind::Guest { "free" } else { "starting" };
         let face = InputFace { signal: signal.into(), reason: String::new(), attached: false, sound: String::new() };
-        let (face, label, rate) = (Mutex::new(face), Mutex::default(), Mutex::default());
-        Self { name, feed, face, label, rate, unplugged: false.into(), changes }
+        let (face, label, rate, guest) = (Mutex::new(face), Mutex::default(), Mutex::default(), Mutex::default());
+        Self { name, feed, face, label, rate, guest, unplugged: false.into(), changes }
     }
 
     /// What the plan says about it.
@@ -156,6 +157,15 @@ impl InputRoom {
     /// The owner says why there is no sound; empty when there is. Answers whether that is news.
     pub fn show_sound(&self, fault: &str) -> bool {
         self.change(|face| InputFace { sound: fault.to_owned(), ..face.clone() })
+    }
+
+    /// How the guest who sits here is doing; `None` while nobody does.
+    pub fn guest(&self) -> Option<GuestReport> {
+        lock(&self.guest).clone()
+    }
+
+    pub(crate) fn tell_of_guest(&self, report: Option<GuestReport>) {
+        *lock(&self.guest) = report;
     }
 
     fn change(&self, to: impl FnOnce(&InputFace) -> InputFace) -> bool {

@@ -15,6 +15,7 @@
 //! guest that sends what nobody can decode is as good as absent.
 
 mod branch;
+mod stats;
 mod watch;
 
 use std::collections::HashMap;
@@ -32,6 +33,7 @@ use crate::peer::{PublisherSink, RtpSink};
 use crate::sdp::{CheckedOffer, Codec, MediaKind};
 
 use branch::Branch;
+pub use stats::GuestStats;
 use watch::DecodeWatch;
 
 /// Longest that stopping waits for GStreamer; after that the pipeline is left to its thread.
@@ -77,33 +79,6 @@ pub enum GuestEvent {
 /// Takes the events; called on streaming threads, must not block.
 pub type GuestEvents = Arc<dyn Fn(GuestEvent) + Send + Sync>;
 
-/// What a guest's pipeline has received and decoded.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct GuestStats {
-    /// Video packets received.
-    pub video_packets: u64,
-    /// Audio packets received.
-    pub audio_packets: u64,
-    /// When the last packet of either kind came.
-    pub last_packet: Option<Instant>,
-    /// Pictures decoded.
-    pub decoded_frames: u64,
-    /// Buffers of sound decoded.
-    pub decoded_sounds: u64,
-    /// When the first picture was decoded.
-    pub first_decoded_frame: Option<Instant>,
-    /// When the last picture was decoded.
-    pub last_decoded_frame: Option<Instant>,
-    /// When the last sound was decoded.
-    pub last_decoded_sound: Option<Instant>,
-    /// Size of the decoded pictures in pixels, before they are scaled.
-    pub size: Option<(u32, u32)>,
-    /// Codec of the pictures that come.
-    pub video_codec: Option<Codec>,
-    /// Key frames asked for; the peer sends at most one request a second.
-    pub keyframe_requests: u64,
-}
-
 type KeyframeHook = Arc<dyn Fn() + Send + Sync>;
 
 /// The pipeline of one guest. Dropping it stops it, without waiting.
@@ -128,6 +103,8 @@ struct State {
     video: Option<Branch>,
     audio: Option<Branch>,
     watch: DecodeWatch,
+    /// The time stamp of the last key frame.
+    keyframe: Option<u32>,
 }
 
 /// What is shared with the streaming threads: counts, and the way to ask for a key frame.
@@ -233,6 +210,12 @@ impl RtpSink for Inner {
             (self.events)(GuestEvent::Error { message: error.to_string() });
             return;
         }
+        if let Some(stamp) = stats::keyframe_of(codec, &packet)
+            && state.keyframe.replace(stamp) != Some(stamp)
+        {
+            let mut stats = lock(&self.seen.stats);
+            (stats.keyframes, stats.last_keyframe) = (stats.keyframes + 1, Some(now));
+        }
         let ask = codec.kind() == MediaKind::Video && state.watch.handle_packet(now, last_decoded);
         let branch = if codec.kind() == MediaKind::Video { &state.video } else { &state.audio };
         if let Some(branch) = branch {
@@ -250,7 +233,10 @@ impl Inner {
         let mut stats = lock(&self.seen.stats);
         stats.last_packet = Some(now);
         match kind {
-            MediaKind::Video => stats.video_packets += 1,
+            MediaKind::Video => {
+                stats.video_packets += 1;
+                stats.last_video_packet = Some(now);
+            }
             MediaKind::Audio => stats.audio_packets += 1,
         }
         stats.last_decoded_frame
@@ -274,6 +260,7 @@ impl Inner {
         let probes = branch::Probes {
             decoded: self.on_decoded(codec),
             size: self.on_size(),
+            dark: self.on_look(),
             keyframe: self.on_gstreamers_request(),
         };
         *slot = Some(Branch::add(&self.pipeline, &self.feed, payload_type, codec, fmtp, &self.settings, probes)?);
@@ -304,6 +291,11 @@ impl Inner {
                 events(GuestEvent::FirstFrame { codec });
             }
         })
+    }
+
+    fn on_look(&self) -> Box<dyn Fn(bool) + Send + Sync> {
+        let seen = self.seen.clone();
+        Box::new(move |dark| lock(&seen.stats).dark = dark)
     }
 
     fn on_size(&self) -> Box<dyn Fn(u32, u32) + Send + Sync> {

@@ -12,7 +12,7 @@
 
 mod connection;
 mod engine;
-mod keyframe;
+pub(crate) mod keyframe;
 mod meter;
 mod nack;
 mod publisher;

@@ -213,6 +213,10 @@ async fn browser_publishes(mime: &str, codec: Codec) {
         () = wait_seen(&mut seen, "the browser's camera", |s| s.pictures > 30 && s.hertz.is_some()) => {}
         error = said.changed() => panic!("{error:?}: {}", *said.borrow()),
     }
+    // A browser answers when it is told the time, with its next report.
+    wait_seen(&mut seen, "a round trip", |_| face.peers.lock().unwrap().0[0].stats().round_trip.is_some()).await;
+    let trip = face.peers.lock().unwrap().0[0].stats().round_trip.unwrap();
+    assert!(trip < Duration::from_millis(100), "{trip:?} within one machine");
     let guest = face.guest.as_ref().unwrap().stats();
     let (posted, answered) = face.posted.lock().unwrap().unwrap();
     println!("{mime}: answer {answered:?}, decoded {:?}", guest.first_decoded_frame.unwrap() - posted);

@@ -9,6 +9,7 @@ use r58_pipelines::ice::IceServer;
 use r58_pipelines::peer::{PeerEvent, PeerEvents, PeerFactory, PublisherPeer};
 use r58_pipelines::sdp::{CheckedOffer, Purpose};
 
+use super::vitals::MediaSample;
 use crate::error::GuestError;
 use crate::offthread::off_thread;
 use crate::patch::IceControl;
@@ -36,6 +37,11 @@ pub type GuestNews = Arc<dyn Fn(GuestEvent) + Send + Sync>;
 pub trait GuestMedia: Send {
     /// Pictures decoded in this session, and when the last; sounds, when its offer holds no picture.
     fn decoded(&self) -> (u64, Option<Instant>);
+
+    /// Everything that is known of it now; `None` where nothing is counted.
+    fn sample(&self) -> Option<MediaSample> {
+        None
+    }
 }
 
 /// A guest that has its answer.
@@ -90,7 +96,7 @@ impl GuestDoorway for WebRtcDoorway {
             pipeline.on_keyframe_request(peer.keyframe_requester());
             let is_voice = CheckedOffer::parse(&offer, Purpose::Publish).is_ok_and(|offer| offer.is_voice());
             let ice = Arc::new(peer.ice());
-            Ok(Joined { answer, ice, media: Box::new(Media { pipeline, is_voice, _peer: peer }) })
+            Ok(Joined { answer, ice, media: Box::new(Media { pipeline, is_voice, peer }) })
         })
     }
 }
@@ -120,7 +126,7 @@ struct Media {
     pipeline: GuestPipeline,
     /// It is heard and never seen.
     is_voice: bool,
-    _peer: PublisherPeer,
+    peer: PublisherPeer,
 }
 
 impl GuestMedia for Media {
@@ -131,5 +137,10 @@ impl GuestMedia for Media {
         } else {
             (stats.decoded_frames, stats.last_decoded_frame)
         }
+    }
+
+    fn sample(&self) -> Option<MediaSample> {
+        let (connectivity, peer) = (self.peer.connectivity(), self.peer.stats());
+        Some(MediaSample { connectivity, peer, pipeline: self.pipeline.stats(), is_voice: self.is_voice })
     }
 }

@@ -81,6 +81,7 @@ impl BoardSettings {
                 sound: face.sound,
                 muted: room.feed().fader().is_muted(),
                 gain_db: room.feed().fader().level_db(),
+                guest: room.guest(),
             }
         });
         let scenes = self.scenes.all().iter();
@@ -146,6 +147,9 @@ fn essence(state: &DeviceState) -> DeviceState {
     }
     for input in &mut essence.inputs {
         (input.frames, input.fps, input.level_db) = (0, 0.0, 0.0);
+        if let Some(guest) = &mut input.guest {
+            guest.vitals = Default::default();
+        }
     }
     essence
 }

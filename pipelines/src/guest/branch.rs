@@ -1,11 +1,14 @@
 //! One kind of a guest's media, from packets to the feed's sink.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use gst::prelude::*;
+use gst_video::VideoFrameExt as _;
 
-use super::GuestSettings;
+use super::{GuestSettings, stats};
 use crate::elements;
 use crate::error::PipelineError;
 use crate::feed::Feed;
@@ -44,10 +47,15 @@ const FEC_LATENCY: Duration = Duration::from_millis(140);
 /// A gap longer than this is not filled with repeated pictures: the programme's slate is for that (nanoseconds).
 const FILL_GAPS: u64 = 500_000_000;
 
+/// One picture in so many is looked at: two in a second.
+const LOOK_AT: u64 = 15;
+
 /// Hears what the branch sees; on streaming threads.
 pub(super) struct Probes {
     pub(super) decoded: Box<dyn Fn() + Send + Sync>,
     pub(super) size: Box<dyn Fn(u32, u32) + Send + Sync>,
+    /// Whether a picture is black all over; of every fifteenth.
+    pub(super) dark: Box<dyn Fn(bool) + Send + Sync>,
     pub(super) keyframe: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -92,7 +100,7 @@ impl Branch {
         let failed = |error: &dyn std::fmt::Display| PipelineError::failed(&pipeline.name(), error);
         bin.add_many(&row).map_err(|e| failed(&e))?;
         gst::Element::link_many(&row).map_err(|e| failed(&e))?;
-        watch_decoder(&decoder, probes.decoded, probes.size);
+        watch_decoder(&decoder, probes.decoded, probes.size, probes.dark);
         watch_entrance(&entrance, probes.keyframe);
         pipeline.add(&bin).map_err(|e| failed(&e))?;
         if let Err(error) = bin.sync_state_with_parent() {
@@ -245,23 +253,44 @@ fn watch_decoder(
     decoder: &gst::Element,
     decoded: Box<dyn Fn() + Send + Sync>,
     size: Box<dyn Fn(u32, u32) + Send + Sync>,
+    dark: Box<dyn Fn(bool) + Send + Sync>,
 ) {
     let Some(pad) = decoder.static_pad("src") else { return };
+    let (format, count) = (Mutex::new(None), AtomicU64::new(0));
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         match &info.data {
-            Some(gst::PadProbeData::Buffer(_)) => decoded(),
+            Some(gst::PadProbeData::Buffer(buffer)) => {
+                decoded();
+                if count.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_AT)
+                    && let Some(format) = format.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
+                    && let Some(black) = looks_black(buffer, format)
+                {
+                    dark(black);
+                }
+            }
             Some(gst::PadProbeData::Event(event)) => {
                 if let gst::EventView::Caps(caps) = event.view()
                     && caps.caps().structure(0).is_some_and(|s| s.name() == "video/x-raw")
                     && let Ok(video) = gst_video::VideoInfo::from_caps(caps.caps())
                 {
                     size(video.width(), video.height());
+                    *format.lock().unwrap_or_else(PoisonError::into_inner) = Some(video);
                 }
             }
             _ => {}
         }
         gst::PadProbeReturn::Ok
     });
+}
+
+/// Whether a picture is black all over; `None` where its luma is not a plane of bytes.
+fn looks_black(buffer: &gst::Buffer, format: &gst_video::VideoInfo) -> Option<bool> {
+    if !format.format_info().is_yuv() || format.comp_depth(0) != 8 || format.comp_pstride(0) != 1 {
+        return None;
+    }
+    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, format).ok()?;
+    let (width, height) = (frame.width() as usize, frame.height() as usize);
+    Some(stats::is_black(frame.plane_data(0).ok()?, frame.plane_stride()[0].unsigned_abs() as usize, width, height))
 }
 
 fn watch_entrance(entrance: &gst_app::AppSrc, keyframe: Box<dyn Fn() + Send + Sync>) {

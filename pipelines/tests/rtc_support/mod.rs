@@ -188,6 +188,11 @@ impl Client {
 
     /// Adds streams to send; their encoders start when the connection is up.
     pub async fn send(&self, streams: &[Stream]) {
+        self.send_some(streams, |_| true).await;
+    }
+
+    /// The same, without the packets that are not wanted.
+    pub async fn send_some(&self, streams: &[Stream], wanted: impl Fn(&Packet) -> bool + Clone + Send + 'static) {
         for stream in streams {
             let track =
                 Arc::new(TrackLocalStaticRTP::new(capability(stream), stream.kind.to_string(), "test".to_owned()));
@@ -197,7 +202,7 @@ impl Client {
             let transceiver = self.pc.add_transceiver_from_track(local, Some(init)).await.unwrap();
             let (encoders, mut up, stream, plis) =
                 (self.encoders.clone(), self.state.clone(), *stream, self.plis.clone());
-            let pictures = self.pictures.clone();
+            let (pictures, wanted) = (self.pictures.clone(), wanted.clone());
             tokio::spawn(async move {
                 if up.wait_for(|s| *s == RTCPeerConnectionState::Connected).await.is_err() {
                     return;
@@ -217,6 +222,9 @@ impl Client {
                 });
                 while let Some(mut packet) = packets.recv().await {
                     let packet = Packet::unmarshal(&mut packet).unwrap();
+                    if !wanted(&packet) {
+                        continue;
+                    }
                     if track.write_rtp(&packet).await.is_err() {
                         return;
                     }
@@ -246,6 +254,11 @@ impl Client {
 
     pub async fn accept(&self, answer: String) {
         self.pc.set_remote_description(RTCSessionDescription::answer(answer).unwrap()).await.unwrap();
+    }
+
+    /// Sends nothing more, and stays connected.
+    pub fn mute(&self) {
+        self.encoders.lock().unwrap().clear();
     }
 
     pub async fn close(&self) {
