@@ -12,6 +12,7 @@ mod http;
 mod seats;
 mod signalling;
 mod turn;
+mod viewer_tokens;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -44,11 +45,10 @@ use carrier::Carrier;
 use config_seam::LiveConfig;
 use guest_desk::GuestDesk;
 use signalling::{RatePolicy, Signalling};
+use viewer_tokens::ViewerTokens;
 
 /// Share of an orderly stop that the actors get; the rest is for pages and logs.
 const ACTORS_STOP_WITHIN: Duration = Duration::from_secs(4);
-/// Viewers by WHEP at the same time; the field's boxes serve a crew and a few screens.
-const MOST_VIEWERS: usize = 50;
 
 /// A running box.
 pub struct DeviceSide {
@@ -88,6 +88,8 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
 
     let directory = state.path().to_owned();
     let store = tokio::task::spawn_blocking(move || turn::open_store(&directory)).await??;
+    let viewers = store.clone();
+    let viewers = Arc::new(tokio::task::spawn_blocking(move || ViewerTokens::open(viewers)).await??);
 
     let (lost, gave_up) = mpsc::unbounded_channel();
     let house = House::open(HouseSettings {
@@ -117,7 +119,8 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
         metrics: metrics_out,
     };
     house.engage(Duty::new("governor", "governor"), move |life| Governor::new(life, governor.clone()));
-    let signalling = Arc::new(Signalling::new(device.clone(), ice.guests.clone(), RatePolicy::default()));
+    let signalling =
+        Arc::new(Signalling::new(device.clone(), ice.guests.clone(), viewers.clone(), RatePolicy::default()));
     let desk = Arc::new(GuestDesk::new(device.clone(), ice.guests.clone(), ice.peers.clone(), links));
     let ends = fleet::Ends {
         device: device.clone(),
@@ -145,6 +148,8 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
         device,
         house: house.clone(),
         seats: seats.clone(),
+        viewers,
+        base_url: url.clone(),
         ice: ice.guests,
         peer_ice: ice.peers,
         since: Instant::now(),
@@ -245,7 +250,7 @@ fn device_plan(
             .map(|seat| SeatPlan { id: seat.id.clone(), label: seat.label.clone(), token: seat.token.clone() })
             .collect(),
         rehearsal: settings.rehearsal,
-        viewers_most: MOST_VIEWERS,
+        viewers_most: settings.webrtc.most_viewers,
         seat_policy: Default::default(),
         guest_latency: Default::default(),
         store,

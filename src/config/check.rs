@@ -186,6 +186,7 @@ fn judge_device(device: &DeviceSettings, found: &mut Found) {
     if let Some((low, high)) = device.webrtc.udp_ports {
         found.unless(low >= 1024 && low <= high, "device.webrtc.udp_ports", "wants [first, last], 1024 or above");
     }
+    found.range("device.webrtc.most_viewers", device.webrtc.most_viewers, 0, 1000);
     let link = &device.link;
     found.url("device.link.fleet_url", link.fleet_url.as_deref(), &["http://", "https://"]);
     found.url("device.link.mqtt_url", link.mqtt_url.as_deref(), &["mqtt://", "mqtts://"]);

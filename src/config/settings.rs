@@ -207,7 +207,7 @@ impl Default for TurnSettings {
 }
 
 /// How WebRTC peers reach out.
-#[derive(Debug, Clone, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebrtcSettings {
     /// First and last UDP port for media; the system's choice when absent.
@@ -218,6 +218,15 @@ pub struct WebrtcSettings {
     pub relay_only: bool,
     /// Also offer the loopback address, for a guest on the same machine.
     pub loopback: bool,
+    /// Viewers by WHEP at the same time, up to 1,000. Those beyond are told to come back, and their pages play HLS; so do
+    /// all with 0.
+    pub most_viewers: usize,
+}
+
+impl Default for WebrtcSettings {
+    fn default() -> Self {
+        Self { udp_ports: None, interfaces: Vec::new(), relay_only: false, loopback: false, most_viewers: 100 }
+    }
 }
 
 /// The way to the fleet.

@@ -56,6 +56,7 @@ impl Carrier {
             if_match: request.if_match,
             client: CLIENT.to_owned(),
             crew: Ok(()),
+            token: None,
         };
         let body = request.body.into_bytes();
         let body = async move {

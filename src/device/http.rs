@@ -5,6 +5,8 @@
 //! | `mixer` | scenes, takes, cameras, thumbnails |
 //! | `webrtc` | WHIP, WHEP, seats, ICE servers |
 //! | `guests` | invitations, guests, a guest's own state and page |
+//! | `hls` | HLS |
+//! | `viewers` | viewers' page and tokens |
 //! | `conformance` | what the box says of its own WHIP and WHEP |
 //! | `events` | the state and the levels by server-sent events |
 //!
@@ -13,7 +15,9 @@
 mod conformance;
 mod events;
 mod guests;
+mod hls;
 mod mixer;
+mod viewers;
 mod webrtc;
 
 use std::net::TcpListener;
@@ -29,7 +33,8 @@ use serde_json::json;
 
 use super::access::Access;
 use super::guest_desk::GuestDesk;
-use super::signalling::Signalling;
+use super::signalling::{Signalling, client_of};
+use super::viewer_tokens::ViewerTokens;
 use crate::pages::{self, PageSet};
 use crate::problem::{self, Answer, Problem};
 
@@ -73,6 +78,10 @@ pub struct Face {
     pub access: Access,
     /// The seats with their links, in the order of the configuration.
     pub seats: Vec<SeatLink>,
+    /// Tokens of viewers from outside.
+    pub viewers: Arc<ViewerTokens>,
+    /// Base address of the pages for those outside, with a slash at the end.
+    pub base_url: String,
     /// Servers for guests' pages.
     pub ice: tokio::sync::watch::Receiver<r58_actors::turn::IceSnapshot>,
     /// Servers for the box's own peers.
@@ -111,6 +120,8 @@ fn routes(config: &mut web::ServiceConfig) {
         .configure(mixer::routes)
         .configure(webrtc::routes)
         .configure(guests::routes)
+        .configure(hls::routes)
+        .configure(viewers::routes)
         .configure(events::routes)
         .configure(conformance::routes)
         .default_service(web::to(problem::no_such_path));
@@ -147,6 +158,25 @@ async fn health(face: web::Data<Face>) -> HttpResponse {
 async fn actors(face: web::Data<Face>, request: HttpRequest) -> Answer {
     face.access.crew(&request)?;
     Ok(HttpResponse::Ok().json(json!({ "actors": face.house.reports() })))
+}
+
+/// Passes the crew, and whoever has a token for what they want to watch; without a name, for anything.
+pub(super) fn may_watch(
+    face: &Face,
+    request: &HttpRequest,
+    name: Option<&str>,
+    token: Option<&str>,
+) -> Result<(), Problem> {
+    let Err(problem) = face.access.crew(request) else { return Ok(()) };
+    let judged = match token {
+        Some(token) => face.viewers.check(token, name, chrono::Utc::now()),
+        None => Err(problem),
+    };
+    // Who guesses is soon told to wait.
+    if judged.is_err() {
+        face.signalling.count(&request.peer_addr().map(|address| client_of(address.ip())).unwrap_or_default())?;
+    }
+    judged
 }
 
 /// An actor's refusal in the words of HTTP.

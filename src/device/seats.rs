@@ -61,7 +61,7 @@ fn new_token() -> String {
 }
 
 /// Percent-encoding of what a query may not hold (RFC 3986, section 2.3).
-fn encoded(text: &str) -> String {
+pub fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

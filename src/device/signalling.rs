@@ -13,7 +13,7 @@ mod rates;
 mod request;
 
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix_web::http::StatusCode;
@@ -30,6 +30,7 @@ use tokio::sync::watch;
 pub use rates::{RatePolicy, client_of};
 pub use request::{SignalRequest, SignalResponse, bearer};
 
+use super::viewer_tokens::ViewerTokens;
 use crate::problem::Problem;
 use rates::Rates;
 use request::{Side, Target, is_type};
@@ -47,13 +48,19 @@ const METHODS: &str = "POST, PATCH, DELETE, OPTIONS";
 pub struct Signalling {
     device: DeviceHandle,
     ice: watch::Receiver<IceSnapshot>,
+    viewers: Arc<ViewerTokens>,
     rates: Mutex<Rates>,
 }
 
 impl Signalling {
     /// For a box; `ice` are the servers that clients are told of.
-    pub fn new(device: DeviceHandle, ice: watch::Receiver<IceSnapshot>, policy: RatePolicy) -> Self {
-        Self { device, ice, rates: Mutex::new(Rates::new(policy)) }
+    pub fn new(
+        device: DeviceHandle,
+        ice: watch::Receiver<IceSnapshot>,
+        viewers: Arc<ViewerTokens>,
+        policy: RatePolicy,
+    ) -> Self {
+        Self { device, ice, viewers, rates: Mutex::new(Rates::new(policy)) }
     }
 
     /// Answers a request. Its body is only asked for when everything else about it is right, so that nobody without the
@@ -67,12 +74,12 @@ impl Signalling {
         let answered = self.answer(&request, &target, body).await;
         let response = answered.unwrap_or_else(SignalResponse::from);
         match target.side {
-            // Publishing is guarded by a token that no browser sends by itself, so pages of any origin may try.
-            Side::Whip => response.header("Access-Control-Allow-Origin", "*").header(
+            Side::Whep if request.method != "OPTIONS" && viewer_token(&request).is_none() => response,
+            // A token is sent by no browser by itself, so pages of any origin may try with one.
+            Side::Whip | Side::Whep => response.header("Access-Control-Allow-Origin", "*").header(
                 "Access-Control-Expose-Headers",
                 "Location, Link, ETag, Retry-After, Accept-Post, Accept-Patch",
             ),
-            Side::Whep => response,
         }
     }
 
@@ -125,7 +132,12 @@ impl Signalling {
         self.count(&request.client)?;
         let (book, bearer) = (&self.device.book, bearer(request.authorization.as_deref()));
         let passed = match target.side {
-            Side::Whep => return request.crew.clone(),
+            Side::Whep => {
+                return request.crew.clone().or_else(|problem| match viewer_token(request) {
+                    Some(token) => self.viewers.check(&token, Some(&target.name), chrono::Utc::now()),
+                    None => Err(problem),
+                });
+            }
             // Whoever is in may change its session and leave, also by an invitation that has ended meanwhile.
             Side::Whip if target.session.is_some() => book.known(&target.name, bearer.as_deref()),
             Side::Whip => book.enter(&target.name, bearer.as_deref()),
@@ -199,6 +211,11 @@ impl Signalling {
         };
         asked(ended).map(|()| SignalResponse::new(200))
     }
+}
+
+/// The token that a viewer from outside shows.
+fn viewer_token(request: &SignalRequest) -> Option<String> {
+    bearer(request.authorization.as_deref()).or_else(|| request.token.clone()).filter(|token| !token.is_empty())
 }
 
 /// RFC 9725, section 4.2, and the preflight of browsers: no credentials asked for, and none in it.

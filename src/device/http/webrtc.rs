@@ -5,11 +5,12 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use r58_actors::GuestError;
 use r58_actors::guest::GetSeats;
 use r58_pipelines::ice::{self, IceServer};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::access::bearer;
 use super::super::signalling::{BODY_LIMIT, SignalRequest, SignalResponse, client_of, refused};
-use super::{Face, shut};
+use super::{Face, may_watch, shut};
 use crate::problem::{Answer, Problem};
 
 pub fn routes(config: &mut web::ServiceConfig) {
@@ -33,6 +34,7 @@ async fn signal(face: web::Data<Face>, request: HttpRequest, body: web::Payload)
         if_match: text(IF_MATCH),
         client: request.peer_addr().map(|address| client_of(address.ip())).unwrap_or_default(),
         crew: face.access.crew(&request),
+        token: web::Query::<Token>::from_query(request.query_string()).ok().and_then(|query| query.token.clone()),
     };
     let body = async move {
         let too_large = || Problem::with_status(413, format!("a body has at most {BODY_LIMIT} bytes"));
@@ -51,6 +53,12 @@ pub(super) fn sent(answer: SignalResponse) -> HttpResponse {
     response.body(answer.body)
 }
 
+/// For clients that cannot set headers.
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+}
+
 async fn seats(face: web::Data<Face>, request: HttpRequest) -> Answer {
     face.access.crew(&request)?;
     let reports = face.device.guests.seats.send(GetSeats).await.map_err(|error| shut(&error))?;
@@ -67,10 +75,11 @@ async fn seats(face: web::Data<Face>, request: HttpRequest) -> Answer {
     Ok(HttpResponse::Ok().json(json!({ "items": items })))
 }
 
-/// For a guest with a seat's token, and for the crew. Whoever asks is likely to join, so a peer is made ready.
+/// For a guest with a seat's token, a viewer with one, and for the crew. Whoever asks is likely to join, so a peer is made ready.
 async fn turn_credentials(face: web::Data<Face>, request: HttpRequest) -> Answer {
     match bearer(&request) {
         Some(token) if face.device.book.of(&token).is_some() => face.access.same_origin(&request)?,
+        Some(token) if may_watch(&face, &request, None, Some(&token)).is_ok() => {}
         Some(_) => return Err(refused(&GuestError::BadToken)),
         None => face.access.crew(&request)?,
     }

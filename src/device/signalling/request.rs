@@ -19,6 +19,8 @@ pub struct SignalRequest {
     pub client: String,
     /// Whether the caller may watch; what to answer when not.
     pub crew: Result<(), Problem>,
+    /// A viewer's token that did not come in the `Authorization`.
+    pub token: Option<String>,
 }
 
 /// An answer, for either way.
