@@ -4,12 +4,14 @@
 //! comes down in reverse order of engagement; the pages close last, so that they can show how it went.
 
 mod access;
+mod calls;
 mod carrier;
 mod config_seam;
 mod fleet;
 mod guest_desk;
 mod http;
 mod seats;
+mod sfu;
 mod signalling;
 mod turn;
 mod viewer_tokens;
@@ -112,6 +114,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     let plan = device_plan(settings, &profile, &seats, &org, &cells, store.clone());
     let device = box_actors::start(&house, plan, peers, neighbours)?;
 
+    let sfu = sfu::engage(&house, &settings.sfu, &device)?;
     let governor = GovernorSettings {
         state_dir: state.path().to_owned(),
         thresholds: Default::default(),
@@ -121,7 +124,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     house.engage(Duty::new("governor", "governor"), move |life| Governor::new(life, governor.clone()));
     let signalling =
         Arc::new(Signalling::new(device.clone(), ice.guests.clone(), viewers.clone(), RatePolicy::default()));
-    let desk = Arc::new(GuestDesk::new(device.clone(), ice.guests.clone(), ice.peers.clone(), links));
+    let desk = Arc::new(GuestDesk::new(device.clone(), ice.guests.clone(), ice.peers.clone(), links, sfu.is_some()));
     let ends = fleet::Ends {
         device: device.clone(),
         requests: Requests::new(Arc::new(Carrier { signalling: signalling.clone(), desk: desk.clone() })),
@@ -140,6 +143,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     };
     let own = http::SelfCheck { url: format!("http://{own}/"), crew: settings.crew_password.clone() };
     let face = http::Face {
+        calls: calls::Calls::new(device.clone(), sfu, ice.guests.clone(), signalling.clone()),
         conformance: Default::default(),
         own,
         signalling,

@@ -16,9 +16,9 @@ use super::support::r58::{EPHEMERAL, Home, PATIENCE, R58, binary};
 use super::support::{stage, until};
 
 /// No camera of the demo has a picture of this colour.
-const COLOUR: [u8; 3] = [200, 40, 160];
+pub(super) const COLOUR: [u8; 3] = [200, 40, 160];
 /// No camera of the demo has this pitch (Hz), and none is a part of it.
-const PITCH: f64 = 1000.0;
+pub(super) const PITCH: f64 = 1000.0;
 /// The pitch of the demo's first camera, in Hz.
 const CAMERA_PITCH: f64 = 330.0;
 /// After this long without a picture a seat is free, whatever became of its guest; and some for the poll.
@@ -266,12 +266,12 @@ async fn a_guest_far_away(internet: &Internet) {
 }
 
 /// One seat as the crew sees it.
-async fn seat(r58: &R58, id: &str) -> Value {
+pub(super) async fn seat(r58: &R58, id: &str) -> Value {
     let seats = r58.json("/api/seats").await;
     seats["items"].as_array().into_iter().flatten().find(|seat| seat["id"] == id).cloned().expect("the seat")
 }
 
-async fn reaches(r58: &R58, state: &str, within: Duration) -> Value {
+pub(super) async fn reaches(r58: &R58, state: &str, within: Duration) -> Value {
     until(within, &format!("a {state} seat"), || async {
         let seat = seat(r58, "guest1").await;
         if seat["state"] == state { Ok(seat) } else { Err(seat) }
@@ -317,7 +317,7 @@ async fn offer(guest: &Browser, token: &str) -> (StatusCode, f64) {
     (status.unwrap_or_else(|| panic!("no answer: {answer}")), answer[1].as_f64().unwrap_or_default())
 }
 
-async fn take(r58: &R58, scene: &str) {
+pub(super) async fn take(r58: &R58, scene: &str) {
     let (status, answer) = r58.post("/api/mixer/take", &json!({ "scene": scene, "kind": "cut" })).await;
     assert!(status.is_success(), "{status}: {answer}");
     assert_eq!(answer["pgm"], scene);
@@ -335,7 +335,7 @@ async fn on_air(r58: &R58) -> [f64; 3] {
 }
 
 /// Waits until the programme's thumbnail is all of the guest's colour.
-async fn shows(r58: &R58) {
+pub(super) async fn shows(r58: &R58) {
     until(PATIENCE, "the guest's colour in the programme's thumbnail", || async {
         let colour = on_air(r58).await;
         if is_the_guest(colour) { Ok(()) } else { Err(colour) }

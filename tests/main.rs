@@ -9,6 +9,7 @@ mod support;
 mod a_command_happens_once;
 mod guest_gets_in;
 mod guests_are_invited;
+mod guests_come_by_the_sfu;
 mod hostile_input;
 mod nothing_measured_is_lost;
 mod operators_use_mqtt;

@@ -11,7 +11,7 @@ use r58_pipelines::profile::Profile;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::settings::{DeviceSettings, FleetSettings, Settings};
+use super::settings::{DeviceSettings, FleetSettings, Settings, SfuSettings};
 
 /// Most camera inputs and most seats of one box; the programme prepares a slot for each.
 pub const MAX_INPUTS: usize = 8;
@@ -183,6 +183,7 @@ fn judge_device(device: &DeviceSettings, found: &mut Found) {
     found.file("device.turn.cloudflare_token_file", turn.cloudflare_token_file.as_deref());
     found.file("device.turn.shared_secret_file", turn.shared_secret_file.as_deref());
     found.file("device.turn.ca_file", turn.ca_file.as_deref());
+    judge_sfu(&device.sfu, found);
     if let Some((low, high)) = device.webrtc.udp_ports {
         found.unless(low >= 1024 && low <= high, "device.webrtc.udp_ports", "wants [first, last], 1024 or above");
     }
@@ -193,6 +194,21 @@ fn judge_device(device: &DeviceSettings, found: &mut Found) {
     found.range("device.link.heartbeat_seconds", link.heartbeat_seconds, 1, 3600);
     found.range("device.link.outbox_max_mb", link.outbox_max_mb, 1, 4096);
     found.file("device.link.ca_file", link.ca_file.as_deref());
+}
+
+fn judge_sfu(sfu: &SfuSettings, found: &mut Found) {
+    let app = sfu.app_id.as_deref();
+    let proper = |id: &str| (1..=128).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    found.unless(app.is_none_or(proper), "device.sfu.app_id", "wants letters, digits and hyphens");
+    found.unless(
+        sfu.secret_file.is_none() || sfu.secret.is_none(),
+        "device.sfu.secret_file",
+        "stands beside R58__DEVICE__SFU__SECRET: one of the two is enough",
+    );
+    let secret = sfu.secret_file.is_some() || sfu.secret.is_some();
+    found.both(("device.sfu.app_id", app.is_some()), ("device.sfu.secret_file", secret));
+    found.file("device.sfu.secret_file", sfu.secret_file.as_deref());
+    found.url("device.sfu.base_url", Some(&sfu.base_url), &["http://", "https://"]);
 }
 
 fn judge_fleet(fleet: &FleetSettings, found: &mut Found) {
@@ -270,6 +286,14 @@ mod tests {
     #[test]
     fn an_empty_file_is_a_right_file() {
         assert_eq!(check_text(""), vec![]);
+    }
+
+    #[test]
+    fn an_app_of_the_sfu_needs_its_secret() {
+        let problem = only("[device.sfu]\napp_id = \"0a1b\"\n");
+        assert_eq!((problem.line, problem.key.as_str()), (Some(2), "device.sfu.app_id"));
+        let problem = only("[device.sfu]\napp_id = \"a/b\"\nsecret = \"hush hush\"\n");
+        assert!(problem.line == Some(2) && !problem.to_string().contains("hush"), "{problem}");
     }
 
     #[test]

@@ -11,5 +11,5 @@ pub use check::{Problem, check_file, check_text};
 pub use load::{ConfigError, load};
 pub use settings::{
     BrokerSettings, DeviceSettings, FleetSettings, FleetTurnSettings, HostKind, InputSettings, LinkSettings, LogFormat,
-    LogSettings, ProgrammeSettings, SeatSettings, Settings, TurnSettings, WebrtcSettings,
+    LogSettings, ProgrammeSettings, SeatSettings, Settings, SfuSettings, TurnSettings, WebrtcSettings,
 };

@@ -5,6 +5,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use r58_actors::fleet_link::identity::Secret;
+use r58_actors::sfu::client::SfuApp;
 use r58_pipelines::input::SourceSpec;
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +96,8 @@ pub struct DeviceSettings {
     pub seats: Vec<SeatSettings>,
     /// Where ICE servers come from.
     pub turn: TurnSettings,
+    /// Guests by way of an SFU, when no road leads from them to the box; there is none unless configured.
+    pub sfu: SfuSettings,
     /// How WebRTC peers reach out.
     pub webrtc: WebrtcSettings,
     /// The way to the fleet.
@@ -114,6 +118,7 @@ impl Default for DeviceSettings {
             inputs: Vec::new(),
             seats: Vec::new(),
             turn: TurnSettings::default(),
+            sfu: SfuSettings::default(),
             webrtc: WebrtcSettings::default(),
             link: LinkSettings::default(),
         }
@@ -203,6 +208,27 @@ impl Default for TurnSettings {
             ttl_seconds: 86_400,
             ca_file: None,
         }
+    }
+}
+
+/// An app of Cloudflare's SFU.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SfuSettings {
+    /// Id of the app: letters, digits and hyphens.
+    pub app_id: Option<String>,
+    /// File that holds the app's secret; read at every request, so that it can be replaced under a running box.
+    pub secret_file: Option<PathBuf>,
+    /// The secret itself, for the environment (`R58__DEVICE__SFU__SECRET`); a configuration file is no place for it.
+    #[serde(skip_serializing)]
+    pub secret: Option<Secret>,
+    /// Base address of the SFU's API.
+    pub base_url: String,
+}
+
+impl Default for SfuSettings {
+    fn default() -> Self {
+        Self { app_id: None, secret_file: None, secret: None, base_url: SfuApp::BASE.into() }
     }
 }
 

@@ -63,6 +63,8 @@ pub struct GuestDesk {
     ice: watch::Receiver<IceSnapshot>,
     peer_ice: watch::Receiver<IceSnapshot>,
     links: Links,
+    /// Whether guests may come by the SFU.
+    has_sfu: bool,
 }
 
 /// What an invitation is to be.
@@ -141,8 +143,9 @@ impl GuestDesk {
         ice: watch::Receiver<IceSnapshot>,
         peer_ice: watch::Receiver<IceSnapshot>,
         links: Links,
+        has_sfu: bool,
     ) -> Self {
-        Self { device, ice, peer_ice, links }
+        Self { device, ice, peer_ice, links, has_sfu }
     }
 
     /// Whether a path is answered here.
@@ -220,6 +223,7 @@ impl GuestDesk {
                 "tally": tally.unwrap_or(Tally::None),
                 "muted": seat.is_some_and(|seat| seat.muted),
                 "road": pass.road,
+                "sfu": self.has_sfu,
                 "iceServers": ice::for_browser(&snapshot.servers),
             }),
         ))

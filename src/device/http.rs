@@ -7,11 +7,13 @@
 //! | `guests` | invitations, guests, a guest's own state and page |
 //! | `hls` | HLS |
 //! | `viewers` | viewers' page and tokens |
+//! | `calls` | guests by way of the SFU |
 //! | `conformance` | what the box says of its own WHIP and WHEP |
 //! | `events` | the state and the levels by server-sent events |
 //!
 //! Handlers translate and nothing else: what they answer comes through doors and watches of the actors.
 
+mod calls;
 mod conformance;
 mod events;
 mod guests;
@@ -32,6 +34,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::access::Access;
+use super::calls::Calls;
 use super::guest_desk::GuestDesk;
 use super::signalling::{Signalling, client_of};
 use super::viewer_tokens::ViewerTokens;
@@ -66,6 +69,8 @@ pub struct Face {
     pub device: DeviceHandle,
     /// The tree.
     pub house: House,
+    /// Guests by way of the SFU.
+    pub calls: Calls,
     /// WHIP and WHEP.
     pub signalling: Arc<Signalling>,
     /// Invitations and guests.
@@ -122,6 +127,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .configure(guests::routes)
         .configure(hls::routes)
         .configure(viewers::routes)
+        .configure(calls::routes)
         .configure(events::routes)
         .configure(conformance::routes)
         .default_service(web::to(problem::no_such_path));

@@ -8,7 +8,7 @@
 //!
 //! What a seat or a stream says is decided by its actor; here is what the two protocols ask of any answer.
 
-mod links;
+pub(super) mod links;
 mod rates;
 mod request;
 
@@ -28,7 +28,7 @@ use r58_pipelines::sdp::SdpFragment;
 use tokio::sync::watch;
 
 pub use rates::{RatePolicy, client_of};
-pub use request::{SignalRequest, SignalResponse, bearer};
+pub use request::{SignalRequest, SignalResponse, bearer, decoded};
 
 use super::viewer_tokens::ViewerTokens;
 use crate::problem::Problem;
@@ -40,7 +40,7 @@ pub const BODY_LIMIT: usize = 64 * 1024;
 /// Longest that an actor may take for an answer; clients give up soon after.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-const SDP: &str = "application/sdp";
+pub(super) const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 const METHODS: &str = "POST, PATCH, DELETE, OPTIONS";
 
@@ -228,7 +228,12 @@ fn options() -> SignalResponse {
         .header("Access-Control-Max-Age", "86400")
 }
 
-fn expect_type(request: &SignalRequest, wanted: &str, accept: &'static str, what: &str) -> Result<(), Problem> {
+pub(super) fn expect_type(
+    request: &SignalRequest,
+    wanted: &str,
+    accept: &'static str,
+    what: &str,
+) -> Result<(), Problem> {
     if is_type(request.content_type.as_deref(), wanted) {
         return Ok(());
     }
@@ -236,7 +241,7 @@ fn expect_type(request: &SignalRequest, wanted: &str, accept: &'static str, what
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence).header(accept, wanted))
 }
 
-fn text(body: Vec<u8>) -> Result<String, Problem> {
+pub(super) fn text(body: Vec<u8>) -> Result<String, Problem> {
     String::from_utf8(body).map_err(|_| Problem::bad_request("the body is not UTF-8"))
 }
 

@@ -13,6 +13,7 @@ pub mod process;
 pub mod python;
 pub mod r58;
 pub mod sdp;
+pub mod sfu;
 pub mod site;
 pub mod wire;
 

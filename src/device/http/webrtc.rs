@@ -21,27 +21,34 @@ pub fn routes(config: &mut web::ServiceConfig) {
 }
 
 async fn signal(face: web::Data<Face>, request: HttpRequest, body: web::Payload) -> HttpResponse {
+    let answer = face.signalling.handle(order(&face, &request), whole(body)).await;
+    sent(answer)
+}
+
+/// What the handlers without a transport are handed.
+pub(super) fn order(face: &Face, request: &HttpRequest) -> SignalRequest {
     // More than one line of a header says the same as one with commas (RFC 9110, section 5.3).
     let text = |name: HeaderName| {
         let values: Vec<&str> = request.headers().get_all(name).filter_map(|value| value.to_str().ok()).collect();
         (!values.is_empty()).then(|| values.join(", "))
     };
-    let order = SignalRequest {
+    SignalRequest {
         method: request.method().as_str().to_owned(),
         path: request.path().to_owned(),
         content_type: text(CONTENT_TYPE),
         authorization: text(AUTHORIZATION),
         if_match: text(IF_MATCH),
         client: request.peer_addr().map(|address| client_of(address.ip())).unwrap_or_default(),
-        crew: face.access.crew(&request),
+        crew: face.access.crew(request),
         token: web::Query::<Token>::from_query(request.query_string()).ok().and_then(|query| query.token.clone()),
-    };
-    let body = async move {
-        let too_large = || Problem::with_status(413, format!("a body has at most {BODY_LIMIT} bytes"));
-        let bytes = body.to_bytes_limited(BODY_LIMIT).await.map_err(|_| too_large())?;
-        bytes.map(|bytes| bytes.to_vec()).map_err(|_| Problem::bad_request("the body broke off"))
-    };
-    sent(face.signalling.handle(order, body).await)
+    }
+}
+
+/// A body, if it is not too large.
+pub(super) async fn whole(body: web::Payload) -> Result<Vec<u8>, Problem> {
+    let too_large = || Problem::with_status(413, format!("a body has at most {BODY_LIMIT} bytes"));
+    let bytes = body.to_bytes_limited(BODY_LIMIT).await.map_err(|_| too_large())?;
+    bytes.map(|bytes| bytes.to_vec()).map_err(|_| Problem::bad_request("the body broke off"))
 }
 
 /// An answer as HTTP.

@@ -94,7 +94,7 @@ impl Target {
 }
 
 /// Undoes percent-encoding (RFC 3986, section 2.1); `None` for what is empty or no text.
-fn decoded(part: &str) -> Option<String> {
+pub fn decoded(part: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(part.len());
     let mut rest = part.as_bytes();
     while let [first, tail @ ..] = rest {
