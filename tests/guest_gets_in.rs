@@ -24,8 +24,8 @@ const CAMERA_PITCH: f64 = 330.0;
 /// After this long without a picture a seat is free, whatever became of its guest; and some for the poll.
 const SEAT_IS_LOST: Duration = Duration::from_secs(32);
 
-const PASSWORD: &str = "the crew's own word";
-const TURN_SECRET: &str = "north-sea-herring";
+pub(super) const PASSWORD: &str = "the crew's own word";
+pub(super) const TURN_SECRET: &str = "north-sea-herring";
 
 fn small_and_near() -> Home {
     Home::small("listen = \"127.0.0.1:0\"", "[device.webrtc]\nloopback = true")
@@ -221,7 +221,7 @@ async fn a_guest_of_a_walled_box(internet: &Internet) {
 }
 
 /// A box that is found at [`BOX_URL`]; `turn` is the rest of its `[device.turn]`.
-fn far_away(turn: &str) -> Home {
+pub(super) fn far_away(turn: &str) -> Home {
     let home = Home::small(
         &format!("listen = \"0.0.0.0:8000\"\ncrew_password = \"{PASSWORD}\"\npublic_url = \"{BOX_URL}\""),
         &format!("[device.turn]\nshared_secret_file = \"turn-secret\"\n{turn}"),
@@ -230,7 +230,7 @@ fn far_away(turn: &str) -> Home {
     home
 }
 
-async fn start_in(internet: &Internet, home: &Home) -> R58 {
+pub(super) async fn start_in(internet: &Internet, home: &Home) -> R58 {
     let mut command = internet.device.command(&binary().display().to_string());
     command
         .arg("device")
@@ -279,7 +279,7 @@ pub(super) async fn reaches(r58: &R58, state: &str, within: Duration) -> Value {
     .await
 }
 
-async fn join(guest: &Browser, link: &Value) {
+pub(super) async fn join(guest: &Browser, link: &Value) {
     guest.open(link["join_url"].as_str().expect("a link")).await;
     press_join(guest).await;
     is_live(guest).await;

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
 
 use nix::sched::{CloneFlags, setns};
 
@@ -43,8 +44,8 @@ impl Namespace {
         namespace
     }
 
-    /// Lays a cable to another host and gives both ends an address (`10.0.1.1/24`).
-    pub fn cable(&self, address: &str, other: &Self, other_address: &str) {
+    /// Lays a cable to another host and gives both ends an address (`10.0.1.1/24`). Answers the names of its two plugs.
+    pub fn cable(&self, address: &str, other: &Self, other_address: &str) -> (String, String) {
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let (mine, theirs) =
             (format!("r5{}a{n}", std::process::id() % 10_000), format!("r5{}b{n}", std::process::id() % 10_000));
@@ -67,6 +68,7 @@ impl Namespace {
             host.ip(&["addr", "add", address, "dev", device]);
             host.ip(&["link", "set", device, "up"]);
         }
+        (mine, theirs)
     }
 
     /// Runs `ip` in the host.
@@ -146,20 +148,25 @@ impl Namespace {
 
     /// Runs a future on a thread that lives in the host: sockets that it opens are the host's.
     pub fn run<T: Send>(&self, future: impl Future<Output = T> + Send) -> T {
-        let path = format!("/run/netns/{}", self.name);
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(move || {
-                let host = std::fs::File::open(&path).expect("the namespace");
-                setns(host, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-                runtime.block_on(future)
-            });
-            match inside.join() {
-                Ok(value) => value,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+        let name = &self.name;
+        std::thread::scope(|scope| match scope.spawn(move || run_in(name, future)).join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
         })
     }
+
+    /// The same beside the caller.
+    pub fn spawn<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        let name = self.name.clone();
+        std::thread::spawn(move || run_in(&name, future))
+    }
+}
+
+fn run_in<T>(name: &str, future: impl Future<Output = T>) -> T {
+    let host = std::fs::File::open(format!("/run/netns/{name}")).expect("the namespace");
+    setns(host, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(future)
 }
 
 impl Drop for Namespace {

@@ -37,6 +37,14 @@ pub struct Internet {
     guest_router: Namespace,
     /// Where servers live.
     pub public: Namespace,
+    /// The guest's plug of its cable.
+    wifi: String,
+}
+
+/// Another network of the guest, by a router and a provider of its own; its plug is down until it is wanted.
+pub struct Mobile {
+    _router: Namespace,
+    plug: String,
 }
 
 impl Internet {
@@ -49,15 +57,16 @@ impl Internet {
 
     /// Lays all cables; the box can only connect outwards.
     pub fn outward_only() -> Self {
-        let internet = Self {
+        let mut internet = Self {
             guest: Namespace::new("g"),
             device: Namespace::new("d"),
             device_router: Namespace::new("dr"),
             guest_router: Namespace::new("gr"),
             public: Namespace::new("p"),
+            wifi: String::new(),
         };
-        let Self { guest, device, device_router, guest_router, public } = &internet;
-        guest_router.cable("10.1.0.1/24", guest, "10.1.0.2/24");
+        let Self { guest, device, device_router, guest_router, public, .. } = &internet;
+        let (_, wifi) = guest_router.cable("10.1.0.1/24", guest, "10.1.0.2/24");
         device_router.cable("10.2.0.1/24", device, "10.2.0.2/24");
         public.cable("203.0.113.1/24", guest_router, "203.0.113.2/24");
         public.cable("198.51.100.1/24", device_router, "198.51.100.2/24");
@@ -72,7 +81,26 @@ impl Internet {
         public.exec(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
         guest_router.hide("10.1.0.0/24");
         device_router.hide("10.2.0.0/24");
+        internet.wifi = wifi;
         internet
+    }
+
+    /// Lays the cables of the guest's other network.
+    pub fn mobile(&self) -> Mobile {
+        let router = Namespace::new("mr");
+        let (_, plug) = router.cable("10.3.0.1/24", &self.guest, "10.3.0.2/24");
+        self.guest.ip(&["link", "set", &plug, "down"]);
+        self.public.cable("192.0.2.1/24", &router, "192.0.2.2/24");
+        router.ip(&["route", "add", "default", "via", "192.0.2.1"]);
+        router.hide("10.3.0.0/24");
+        Mobile { _router: router, plug }
+    }
+
+    /// The guest walks out of its Wi-Fi, and is on its other network.
+    pub fn walk_out(&self, mobile: &Mobile) {
+        self.guest.ip(&["link", "set", &self.wifi, "down"]);
+        let up = format!("link set {} up\\nroute add default via 10.3.0.1\\n", mobile.plug);
+        self.guest.exec(&["sh", "-c", &format!("printf '{up}' | ip -batch -")]);
     }
 
     /// Starts coturn with this static secret; files go to `dir`.

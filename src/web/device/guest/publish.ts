@@ -14,8 +14,13 @@ const MAX_BITRATE = 2_500_000;
 const ANSWER_LIMIT = 10_000;
 /** Candidates that come within this time of each other go in one request, in milliseconds. */
 const BATCH = 20;
-/** A restart that has not brought the connection back by then is given up for a fresh join, in milliseconds. */
-const RESTART_LIMIT = 8_000;
+/** How long each restart has to bring the connection back, in milliseconds: the first may have come before the new network was
+ * good for anything. After the last one it is given up for a fresh join. */
+const RESTART_LIMITS = [3_000, 6_000];
+
+/** Browsers say "online" before they know the addresses of the new network; a restart without any is one for nothing (milliseconds;
+ * tried with Chromium: at once fails more often than not). */
+const SETTLE = 300;
 
 export interface Publishing {
   /** Ends the session: DELETE, then close. Also fit for the moment when the page goes away. */
@@ -47,16 +52,22 @@ export function publish(options: PublishOptions): Publishing {
   let waiting: string[] = [];
   let batch: ReturnType<typeof setTimeout> | undefined;
   let restarting = false;
+  /** Restarts since the connection was lost or its network changed; 0 while it is up. */
+  let restarts = 0;
   /** Requests go one after the other: a fragment never overtakes the restart before it. */
   let turn: Promise<unknown> = Promise.resolve();
 
-  function patch(body: string, match: string): Promise<Response> {
+  /** Ends what is said about candidates of a network that is gone. */
+  let candidates = new AbortController();
+
+  function patch(body: string, match: string, signal: AbortSignal): Promise<Response> {
     const request = turn.then(() =>
       send(new URL(location ?? "", document.baseURI).href, {
         method: "PATCH",
         headers: { ...authorization, "content-type": "application/trickle-ice-sdpfrag", "if-match": match },
         credentials: "omit",
         body,
+        signal,
       }),
     );
     turn = request.catch(() => undefined);
@@ -70,7 +81,7 @@ export function publish(options: PublishOptions): Publishing {
     const body = fragment(described, waiting);
     waiting = [];
     // A candidate that is lost costs a path; the others may do.
-    void patch(body, tag).catch(() => undefined);
+    void patch(body, tag, candidates.signal).catch(() => undefined);
   }
 
   function onCandidate(event: RTCPeerConnectionIceEvent): void {
@@ -83,13 +94,16 @@ export function publish(options: PublishOptions): Publishing {
     if (ended || restarting || !peer || !location) return;
     restarting = true;
     clearTimeout(timer);
-    timer = setTimeout(() => fail(failure("no-route")), RESTART_LIMIT);
+    const limit = RESTART_LIMITS[restarts++] ?? 0;
+    timer = setTimeout(judge, limit);
+    candidates.abort();
+    candidates = new AbortController();
     try {
       waiting = [];
       const offer = await peer.createOffer({ iceRestart: true });
       await peer.setLocalDescription(offer);
       described = offer.sdp ?? "";
-      const response = await patch(fragment(described, []), "*");
+      const response = await patch(fragment(described, []), "*", AbortSignal.timeout(limit));
       tag = response.headers.get("etag") ?? "";
       answered = merged(answered, await response.text());
       if (!ended) await peer.setRemoteDescription({ type: "answer", sdp: answered });
@@ -103,6 +117,22 @@ export function publish(options: PublishOptions): Publishing {
     }
   }
 
+  /** Whether the last restart brought the connection back; if not, there is another one, or the end. */
+  function judge(): void {
+    if (isBack()) restarts = 0;
+    else if (restarting) timer = setTimeout(judge, 100);
+    else if (restarts < RESTART_LIMITS.length) void restart();
+    else fail(failure("no-route"));
+  }
+
+  /** A connection by a path that is gone says "connected" for some seconds more, so the path has to be one of this session. */
+  function isBack(): boolean {
+    const pair = peer?.getSenders()[0]?.transport?.iceTransport?.getSelectedCandidatePair?.();
+    const ours = pair?.local?.usernameFragment;
+    const fresh = !ours || described.includes(`a=ice-ufrag:${ours}`);
+    return fresh && peer?.connectionState === "connected";
+  }
+
   function end(): void {
     if (ended) return;
     ended = true;
@@ -112,7 +142,11 @@ export function publish(options: PublishOptions): Publishing {
     hangUp();
   }
 
-  const onOnline = () => void restart();
+  const onOnline = () => {
+    restarts = 0;
+    clearTimeout(timer);
+    timer = setTimeout(() => void restart(), SETTLE);
+  };
 
   function hangUp(): void {
     if (location) {
@@ -139,17 +173,19 @@ export function publish(options: PublishOptions): Publishing {
       switch (peer.connectionState) {
         case "connected":
           clearTimeout(timer);
+          restarts = 0;
           if (!up && !ended) {
             up = true;
             options.onConnected();
           }
           break;
         case "disconnected":
-          if (restarting) break;
+          if (restarts > 0) break;
           clearTimeout(timer);
           timer = setTimeout(() => (up ? void restart() : fail(failure("no-route"))), DISCONNECT_GRACE);
           break;
         case "failed":
+          if (restarts > 0) break;
           if (up) void restart();
           else fail(failure("no-route"));
           break;
