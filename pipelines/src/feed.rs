@@ -248,11 +248,13 @@ fn bare_sink(name: &str, caps: &gst::Caps) -> gst_app::AppSink {
     sink
 }
 
-/// The sample's place on its pipeline's time line, as nanoseconds of the shared clock.
+/// The sample's place on its pipeline's time line, as nanoseconds of the shared clock. What the sink is told to hold back
+/// (its `ts-offset`) is part of it: a stream that is held back is due later.
 fn sample_time(sample: &gst::Sample, sink: &gst_app::AppSink) -> Option<u64> {
     let pts = sample.buffer()?.pts()?;
     let running = sample.segment()?.downcast_ref::<gst::ClockTime>()?.to_running_time(pts)?;
-    Some(running.nseconds() + sink.base_time().map_or(0, |t| t.nseconds()))
+    let due = running.nseconds() + sink.base_time().map_or(0, |t| t.nseconds());
+    due.checked_add_signed(sink.property::<i64>("ts-offset"))
 }
 
 fn is_whole(picture: &gst::Buffer, mode: &Mode) -> bool {

@@ -10,11 +10,14 @@
 //! really come (never by what was promised), so a guest with only a picture or only a voice works, and one that changes its
 //! codec gets a new branch. There is no decodebin and no waiting for preroll.
 //!
+//! Lips and voice are kept together by the guest's sender reports ([`lipsync`]), by arrival until they have come.
+//!
 //! A key frame is asked for when a branch begins, when GStreamer asks for one (loss, a decoder out of step), and when packets
 //! come but nothing decodes; the peer sees to it that it is at most one a second. Life is told by decoded frames: a
 //! guest that sends what nobody can decode is as good as absent.
 
 mod branch;
+mod lipsync;
 mod stats;
 mod watch;
 
@@ -29,10 +32,11 @@ use gst::prelude::*;
 use crate::clock;
 use crate::error::PipelineError;
 use crate::feed::Feed;
-use crate::peer::{PublisherSink, RtpSink};
+use crate::peer::{PublisherSink, RtpSink, SenderClock};
 use crate::sdp::{CheckedOffer, Codec, MediaKind};
 
 use branch::Branch;
+use lipsync::{HoldBack, LipSync};
 pub use stats::GuestStats;
 use watch::DecodeWatch;
 
@@ -105,6 +109,7 @@ struct State {
     watch: DecodeWatch,
     /// The time stamp of the last key frame.
     keyframe: Option<u32>,
+    held: HoldBack,
 }
 
 /// What is shared with the streaming threads: counts, and the way to ask for a key frame.
@@ -113,6 +118,7 @@ struct Seen {
     stats: Mutex<GuestStats>,
     keyframe_requests: AtomicU64,
     hook: Mutex<Option<KeyframeHook>>,
+    lips: Mutex<LipSync>,
 }
 
 impl Seen {
@@ -167,7 +173,8 @@ impl GuestPipeline {
     /// What was received and decoded so far.
     pub fn stats(&self) -> GuestStats {
         let requests = self.inner.seen.keyframe_requests.load(Ordering::Relaxed);
-        GuestStats { keyframe_requests: requests, ..lock(&self.inner.seen.stats).clone() }
+        let pictures_later = lock(&self.inner.seen.lips).offset();
+        GuestStats { keyframe_requests: requests, pictures_later, ..lock(&self.inner.seen.stats).clone() }
     }
 
     /// Stops the pipeline. Blocks for at most two seconds: call it where that is allowed.
@@ -226,6 +233,18 @@ impl RtpSink for Inner {
             self.seen.ask_for_keyframe();
         }
     }
+
+    fn sender_report(&self, kind: MediaKind, clock: SenderClock) {
+        let Some(held) = lock(&self.seen.lips).handle_report(kind, clock) else { return };
+        tracing::debug!(seat = self.seat, ?held, "lips and voice by the sender's reports");
+        let mut state = lock(&self.state);
+        state.held = held;
+        for (branch, nanos) in [(&state.video, held.video), (&state.audio, held.audio)] {
+            if let Some(branch) = branch {
+                branch.hold_back(nanos);
+            }
+        }
+    }
 }
 
 impl Inner {
@@ -262,8 +281,12 @@ impl Inner {
             size: self.on_size(),
             dark: self.on_look(),
             keyframe: self.on_gstreamers_request(),
+            put: self.on_put(codec.kind()),
         };
-        *slot = Some(Branch::add(&self.pipeline, &self.feed, payload_type, codec, fmtp, &self.settings, probes)?);
+        lock(&self.seen.lips).handle_stream(codec.kind(), codec.clock_rate());
+        let branch = Branch::add(&self.pipeline, &self.feed, payload_type, codec, fmtp, &self.settings, probes)?;
+        branch.hold_back(if codec.kind() == MediaKind::Video { state.held.video } else { state.held.audio });
+        *slot = Some(branch);
         // A pipeline computes its latency when it starts; this one was empty then.
         spread_latency(&self.pipeline);
         if codec.kind() == MediaKind::Video {
@@ -291,6 +314,11 @@ impl Inner {
                 events(GuestEvent::FirstFrame { codec });
             }
         })
+    }
+
+    fn on_put(&self, kind: MediaKind) -> Box<dyn Fn(u32, u64) + Send + Sync> {
+        let seen = self.seen.clone();
+        Box::new(move |stamp, at| lock(&seen.lips).handle_put(kind, stamp, at))
     }
 
     fn on_look(&self) -> Box<dyn Fn(bool) + Send + Sync> {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod rtc_support;
+mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,6 +30,9 @@ const BUSY_VP8: Stream = Stream {
              rtpvp8pay mtu=1200 picture-id-mode=2",
     ..VP8
 };
+
+/// These tests measure rates: they do not share the machine with one another.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 struct Session {
     client: Client,
@@ -81,6 +85,7 @@ async fn decoded_share(session: &Session, over: Duration) -> f64 {
 }
 
 async fn survives(streams: &[Stream]) {
+    let _alone = ALONE.lock().await;
     let road = Road { loss: 0.05, jitter: Duration::from_millis(60), ..Road::default() };
     let session = join(streams, road).await;
     let share = decoded_share(&session, Duration::from_secs(8)).await;
@@ -105,4 +110,82 @@ async fn five_percent_loss_and_sixty_milliseconds_of_jitter_leave_nine_of_ten_pi
 #[tokio::test(flavor = "multi_thread")]
 async fn five_percent_loss_and_sixty_milliseconds_of_jitter_leave_nine_of_ten_pictures_in_vp8() {
     survives(&[BUSY_VP8, OPUS]).await;
+}
+
+/// Where a clap begins on the programme, in nanoseconds of it: flashes, and tones to the sample.
+struct Claps {
+    stage: support::Stage,
+    tones: Arc<support::Cell<Vec<u64>>>,
+}
+
+impl Claps {
+    fn on(feed: &Feed) -> Self {
+        let stage = support::Stage::new(1);
+        stage.programme.attach("cam1", feed).unwrap();
+        stage.cut("full-cam1");
+        let tones = support::Cell::new(Vec::new());
+        let (sink, quiet) = (tones.clone(), std::sync::Mutex::new(usize::MAX));
+        stage.programme.watch_sound(move |block| {
+            let (map, mut quiet) = (block.map_readable().unwrap(), quiet.lock().unwrap());
+            for (n, frame) in map.chunks_exact(4).enumerate() {
+                let loud = i16::from_le_bytes([frame[0], frame[1]]).unsigned_abs() > 3000;
+                // A tenth of a second of silence is before a clap, none is within it.
+                if loud && *quiet > 4800 {
+                    let at = block.pts().unwrap().nseconds() + n as u64 * 1_000_000_000 / 48_000;
+                    sink.update(|tones| tones.push(at));
+                }
+                *quiet = if loud { 0 } else { quiet.saturating_add(1) };
+            }
+        });
+        Self { stage, tones }
+    }
+
+    fn flashes(&self) -> Vec<u64> {
+        self.stage.frames.peek(|frames| {
+            let begins = |pair: &&[support::Seen]| pair[0].middle.0 < 120 && pair[1].middle.0 >= 120;
+            frames.windows(2).filter(begins).map(|pair| pair[1].pts).collect()
+        })
+    }
+
+    /// How much later than its flash each tone comes, in milliseconds, as far as both were noticed.
+    fn apart(&self) -> Vec<i64> {
+        let tones = self.tones.peek(Vec::clone);
+        let nearest =
+            |flash: &u64| tones.iter().map(|tone| *tone as i64 - *flash as i64).min_by_key(|apart| apart.abs());
+        let flashes = self.flashes();
+        let apart = flashes.iter().filter_map(nearest).map(|apart| apart / 1_000_000);
+        apart.filter(|apart| apart.abs() < 500).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lips_and_voice_stay_together_when_pictures_take_a_longer_way() {
+    let _alone = ALONE.lock().await;
+    let road = Road {
+        loss: 0.05,
+        jitter: Duration::from_millis(40),
+        // The client's first stream.
+        later: Some((100, Duration::from_millis(150))),
+    };
+    let session = join(&[rtc_support::clap::CLAP_VP8, rtc_support::clap::CLAP_OPUS], road).await;
+    let claps = Claps::on(&session.feed);
+    let known = || session.guest.stats().pictures_later;
+    let begun = Instant::now();
+    while known().is_none() {
+        assert!(begun.elapsed() < PATIENCE, "the sender's reports did not come");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // What is on its way then is still as it came.
+    let before = claps.apart().len() + 2;
+    while claps.apart().len() < before + 5 {
+        assert!(begun.elapsed() < PATIENCE, "no claps: {:?}", claps.apart());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut apart = claps.apart()[before..].to_vec();
+    println!("pictures later by {:?} ns; tones after flashes by {apart:?} ms, all {:?}", known(), claps.apart());
+    apart.sort_unstable();
+    assert!(apart[apart.len() / 2].abs() <= 45, "{apart:?} ms");
+    session.client.close().await;
+    session.peer.close().await;
+    session.guest.stop();
 }

@@ -57,12 +57,15 @@ pub(super) struct Probes {
     /// Whether a picture is black all over; of every fifteenth.
     pub(super) dark: Box<dyn Fn(bool) + Send + Sync>,
     pub(super) keyframe: Box<dyn Fn() + Send + Sync>,
+    /// The time stamp of a packet that leaves the jitter buffer, and for when, in nanoseconds of the pipeline.
+    pub(super) put: Box<dyn Fn(u32, u64) + Send + Sync>,
 }
 
 pub(super) struct Branch {
     payload_type: u8,
     codec: Codec,
     entrance: gst_app::AppSrc,
+    sink: Option<gst::Element>,
     bin: gst::Bin,
 }
 
@@ -102,17 +105,25 @@ impl Branch {
         gst::Element::link_many(&row).map_err(|e| failed(&e))?;
         watch_decoder(&decoder, probes.decoded, probes.size, probes.dark);
         watch_entrance(&entrance, probes.keyframe);
+        watch_jitter_buffer(&row[1], probes.put);
         pipeline.add(&bin).map_err(|e| failed(&e))?;
         if let Err(error) = bin.sync_state_with_parent() {
             let _ = bin.set_state(gst::State::Null);
             let _ = pipeline.remove(&bin);
             return Err(failed(&error));
         }
-        Ok(Self { payload_type, codec, entrance, bin })
+        Ok(Self { payload_type, codec, entrance, sink: row.pop(), bin })
     }
 
     pub(super) fn serves(&self, payload_type: u8, codec: Codec) -> bool {
         (self.payload_type, self.codec) == (payload_type, codec)
+    }
+
+    /// Holds everything back by so many nanoseconds beyond its latency, from the next buffer on.
+    pub(super) fn hold_back(&self, nanos: i64) {
+        if let Some(sink) = &self.sink {
+            sink.set_property("ts-offset", nanos);
+        }
     }
 
     /// Never waits: a full entrance drops its oldest packet.
@@ -291,6 +302,20 @@ fn looks_black(buffer: &gst::Buffer, format: &gst_video::VideoInfo) -> Option<bo
     let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, format).ok()?;
     let (width, height) = (frame.width() as usize, frame.height() as usize);
     Some(stats::is_black(frame.plane_data(0).ok()?, frame.plane_stride()[0].unsigned_abs() as usize, width, height))
+}
+
+fn watch_jitter_buffer(buffer: &gst::Element, put: Box<dyn Fn(u32, u64) + Send + Sync>) {
+    let Some(pad) = buffer.static_pad("src") else { return };
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(packet) = info.buffer()
+            && let Some(at) = packet.pts()
+            && let Ok(bytes) = packet.map_readable()
+            && let Some(stamp) = stats::timestamp(&bytes)
+        {
+            put(stamp, at.nseconds());
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 fn watch_entrance(entrance: &gst_app::AppSrc, keyframe: Box<dyn Fn() + Send + Sync>) {

@@ -36,6 +36,9 @@ pub struct GuestStats {
     pub dark: bool,
     /// Codec of the pictures that come.
     pub video_codec: Option<Codec>,
+    /// How much longer pictures are under way than sound, in nanoseconds, by the guest's own clock; `None` while it has not
+    /// said for both. Lip-sync makes up for it.
+    pub pictures_later: Option<i64>,
     /// Key frames asked for; the peer sends at most one request a second.
     pub keyframe_requests: u64,
 }

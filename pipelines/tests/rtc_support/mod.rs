@@ -1,6 +1,7 @@
 //! The other end of a peer: a real WebRTC client fed by real encoders, and eyes and ears for what comes out.
 #![allow(dead_code)]
 
+pub mod clap;
 pub mod impaired;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -99,6 +100,7 @@ impl Encoder {
         gst::init().unwrap();
         let pipeline = gst::parse::launch(&format!("{} ! appsink name=out sync=false", stream.launch)).unwrap();
         let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
+        clap::paint(&pipeline);
         let sink = pipeline.by_name("out").unwrap().downcast::<gst_app::AppSink>().unwrap();
         let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
