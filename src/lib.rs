@@ -13,4 +13,5 @@ pub mod logging;
 pub mod pages;
 pub mod preflight;
 pub mod problem;
+mod rates;
 pub mod run;

@@ -107,7 +107,6 @@ async fn a_crashed_guest_is_followed_by_another_and_no_seat_is_lost_for_good() {
     let url = link["join_url"].as_str().expect("a link");
     let token = link["token"].as_str().expect("a token");
     second.open(&url.replace(token, "0123456789abcdef0123456789abcdef")).await;
-    press_join(&second).await;
     fails(&second, "bad-link").await;
 
     // The right one finds the seat taken while its guest is seen.
@@ -293,11 +292,11 @@ async fn press_join(guest: &Browser) {
     guest.click("join").await;
 }
 
-async fn is_live(guest: &Browser) {
+pub(super) async fn is_live(guest: &Browser) {
     guest.until(PATIENCE, "a live guest", "document.body.dataset.state === 'live'", "document.body.innerText").await;
 }
 
-async fn fails(guest: &Browser, reason: &str) {
+pub(super) async fn fails(guest: &Browser, reason: &str) {
     let expression = format!("document.body.dataset.state === 'failed' && document.body.dataset.reason === '{reason}'");
     guest.until(PATIENCE, reason, &expression, "[document.body.dataset.reason, document.body.innerText]").await;
 }
@@ -324,12 +323,12 @@ pub(super) async fn take(r58: &R58, scene: &str) {
 }
 
 /// Whether this is the guest's colour; a wrong colour matrix on the way would be further off.
-fn is_the_guest(colour: [f64; 3]) -> bool {
+pub(super) fn is_the_guest(colour: [f64; 3]) -> bool {
     colour.iter().zip(COLOUR).all(|(seen, sent)| (seen - f64::from(sent)).abs() < 20.0)
 }
 
 /// Mean colour of the programme's thumbnail, but for its edge.
-async fn on_air(r58: &R58) -> [f64; 3] {
+pub(super) async fn on_air(r58: &R58) -> [f64; 3] {
     let jpeg = r58.get("/api/thumbnails/programme").await.bytes().await.expect("a thumbnail");
     Picture::decode(&jpeg).mean(0.1, 0.1, 0.8, 0.8)
 }

@@ -3,8 +3,13 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::support::r58::{Home, R58};
+use super::guest_gets_in::{COLOUR, PITCH, fails, is_live, is_the_guest, on_air, shows, take};
+use super::support::browser::{Browser, Capture};
+use super::support::footage::Footage;
+use super::support::jpeg::Picture;
+use super::support::r58::{Home, PATIENCE, R58};
 use super::support::sdp::offer;
+use super::support::site::Site;
 use super::support::{stage, until};
 
 const NAME: &str = "Ada Lovelace";
@@ -97,5 +102,150 @@ async fn an_invitation_that_is_strange_revoked_or_over_opens_nothing_and_tells_n
         let (got, answer) = r58.post(path, &body).await;
         assert_eq!(got, status, "{path} {body}: {answer}");
     }
+    assert!(r58.stop().await.success());
+}
+
+/// Opens a link, waits for the pre-flight and joins.
+async fn join(guest: &Browser, link: &Value, name: &str) {
+    guest.open(link.as_str().expect("a link")).await;
+    let ready =
+        "document.body.dataset.state === 'ready' && ['good', 'doubtful'].includes(document.body.dataset.preflight)";
+    guest.until(PATIENCE, "a pre-flight that finds nothing fatal", ready, "document.body.innerText").await;
+    guest.screenshot(&format!("{name}-preflight")).await;
+    let moods = "[...document.querySelectorAll('[data-testid^=check-]')].map((one) => one.dataset.mood).join()";
+    assert_eq!(guest.script(&format!("return {moods}")).await, json!("good,good,good,good,good"));
+    guest.click("join").await;
+}
+
+async fn waits(guest: &Browser) {
+    let waiting = "document.body.dataset.state === 'waiting' && document.body.innerText.includes('waiting room')";
+    guest.until(PATIENCE, "the waiting room", waiting, "document.body.innerText").await;
+}
+
+#[tokio::test]
+async fn an_invited_guest_is_seen_by_the_crew_alone_until_it_is_let_in_and_goes_when_it_is_removed() {
+    let _stage = stage().await;
+    let home = small_and_near();
+    let r58 = R58::start(&home, "device").await;
+    let footage = Footage::new(COLOUR, PITCH);
+    let guest = Browser::start(&footage.capture(), None).await;
+    let crew = Browser::start(&Capture::Pattern, None).await;
+    crew.open(&format!("{}/", r58.device)).await;
+    let page = "document.querySelector('[data-testid=invite]:not(:disabled)')";
+    crew.until(PATIENCE, "the crew's page", page, "document.body.innerText").await;
+    crew.click("invite").await;
+    crew.script(&format!("document.querySelector('[data-testid=invite-name]').value = '{NAME}'")).await;
+    crew.screenshot("crew-invite").await;
+    crew.click("make-link").await;
+    let told = "document.querySelector('[data-testid=invite-link]')";
+    crew.until(PATIENCE, "the link", told, "document.body.innerText").await;
+    crew.screenshot("crew-link").await;
+    let link = crew.script(&format!("return {told}.textContent")).await;
+    crew.script("document.querySelector('dialog[open]').close()").await;
+
+    take(&r58, "full-guest1").await;
+    join(&guest, &link, "invited").await;
+    waits(&guest).await;
+    guest.screenshot("invited-waiting").await;
+    let button = "document.querySelector('[data-testid=admit-guest1]')";
+    crew.until(PATIENCE, "the door", button, "document.body.innerText").await;
+    until(PATIENCE, "the guest on the crew's tile", || async {
+        let jpeg = r58.get("/api/thumbnails/guest1").await.bytes().await.expect("a thumbnail");
+        let colour = Picture::decode(&jpeg).mean(0.1, 0.1, 0.8, 0.8);
+        if is_the_guest(colour) { Ok(()) } else { Err(colour) }
+    })
+    .await;
+    assert!(!is_the_guest(on_air(&r58).await), "whoever waits is not in the programme");
+    assert!(level(&r58).await < -60.0, "nor heard");
+    crew.script("document.querySelector('.guests').scrollIntoView()").await;
+    crew.screenshot("crew-waiting").await;
+    crew.click("admit-guest1").await;
+    is_live(&guest).await;
+    shows(&r58).await;
+    until(PATIENCE, "the guest's voice", || async { loud(&r58, |level| level > -40.0).await }).await;
+    guest.until(PATIENCE, "tally", "document.body.dataset.tally === 'programme'", "document.body.innerText").await;
+    guest.screenshot("invited-on-air").await;
+    let state = r58.state().await;
+    let label = |list: &str, id: &str| {
+        let found = state[list].as_array().into_iter().flatten().find(|one| one["id"] == id);
+        found.map(|one| one["label"].to_string()).unwrap_or_default()
+    };
+    assert_eq!(label("inputs", "guest1"), format!("{NAME:?}"));
+    assert!(label("scenes", "full-guest1").contains(NAME), "{}", state["scenes"]);
+
+    crew.click("mute-guest1").await;
+    until(PATIENCE, "silence", || async { loud(&r58, |level| level < -60.0).await }).await;
+    let muted = "document.body.innerText.includes('The crew has muted you')";
+    guest.until(PATIENCE, "to be told", muted, "document.body.innerText").await;
+    crew.click("mute-guest1").await;
+    until(PATIENCE, "the voice again", || async { loud(&r58, |level| level > -40.0).await }).await;
+    let before = level(&r58).await;
+    let (status, _) = r58.post("/api/guests/guest1/level", &json!({ "level_db": -12 })).await;
+    assert_eq!(status, StatusCode::OK);
+    until(PATIENCE, "the voice, softer", || async { loud(&r58, |level| (before - level - 12.0).abs() < 2.0).await })
+        .await;
+    let (status, report) = r58.post("/api/guests/guest1/rename", &json!({ "name": "Countess" })).await;
+    assert_eq!((status, &report["label"]), (StatusCode::OK, &json!("Countess")));
+    let named = "document.querySelector('[data-testid=seat-guest1]').innerText.includes('Countess')";
+    crew.until(PATIENCE, "the new name", named, "document.body.innerText").await;
+    crew.screenshot("crew-live").await;
+
+    crew.click("remove-guest1").await;
+    fails(&guest, "removed").await;
+    guest.screenshot("invited-removed").await;
+    r58.state_until("a free seat", |state| state["inputs"][1]["signal"] == "free").await;
+    assert!(r58.stop().await.success());
+}
+
+/// Level of the programme in dBFS.
+async fn level(r58: &R58) -> f64 {
+    r58.json("/api/mixer/status").await["stats"]["level_db"].as_f64().expect("a level")
+}
+
+async fn loud(r58: &R58, right: impl Fn(f64) -> bool) -> Result<(), f64> {
+    let level = level(r58).await;
+    if right(level) { Ok(()) } else { Err(level) }
+}
+
+#[tokio::test]
+async fn a_guest_is_invited_and_let_in_from_afar_by_way_of_the_fleet_server() {
+    let _stage = stage().await;
+    let site = Site::start().await;
+    let boxed = site.enrol("studio", "[[device.seats]]\nid = \"guest1\"\n[device.webrtc]\nloopback = true").await;
+    let r58 = boxed.start().await;
+    let path = "/api/v1/devices/studio";
+    let order = json!({ "seat": "guest1", "name": NAME });
+    let made = until(PATIENCE, "an invitation by the fleet", || async {
+        site.api.call(Method::POST, &format!("{path}/invitations"), Some(&order)).await
+    })
+    .await;
+    let link = made["join_url"].as_str().expect("a link");
+    let (id, token) = (made["id"].as_str().expect("an id"), made["token"].as_str().expect("a token"));
+    assert_eq!(link, format!("{}/join/{id}.studio#{token}", site.api.base));
+    let footage = Footage::new(COLOUR, PITCH);
+    let guest = Browser::start(&footage.capture(), None).await;
+    take(&r58, "full-guest1").await;
+    join(&guest, &made["join_url"], "afar").await;
+    waits(&guest).await;
+    assert!(!is_the_guest(on_air(&r58).await));
+    site.api.post(&format!("{path}/guests/guest1/admit"), &json!({})).await;
+    is_live(&guest).await;
+    shows(&r58).await;
+    guest.until(PATIENCE, "tally", "document.body.dataset.tally === 'programme'", "document.body.innerText").await;
+    guest.click("leave").await;
+    r58.state_until("a free seat", |state| state["inputs"][2]["signal"] == "free").await;
+
+    let list = site.api.get(&format!("{path}/invitations")).await;
+    assert_eq!(
+        (list["items"][0]["state"].as_str(), list["items"][0]["created_by"].as_str()),
+        (Some("open"), Some("admin@r58.local"))
+    );
+    let delete =
+        site.api.http.delete(format!("{}{path}/invitations/{id}", site.api.base)).bearer_auth(site.api.token());
+    assert_eq!(delete.send().await.expect("an answer").status(), StatusCode::NO_CONTENT);
+    guest.open("about:blank").await;
+    guest.open(link).await;
+    fails(&guest, "withdrawn").await;
+    guest.screenshot("afar-withdrawn").await;
     assert!(r58.stop().await.success());
 }

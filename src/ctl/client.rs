@@ -149,6 +149,14 @@ impl Client {
         read(self.signed_in(Method::POST, path, Some(body)).await?).await
     }
 
+    /// Deletes something under `/api/v1`.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer.
+    pub async fn delete(&mut self, path: &str) -> Result<(), CtlError> {
+        read(self.signed_in(Method::DELETE, path, None).await?).await.map(drop)
+    }
+
     /// Opens a stream of live updates.
     ///
     /// # Errors

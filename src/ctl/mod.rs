@@ -5,6 +5,7 @@
 //! or the command failed, 2 wrong usage, 3 the server cannot be reached, 4 not signed in or not allowed.
 
 mod client;
+mod invite;
 mod output;
 mod session;
 mod watch;
@@ -108,6 +109,20 @@ enum Command {
         #[arg(long)]
         expires_in: Option<u32>,
     },
+    /// Invite a guest to a seat of a box; the link is told once.
+    Invite(invite::Invite),
+    /// Show a box's invitations.
+    Invitations {
+        /// The device.
+        device: String,
+    },
+    /// Take an invitation back; its guest, if in, stays.
+    Revoke {
+        /// The device.
+        device: String,
+        /// The invitation.
+        invitation: String,
+    },
     /// Make a one-time code with which a box enrols itself.
     Enrol {
         /// For whom it is.
@@ -191,6 +206,9 @@ async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
             let command = client.post(&format!("/devices/{}/commands", segment(&device)), &body).await?;
             output.signed(&command);
         }
+        Command::Invite(order) => invite::invite(&mut client, output, &order).await?,
+        Command::Invitations { device } => invite::list(&mut client, output, &device).await?,
+        Command::Revoke { device, invitation } => invite::revoke(&mut client, output, &device, &invitation).await?,
         Command::Enrol { note, expires_in } => {
             let body = json!({"note": note, "expires_in_seconds": expires_in});
             let code = client.post("/enrolment-codes", &body).await?;

@@ -63,6 +63,21 @@ impl Output {
         print(&table(&head, rows.collect()));
     }
 
+    /// Invitations of a box.
+    pub fn invitations(self, page: &Value) {
+        if self.json {
+            return print(&page["items"].to_string());
+        }
+        let items = page.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+        let time = |item: &Value, name: &str| word(item, name).get(..19).unwrap_or_default().replace('T', " ");
+        let rows = items.iter().map(|item| {
+            let words = ["id", "seat", "name", "state", "uses"].map(|name| word(item, name).to_owned());
+            words.into_iter().chain([time(item, "expires_at"), word(item, "created_by").to_owned()]).collect()
+        });
+        let head = ["ID", "SEAT", "NAME", "STATE", "USES", "UNTIL", "BY"];
+        print(&table(&head, rows.collect()));
+    }
+
     /// Commands of a page.
     pub fn commands(self, page: &Value) {
         if self.json {

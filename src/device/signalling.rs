@@ -3,13 +3,11 @@
 //! | room | what |
 //! |---|---|
 //! | `request` | what carriers hand over and get back |
-//! | `rates` | how often one client may ask (pure) |
 //! | `links` | ICE servers as Link headers (pure) |
 //!
 //! What a seat or a stream says is decided by its actor; here is what the two protocols ask of any answer.
 
 pub(super) mod links;
-mod rates;
 mod request;
 
 use std::future::Future;
@@ -27,12 +25,12 @@ use r58_actors::{DoorError, GuestError};
 use r58_pipelines::sdp::SdpFragment;
 use tokio::sync::watch;
 
-pub use rates::{RatePolicy, client_of};
 pub use request::{SignalRequest, SignalResponse, bearer, decoded};
 
 use super::viewer_tokens::ViewerTokens;
 use crate::problem::Problem;
-use rates::Rates;
+use crate::rates::Rates;
+pub use crate::rates::{RatePolicy, client_of};
 use request::{Side, Target, is_type};
 
 /// Largest body, in bytes; the largest offers that browsers make are some 8 KiB.

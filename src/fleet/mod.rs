@@ -7,6 +7,7 @@
 //! | `api/` | the REST interface, one file a resource, and its description |
 //! | `push` | live updates to dashboards |
 //! | `broker` | embedded or remote broker, Ingest and CommandDesk on it |
+//! | `doorkeeper` | how often guests without an account may knock |
 //! | `switchboard` | lines between older units and their controllers |
 //! | `turn` | ICE servers for boxes |
 //!
@@ -16,6 +17,7 @@
 pub mod api;
 pub mod auth;
 mod broker;
+pub mod doorkeeper;
 mod error;
 pub mod keys;
 pub mod plan;
@@ -41,6 +43,7 @@ use ulid::Ulid;
 
 use self::auth::{Lockout, Role, password, secret};
 use self::broker::BrokerDesk;
+use self::doorkeeper::Doorkeeper;
 use self::keys::Keys;
 use self::push::Hub;
 use self::state::{Fleet, Places};
@@ -155,6 +158,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
         switchboard: Switchboard::new(plan.bridge),
         started: Instant::now(),
         sign_ins: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
+        doorkeeper: Doorkeeper::default(),
         enrolments: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
         access: plan.access,
     });

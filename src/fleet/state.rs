@@ -13,6 +13,7 @@ use r58_mqtt::payload::Response;
 use r58_mqtt::request::CallError;
 
 use super::auth::Lockout;
+use super::doorkeeper::Doorkeeper;
 use super::keys::Keys;
 use super::push::Hub;
 use super::store::Store;
@@ -97,6 +98,8 @@ pub struct Fleet {
     pub switchboard: Switchboard,
     /// When the server started.
     pub started: Instant,
+    /// How often guests may knock.
+    pub doorkeeper: Doorkeeper,
     pub(super) sign_ins: Mutex<Lockout>,
     pub(super) enrolments: Mutex<Lockout>,
 }

@@ -28,7 +28,11 @@ const sites = [
   },
   {
     name: "fleet",
-    pages: [{ file: "index.html", title: "R58 fleet", entry: "fleet/fleet.tsx" }],
+    pages: [
+      { file: "index.html", title: "R58 fleet", entry: "fleet/fleet.tsx" },
+      // The guest's page of a box that nobody can connect to.
+      { file: "join.html", title: "Join the programme", entry: "device/guest/guest.tsx" },
+    ],
   },
 ];
 

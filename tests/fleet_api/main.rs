@@ -10,6 +10,7 @@ mod bridge;
 mod commands;
 mod devices;
 mod input;
+mod join;
 mod live;
 mod users;
 mod whep;

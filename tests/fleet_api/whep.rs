@@ -35,7 +35,13 @@ pub async fn serve(device: &mut Device, ring: &KeyRing, answer: impl FnOnce(&Req
 }
 
 impl World {
-    async fn signal(&self, method: Method, path: &str, token: &str, body: &'static str) -> reqwest::Response {
+    pub(crate) async fn signal(
+        &self,
+        method: Method,
+        path: &str,
+        token: &str,
+        body: &'static str,
+    ) -> reqwest::Response {
         let request = self.http.request(method, self.url(path)).header("Content-Type", "application/sdp");
         request.bearer_auth(token).body(body).send().await.unwrap()
     }

@@ -8,6 +8,8 @@
 //! | `devices` | /api/v1/devices, /api/v1/devices/{id}, .../rotate-token |
 //! | `heartbeats` | /api/v1/devices/{id}/heartbeats, .../metrics |
 //! | `commands` | /api/v1/devices/{id}/commands, /api/v1/commands/{id}... |
+//! | `invitations` | /api/v1/devices/{id}/invitations..., /api/v1/devices/{id}/guests... |
+//! | `join` | /join/{invitation}, and /whip and /guest of it, carried to the box |
 //! | `thumbnails` | /api/v1/devices/{id}/thumbnails/{name} |
 //! | `events` | /api/v1/events |
 //! | `whep` | /whep/{device}/{name}, carried to the box |
@@ -24,6 +26,8 @@ pub mod events;
 pub mod gate;
 pub mod heartbeats;
 pub mod input;
+pub mod invitations;
+pub mod join;
 pub mod openapi;
 pub mod pages;
 pub mod paging;
@@ -52,12 +56,14 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .configure(enrolment::configure)
             .configure(heartbeats::configure)
             .configure(commands::configure)
+            .configure(invitations::configure)
             .configure(thumbnails::configure)
             .configure(events::configure)
             .configure(devices::configure)
             .default_service(web::to(no_such_path)),
     );
     config
+        .configure(join::configure)
         .configure(whep::configure)
         .configure(bridge::configure)
         .configure(public::configure)

@@ -3,7 +3,7 @@
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{auth, commands, devices, enrolment, events, heartbeats, public, thumbnails, users};
+use super::{auth, commands, devices, enrolment, events, heartbeats, invitations, public, thumbnails, users};
 
 /// The description.
 #[derive(OpenApi)]
@@ -16,6 +16,7 @@ use super::{auth, commands, devices, enrolment, events, heartbeats, public, thum
         devices::list, devices::get, devices::change, devices::decommission, devices::rotate_token,
         heartbeats::list, heartbeats::metrics,
         commands::create, commands::list, commands::get, commands::cancel,
+        invitations::create, invitations::list, invitations::revoke, invitations::guests, invitations::order,
         thumbnails::get, events::events, public::health, public::turn_credentials,
     ),
     modifiers(&Schemes, &Problems)

@@ -105,7 +105,7 @@ async fn carry(
         body,
     };
     let answer = fleet.broker.ask(address, ask).await.map_err(away)?;
-    Ok(passed_on(device, answer))
+    Ok(passed_on(answer, |location| Some(format!("/whep/{device}/{}", location.strip_prefix("/whep/")?))))
 }
 
 /// Why a box did not answer, in the words of HTTP.
@@ -123,16 +123,16 @@ pub(super) fn away(error: CallError) -> Problem {
     }
 }
 
-/// The box's answer; its sessions are found below this server's path.
-fn passed_on(device: &str, answer: Response) -> HttpResponse {
+/// The box's answer; `located` says where this server has what the box has at a place, none for what it has not.
+pub(super) fn passed_on(answer: Response, located: impl Fn(&str) -> Option<String>) -> HttpResponse {
     let status = StatusCode::from_u16(answer.status).ok().filter(|status| !status.is_informational());
     let mut response = HttpResponse::build(status.unwrap_or(StatusCode::BAD_GATEWAY));
     for (name, value) in answer.headers {
         let name = name.to_ascii_lowercase();
-        if name == "location"
-            && let Some(session) = value.strip_prefix("/whep/")
-        {
-            response.insert_header(("Location", format!("/whep/{device}/{session}")));
+        if name == "location" {
+            if let Some(place) = located(&value) {
+                response.insert_header(("Location", place));
+            }
         } else if PASSED.contains(&name.as_str()) {
             response.append_header((name, value));
         }

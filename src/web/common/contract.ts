@@ -38,6 +38,10 @@ export interface Input {
   level_db?: number | null;
   /** Why a capture device's sound is missing; empty when it is there, or none is configured. */
   sound?: string;
+  /** Muted by the crew, in the programme. */
+  muted?: boolean;
+  /** Level in the programme, in dB; 0 as it comes. */
+  gain_db?: number;
 }
 
 /** The encoder of the programme, and how many encoders run beside what the hardware can do (`most`: 0 is no limit). */
@@ -100,10 +104,35 @@ export interface Seat {
   label: string;
   token?: string;
   join_url?: string;
-  state: "free" | "joining" | "live" | "silent" | string;
+  state: "free" | "joining" | "waiting" | "live" | "silent" | string;
+  /** Its guest waits to be let in. */
+  waiting?: boolean;
+  muted?: boolean;
+  level_db?: number;
+  /** The invitation by which its guest came. */
+  invitation?: string;
   /** How the guest is connected: `host`, `srflx` or `relay`. */
   path?: string | null;
   session?: unknown;
+}
+
+export interface Invitation {
+  id: string;
+  seat: string;
+  name: string;
+  state: "open" | "in" | "expired" | "used" | "revoked" | "refused" | "removed" | string;
+  expires_at: string;
+  uses: "single" | "repeated" | string;
+  road?: string;
+  admit?: boolean;
+  created_by?: string;
+}
+
+/** An invitation that was just made: its links are told once. */
+export interface MadeInvitation extends Invitation {
+  join_url: string;
+  /** The same by way of the fleet server, from anywhere. */
+  fleet_join_url?: string | null;
 }
 
 export interface MixerStatus {

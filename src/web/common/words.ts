@@ -17,6 +17,7 @@ const signals: Record<string, [string, Mood]> = {
   failed: ["Failed", "bad"],
   free: ["Seat free", "idle"],
   joining: ["Guest is joining", "busy"],
+  waiting: ["In the waiting room", "busy"],
   silent: ["No picture from the guest", "warn"],
 };
 
@@ -29,8 +30,8 @@ export function signalWords(signal: string | null | undefined): { words: string;
 
 export const isLive = (signal: string | null | undefined): boolean => (signal ?? "").toLowerCase() === "live";
 
-/** Is there a picture worth showing? A frozen one still is: a slide does not move either. */
-export const hasPicture = (signal: string | null | undefined): boolean => isLive(signal) || (signal ?? "").toLowerCase() === "frozen";
+/** Is there a picture worth showing? A frozen one still is: a slide does not move either. A guest who waits is seen by the crew. */
+export const hasPicture = (signal: string | null | undefined): boolean => isLive(signal) || ["frozen", "waiting"].includes((signal ?? "").toLowerCase());
 
 /** What is shown over an input without a picture: the state, then why, unless the reason only repeats it. */
 export function signalReason(signal: string, reason: string | null | undefined): string {

@@ -5,6 +5,7 @@ import { Actors } from "../common/actors.js";
 import { diskPercent, duration, figure, expiry } from "../common/format.js";
 import { turnWords } from "../common/words.js";
 import type { Detail } from "./contract.js";
+import { Guests } from "./guests.js";
 import { History } from "./history.js";
 import { Operations } from "./operations.js";
 import { absence, Ago, Bar, Degradation, InputThumb, Online, Thumb } from "./parts.js";
@@ -62,6 +63,7 @@ function Body({ box, id }: { box: Detail; id: string }) {
         </section>
         <div class="stack">
           {mayOperate.value ? <Operations box={box} id={id} /> : null}
+          {mayOperate.value && box.online ? <Guests box={box} id={id} /> : null}
           <Figures box={box} />
         </div>
       </div>

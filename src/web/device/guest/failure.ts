@@ -9,6 +9,11 @@ export type Reason =
   | "device-lost"
   | "insecure"
   | "bad-link"
+  | "expired"
+  | "used"
+  | "withdrawn"
+  | "refused"
+  | "removed"
   | "seat-taken"
   | "no-route"
   | "unreachable"
@@ -39,6 +44,11 @@ const words: Record<Reason, [string, string]> = {
     "Browsers give the camera only to addresses that begin with https. Ask the crew for the https link.",
   ],
   "bad-link": ["This link is not valid", "It may be old, or cut off. Ask the crew for a new link."],
+  expired: ["This invitation has expired", "Ask the crew for a new link."],
+  used: ["This invitation has been used", "It was for one guest, who has left. Ask the crew for a new link."],
+  withdrawn: ["This invitation was withdrawn", "Ask the crew whether you are expected."],
+  refused: ["The crew has not let you in", "Ask the crew whether you are expected."],
+  removed: ["You are not in the programme any more", "The crew has taken you out. Thank you for being there."],
   "seat-taken": ["This seat is taken", "Somebody is in the programme with this link right now."],
   "no-route": [
     "No route to the box",
@@ -49,6 +59,11 @@ const words: Record<Reason, [string, string]> = {
   busy: ["The box is busy", "It cannot take one more guest at the moment. Try again soon."],
   lost: ["Connection lost", "The connection to the box was lost and did not come back. Try again."],
 };
+
+/** Reasons that no second attempt with this link cures. */
+const final: Reason[] = ["bad-link", "expired", "used", "withdrawn", "refused", "removed"];
+
+export const isFinal = (reason: Reason): boolean => final.includes(reason);
 
 export function failure(reason: Reason, detail = "", retryAfter: number | null = null): Failure {
   const [title, advice] = words[reason];
@@ -73,10 +88,20 @@ export function mediaFailure(name: string, lacks: "camera" | "microphone" | null
   }
 }
 
+/** Words of the box for an invitation that opens nothing any more. */
+const putOff: [string, Reason][] = [
+  ["has expired", "expired"],
+  ["been used", "used"],
+  ["withdrawn", "withdrawn"],
+  ["not let you in", "refused"],
+  ["taken you out", "removed"],
+];
+
 /** What the status of POST /whip/{seat} means. */
 export function answerFailure(status: number, detail: string, retryAfter: number | null): Failure {
   if (status === 0 || status === 502 || status === 504) return failure("unreachable");
-  if (status === 401 || status === 403 || status === 404) return failure("bad-link");
+  if (status === 403) return failure(putOff.find(([words]) => detail.includes(words))?.[1] ?? "bad-link");
+  if (status === 401 || status === 404) return failure("bad-link");
   if (status === 409) {
     const after = retryAfter ?? 10;
     return failure("seat-taken", [detail, `free again at the earliest in ${after} s`].filter(Boolean).join("; "), after);

@@ -1,6 +1,7 @@
 // The guest's page: see yourself, press Join, be told in plain words what happens. Made for phones and for people in a hurry.
 //
-// `body` carries data-state (asking, ready, connecting, live, rejoining, failed, left), data-reason (the failure) and data-tally.
+// `body` carries data-state (asking, ready, connecting, waiting, live, rejoining, failed, left), data-reason (the failure),
+// data-tally, and data-preflight (running, good, doubtful, bad).
 
 import "../../common/base.css";
 import "./guest.css";
@@ -10,14 +11,16 @@ import { useEffect, useRef } from "preact/hooks";
 import type { State, Tally } from "../../common/contract.js";
 import { openEvents } from "../../common/events.js";
 import { Meter } from "../../common/meter.js";
-import { failure, type Failure } from "./failure.js";
+import { failure, isFinal, type Failure } from "./failure.js";
+import { gatherEvidence } from "./evidence.js";
+import { follow, type Standing } from "./follow.js";
+import { readLink } from "./link.js";
 import { closeMedia, listDevices, measure, onDeviceLost, openMedia, type Choice, type Devices } from "./media.js";
+import { isSettled, judge, mayJoin, nothingSeen, type Check, type Evidence } from "./preflight.js";
 import { publish, type Publishing } from "./publish.js";
 import { handle, start, type Happening, type Phase } from "./session.js";
 
-const query = new URLSearchParams(location.search);
-const seat = query.get("seat") ?? "";
-const token = query.get("token") ?? "";
+const link = readLink(location);
 
 const session = signal(start);
 const media = signal<MediaStream | null>(null);
@@ -27,11 +30,18 @@ const level = signal<number | null>(null);
 const muted = signal(false);
 const tally = signal<Tally>("none");
 const seatLabel = signal<string>("");
+/** In the waiting room, until the box says otherwise. */
+const waiting = signal(link?.invited ?? false);
+/** The crew has muted it. */
+const silenced = signal(false);
+const evidence = signal<Evidence>(nothingSeen);
 
 let publishing: Publishing | null = null;
 let pending: ReturnType<typeof setTimeout> | undefined;
 let stopMeter: () => void = () => undefined;
 let stopTally: (() => void) | null = null;
+let stopFollowing: (() => void) | null = null;
+let stopLooking: () => void = () => undefined;
 let wakeLock: WakeLockSentinel | null = null;
 
 function happen(happening: Happening): void {
@@ -44,6 +54,7 @@ function happen(happening: Happening): void {
     clearTimeout(pending);
     publishing?.end();
     publishing = null;
+    unfollow();
   }
 }
 
@@ -55,14 +66,41 @@ function useMedia(stream: MediaStream): void {
   for (const track of stream.getAudioTracks()) track.enabled = !muted.value;
   onDeviceLost(stream, (why) => happen({ what: "failed", failure: why }));
   media.value = stream;
+  look(stream);
   const of = (kind: "video" | "audio") => stream.getTracks().find((track) => track.kind === kind)?.getSettings().deviceId ?? "";
   choice.value = { camera: of("video"), microphone: of("audio") };
   void listDevices().then((list) => (devices.value = list));
 }
 
+/** The pre-flight: from the moment there are camera and microphone until the guest joins. */
+function look(stream: MediaStream): void {
+  stopLooking();
+  evidence.value = nothingSeen;
+  if (!link || publishing) return;
+  stopLooking = gatherEvidence({
+    link,
+    media: stream,
+    level: () => level.value,
+    onEvidence: (seen) => (evidence.value = seen),
+    onStanding: (standing) => (seatLabel.value = standing.name ?? ""),
+    onRefused(why) {
+      happen({ what: "failed", failure: why });
+      stopLooking();
+    },
+  });
+}
+
+function stand(now: Standing): void {
+  seatLabel.value = now.name ?? seatLabel.value;
+  silenced.value = now.muted ?? false;
+  if (now.state !== "outside") waiting.value = now.state === "waiting";
+  // Where the box tells by itself, that is quicker.
+  if (!stopTally) tally.value = now.tally ?? "none";
+}
+
 async function ask(): Promise<void> {
   happen({ what: "asked" });
-  if (!seat || !token) {
+  if (!link) {
     happen({ what: "failed", failure: failure("bad-link") });
     return;
   }
@@ -90,15 +128,17 @@ async function choose(next: Choice): Promise<void> {
 
 function connect(): void {
   const stream = media.value;
-  if (!stream) return;
+  if (!stream || !link) return;
+  stopLooking();
   publishing?.end();
   publishing = publish({
-    seat,
-    token,
+    link,
     media: stream,
     onConnected() {
       happen({ what: "connected" });
-      followTally();
+      stopFollowing?.();
+      stopFollowing = follow(link, { standing: stand, refused: (why) => happen({ what: "failed", failure: why }) });
+      if (!link.afar) followTally(link.name, link.token);
       void keepAwake();
     },
     onLost: () => happen({ what: "lost" }),
@@ -109,13 +149,19 @@ function connect(): void {
 function leave(): void {
   happen({ what: "left" });
   stopMeter();
+  stopLooking();
   closeMedia(media.value);
   media.value = null;
-  stopTally?.();
-  stopTally = null;
-  tally.value = "none";
+  unfollow();
   void wakeLock?.release().catch(() => undefined);
   wakeLock = null;
+}
+
+function unfollow(): void {
+  stopTally?.();
+  stopFollowing?.();
+  stopTally = stopFollowing = null;
+  tally.value = "none";
 }
 
 /** Join, or join again after a failure: with the media that is open, else by asking for it first. */
@@ -126,7 +172,7 @@ async function join(): Promise<void> {
 }
 
 /** Where the box shows its state to guests, the page shows tally; where it does not, nothing is missing. */
-function followTally(): void {
+function followTally(seat: string, token: string): void {
   stopTally ??= openEvents({
     url: "/api/events",
     headers: () => ({ authorization: `Bearer ${token}` }),
@@ -138,11 +184,15 @@ function followTally(): void {
     },
     onEvent(name, data) {
       if (name !== "state") return;
-      const mine = (JSON.parse(data) as State).inputs.find((input) => input.id === seat);
+      // A guest is told of its own seat and of nothing else.
+      const mine = (JSON.parse(data) as State).inputs.find((input) => input.id === seat || link?.invited);
       tally.value = mine?.tally ?? "none";
       seatLabel.value = mine?.label ?? "";
     },
-    onRefused: () => true,
+    onRefused: () => {
+      stopTally = null;
+      return true;
+    },
   });
 }
 
@@ -166,12 +216,21 @@ navigator.mediaDevices?.addEventListener?.("devicechange", () => void listDevice
 
 effect(() => {
   const { phase, failure: why } = session.value;
-  document.body.dataset.state = phase;
+  const findings = judge(evidence.value);
+  document.body.dataset.state = phase === "live" && waiting.value ? "waiting" : phase;
   document.body.dataset.reason = why?.reason ?? "";
-  document.body.dataset.tally = phase === "live" ? tally.value : "none";
+  document.body.dataset.tally = phase === "live" && !waiting.value ? tally.value : "none";
+  document.body.dataset.preflight = !isSettled(findings)
+    ? "running"
+    : !mayJoin(findings)
+      ? "bad"
+      : findings.every((finding) => finding.mood === "good")
+        ? "good"
+        : "doubtful";
 });
 
-const headlines: Record<Exclude<Phase, "failed">, [string, string]> = {
+const headlines: Record<Exclude<Phase, "failed"> | "waiting", [string, string]> = {
+  waiting: ["You are in the waiting room", "The crew sees you, nobody else does. They will let you in; please stay on this page."],
   asking: ["Allow camera and microphone", "Your browser asks for them now. The crew sees you only after you press Join."],
   ready: ["Ready", "Check picture and sound, then press Join."],
   connecting: ["Connecting…", "This takes a few seconds."],
@@ -182,7 +241,9 @@ const headlines: Record<Exclude<Phase, "failed">, [string, string]> = {
 
 function Guest() {
   const { phase, failure: why } = session.value;
-  const on = phase === "live" ? tally.value : "none";
+  const outside = phase === "live" && waiting.value;
+  const on = phase === "live" && !outside ? tally.value : "none";
+  const findings = judge(evidence.value);
   const [title, advice] =
     phase === "failed" && why
       ? [why.title, why.advice]
@@ -190,16 +251,18 @@ function Guest() {
         ? ["You are on air", "Everybody sees and hears you now."]
         : on === "preview"
           ? ["You are next", "Get ready: you may go on air any moment."]
-          : headlines[phase as Exclude<Phase, "failed">];
+          : headlines[outside ? "waiting" : (phase as Exclude<Phase, "failed">)];
   const busy = phase === "connecting" || phase === "asking";
   const inside = phase === "live" || phase === "rejoining";
   return (
-    <main class={`guest ${phase} ${on}`}>
+    <main class={`guest ${outside ? "waiting" : phase} ${on}`}>
       <Mirror />
       <div class="words" role={phase === "failed" ? "alert" : "status"} aria-live="polite" data-testid="message">
         <h1>{title}</h1>
         <p>{advice}</p>
+        {inside && silenced.value && !outside ? <p class="silenced">The crew has muted you for the moment.</p> : null}
       </div>
+      {phase === "ready" ? <Preflight /> : null}
       {media.value ? (
         <div class="level">
           <span class="muted">{muted.value ? "Microphone off" : "Microphone"}</span>
@@ -224,12 +287,12 @@ function Guest() {
             </button>
           </>
         ) : phase === "failed" ? (
-          <button id="rejoin" data-testid="rejoin" class="primary big" onClick={() => void join()} disabled={why?.reason === "bad-link"}>
+          <button id="rejoin" data-testid="rejoin" class="primary big" onClick={() => void join()} disabled={why !== null && isFinal(why.reason)}>
             Try again
           </button>
         ) : (
           <>
-            <button id="join" data-testid="join" class="primary big" disabled={busy} onClick={() => void join()}>
+            <button id="join" data-testid="join" class="primary big" disabled={busy || (phase === "ready" && !mayJoin(findings))} onClick={() => void join()}>
               {phase === "left" ? "Join again" : phase === "connecting" ? "Connecting…" : "Join"}
             </button>
             {phase === "connecting" ? (
@@ -242,6 +305,21 @@ function Guest() {
       </div>
       {media.value ? <Pickers /> : null}
     </main>
+  );
+}
+
+const names: Record<Check, string> = { camera: "Camera", microphone: "Microphone", codec: "Browser", network: "Network", box: "Box" };
+
+function Preflight() {
+  return (
+    <ul class="preflight" aria-label="Checks before you join" data-testid="preflight">
+      {judge(evidence.value).map(({ check, mood, words }) => (
+        <li key={check} class={mood} data-testid={`check-${check}`} data-mood={mood}>
+          <span class={`badge ${mood}`}>{names[check]}</span>
+          <span>{words}</span>
+        </li>
+      ))}
+    </ul>
   );
 }
 

@@ -3,8 +3,10 @@
 
 import { videoPreference } from "../../common/codecs.js";
 import { iceServers, type TurnAnswer } from "../../common/ice.js";
-import { json, Problem, send } from "../../common/problem.js";
+import { Problem, send } from "../../common/problem.js";
 import { answerFailure, failure, type Failure } from "./failure.js";
+import { ask } from "./follow.js";
+import { whipOf, type GuestLink } from "./link.js";
 import { DISCONNECT_GRACE, ICE_LIMIT } from "./session.js";
 import { fragment, merged } from "./trickle.js";
 
@@ -29,8 +31,7 @@ export interface Publishing {
 }
 
 export interface PublishOptions {
-  seat: string;
-  token: string;
+  link: GuestLink;
   media: MediaStream;
   onConnected(): void;
   /** The connection was up and is lost. */
@@ -39,7 +40,7 @@ export interface PublishOptions {
 }
 
 export function publish(options: PublishOptions): Publishing {
-  const authorization = { authorization: `Bearer ${options.token}` };
+  const authorization = { authorization: `Bearer ${options.link.token}` };
   let ended = false;
   let location: string | null = null;
   let peer: RTCPeerConnection | null = null;
@@ -199,9 +200,9 @@ export function publish(options: PublishOptions): Publishing {
     // Without TURN a guest may still get in, so only a refusal ends it here.
     let known: TurnAnswer | null = null;
     try {
-      known = await json<TurnAnswer>("/api/turn-credentials", undefined, { headers: authorization, credentials: "omit" });
+      known = await ask(options.link);
     } catch (error) {
-      if (error instanceof Problem && (error.status === 401 || error.status === 403)) throw failure("bad-link");
+      if (error instanceof Problem && (error.status === 401 || error.status === 403)) throw answerFailure(error.status, error.detail, null);
       if (error instanceof Problem && error.status === 0) throw failure("unreachable");
     }
     if (ended) return;
@@ -222,7 +223,7 @@ export function publish(options: PublishOptions): Publishing {
     const limit = setTimeout(() => abort.abort(), ANSWER_LIMIT);
     let answer: string;
     try {
-      const response = await send(`/whip/${encodeURIComponent(options.seat)}`, {
+      const response = await send(whipOf(options.link), {
         method: "POST",
         headers: { ...authorization, "content-type": "application/sdp" },
         credentials: "omit",

@@ -1,7 +1,7 @@
 // When to wait, when to rejoin, when to give up: the guest's session as a pure core. The shell feeds it what happened and does
 // what it answers.
 
-import { failure, type Failure, type Reason } from "./failure.js";
+import { failure, isFinal, type Failure, type Reason } from "./failure.js";
 
 export type Phase = "asking" | "ready" | "connecting" | "live" | "rejoining" | "failed" | "left";
 
@@ -37,7 +37,7 @@ export const ICE_LIMIT = 15_000;
 export const start: Session = { phase: "asking", rejoins: 0, wasLive: false, failure: null };
 
 /** Reasons that no second attempt cures. */
-const final: Reason[] = ["bad-link", "not-accepted", "insecure"];
+const isHopeless = (reason: Reason): boolean => isFinal(reason) || reason === "not-accepted" || reason === "insecure";
 
 const pause = (rejoins: number) => Math.min(8_000, 500 * 2 ** rejoins);
 
@@ -61,7 +61,7 @@ export function handle(session: Session, happening: Happening): [Session, Effect
     case "failed": {
       if (session.phase === "left" || session.phase === "failed") return [session, null];
       const { reason, retryAfter } = happening.failure;
-      const again = session.phase === "rejoining" && !final.includes(reason) && session.rejoins < MAX_REJOINS;
+      const again = session.phase === "rejoining" && !isHopeless(reason) && session.rejoins < MAX_REJOINS;
       if (again) {
         // Our own earlier session may still hold the seat for a moment: wait as long as the box asks, within reason.
         const after = retryAfter === null ? pause(session.rejoins) : Math.min(10_000, retryAfter * 1_000);

@@ -12,13 +12,13 @@ import { Toasts } from "../../common/toasts.js";
 import { followBox, link, scenes, state } from "../box.js";
 import { LostBanner } from "../lost.js";
 import { Controls } from "./controls.js";
+import { Guests } from "./guests.js";
 import { KeyHelp } from "./help.js";
 import { actionFor } from "./keys.js";
 import { cut, mix, preview } from "./mixer.js";
 import { Preview } from "./preview.js";
 import { Programme } from "./programme.js";
 import { Scenes } from "./scenes.js";
-import { Seats } from "./seats.js";
 import { Strip } from "./strip.js";
 import { Tile } from "./tile.js";
 
@@ -98,7 +98,7 @@ function Switcher() {
             <Tile key={input.id} box={box} input={input} />
           ))}
         </section>
-        <Seats box={box} />
+        <Guests box={box} />
       </main>
       <KeyHelp open={helpOpen} rehearsal={box.rehearsal} />
       <Toasts />

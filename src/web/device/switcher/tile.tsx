@@ -60,6 +60,7 @@ export function Tile({ box, input }: { box: State; input: Input }) {
               {why ? <span>{why}</span> : null}
             </span>
           )}
+          {input.signal === "waiting" && input.tally === "none" ? <span class="flag pvw">WAITS</span> : null}
           {input.tally !== "none" ? (
             <span class={`flag ${input.tally === "programme" ? "pgm" : "pvw"}`}>{input.tally === "programme" ? "ON AIR" : "NEXT"}</span>
           ) : null}
@@ -74,6 +75,7 @@ export function Tile({ box, input }: { box: State; input: Input }) {
             no sound
           </span>
         ) : null}
+        {input.muted ? <span class="signal warn">muted</span> : null}
         <span class={`signal ${mood}`}>{live ? `${Math.round(input.fps ?? 0)} fps` : words}</span>
       </div>
       <div class="actions">
