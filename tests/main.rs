@@ -18,5 +18,6 @@ mod real_clients;
 mod requests_to_a_box;
 mod starts_and_stops;
 mod the_programme_never_stops;
+mod viewers_play;
 mod viewers_watch;
 mod watched_from_afar;

@@ -108,7 +108,9 @@ impl Playlist {
             next_segment: first,
             // Three parts a second are the most: one that is short at the end of each segment.
             next_part: first.saturating_mul(4),
-            discontinuities: first,
+            // Another number than that of a stream before it, so that players do not take both for one. A small one: hls.js walks
+            // through all numbers below it, which takes 40 s for seconds since 1970.
+            discontinuities: first % 65_536,
             inits: VecDeque::new(),
             most_bytes,
         }

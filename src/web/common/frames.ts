@@ -11,7 +11,7 @@ export function watchFrames(video: HTMLVideoElement, onMoving: (moving: boolean)
     // A hidden page draws nothing, and that says nothing about the stream.
     if (document.hidden) return;
     const frames = video.getVideoPlaybackQuality().totalVideoFrames;
-    const moved = frames !== shown && video.srcObject !== null;
+    const moved = frames !== shown && (video.srcObject !== null || video.currentSrc !== "");
     shown = frames;
     const before = still < STANDSTILL;
     still = moved ? 0 : Math.min(STANDSTILL, still + 1);

@@ -8,7 +8,8 @@ import { Meter } from "../../common/meter.js";
 import { Picture } from "../../common/picture.js";
 import { digitOf, fullSceneOf } from "../../common/scenes.js";
 import { toast } from "../../common/toasts.js";
-import { watchWhep, type WhepState } from "../../common/whep.js";
+import { watch } from "../../common/watch.js";
+import { start, type Watching } from "../../common/watching.js";
 import { hasPicture, isLive, signalReason, signalWords } from "../../common/words.js";
 import { Age } from "../age.js";
 import { level, pictures } from "../box.js";
@@ -127,33 +128,19 @@ function Rehearsal({ input }: { input: Input }) {
 
 function LiveVideo({ name }: { name: string }) {
   const video = useRef<HTMLVideoElement>(null);
-  const shown = useMemo(() => signal<{ state: WhepState; why: string | null; frames: boolean }>({ state: "connecting", why: null, frames: false }), []);
-  useEffect(
-    () =>
-      watchWhep({
-        name,
-        audio: false,
-        onStream(stream) {
-          if (video.current) video.current.srcObject = stream;
-        },
-        onState: (state, why) => (shown.value = { state, why, frames: state === "playing" && shown.value.frames }),
-      }),
-    [name],
-  );
-  useEffect(
-    () => (video.current ? watchFrames(video.current, (frames) => (shown.value = { ...shown.value, frames })) : undefined),
-    [],
-  );
+  const watching = useMemo(() => signal<Watching>(start), []);
+  const moving = useMemo(() => signal(false), []);
+  useEffect(() => {
+    if (!video.current) return;
+    return watch({ name, audio: false, video: video.current, onState: (state) => (watching.value = state) });
+  }, [name]);
+  useEffect(() => (video.current ? watchFrames(video.current, (now) => (moving.value = now)) : undefined), []);
+  const { on, trying, why } = watching.value;
+  const live = on !== null && moving.value;
   return (
     <>
-      <video
-        ref={video}
-        class={`over ${shown.value.frames ? "" : "unseen"}`}
-        muted
-        autoplay
-        playsinline
-      />
-      <span class="how">{shown.value.frames ? "Live" : shown.value.state === "waiting" ? (shown.value.why ?? "No live picture") : "Connecting…"}</span>
+      <video ref={video} class={`over ${live ? "" : "unseen"}`} muted autoplay playsinline />
+      <span class="how">{live ? (on === "hls" ? "Live (HLS)" : "Live") : on || trying ? "Connecting…" : (why ?? "No live picture")}</span>
     </>
   );
 }
