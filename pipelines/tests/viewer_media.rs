@@ -16,6 +16,7 @@ use r58_pipelines::mode::Mode;
 use r58_pipelines::peer::{PeerEvent, PeerFactory, PeerSettings, ViewerPeer};
 use r58_pipelines::sdp::{CheckedOffer, MediaKind, Purpose};
 use rtc_support::*;
+use webrtc::peer_connection::peer_connection_state::RTCPeerConnectionState;
 use webrtc::util::Marshal;
 
 /// An encoded programme: red, with a tone; a key frame only when it is asked for.
@@ -41,6 +42,8 @@ fn programme() -> Programme {
 
 struct Viewer {
     client: Client,
+    /// Sequence numbers that are missing in what it received.
+    lost: Arc<AtomicU64>,
     peer: ViewerPeer,
     decoder: GuestPipeline,
     feed: Feed,
@@ -55,8 +58,10 @@ async fn view(factory: &PeerFactory, fanout: &RtpFanout) -> Viewer {
     let offer = client.offer().await;
     let sink = decoder.sink();
     sink.negotiated(&CheckedOffer::parse(&offer, Purpose::View).unwrap());
+    let lost = Arc::new(AtomicU64::new(0));
+    let missing = lost.clone();
     client.pc.on_track(Box::new(move |track, _, _| {
-        let sink = sink.clone();
+        let (sink, missing) = (sink.clone(), missing.clone());
         Box::pin(async move {
             tokio::spawn(async move {
                 let kind = if track.codec().capability.mime_type.starts_with("audio") {
@@ -64,7 +69,15 @@ async fn view(factory: &PeerFactory, fanout: &RtpFanout) -> Viewer {
                 } else {
                     MediaKind::Video
                 };
+                let mut next: Option<u16> = None;
                 while let Ok((packet, _)) = track.read_rtp().await {
+                    let number = packet.header.sequence_number;
+                    let gap = next.map_or(0, |next| number.wrapping_sub(next));
+                    // More than half of the circle is a packet that came late.
+                    if gap < u16::MAX / 2 {
+                        missing.fetch_add(u64::from(gap), Ordering::Relaxed);
+                        next = Some(number.wrapping_add(1));
+                    }
                     sink.rtp(kind, packet.header.payload_type, packet.marshal().unwrap());
                 }
             });
@@ -75,7 +88,7 @@ async fn view(factory: &PeerFactory, fanout: &RtpFanout) -> Viewer {
     assert!(answer.contains("a=sendonly") && !answer.contains("a=recvonly") && answer.contains("a=setup:passive"));
     client.accept(answer).await;
     wait_event(&mut queue, |e| matches!(e, PeerEvent::Connected { .. })).await;
-    Viewer { client, peer, decoder, feed }
+    Viewer { client, lost, peer, decoder, feed }
 }
 
 fn factory() -> PeerFactory {
@@ -115,6 +128,46 @@ async fn a_viewer_that_lags_loses_packets_and_then_sees_again_while_the_other_se
     wait_seen(&mut seen, "more pictures", |s| s.pictures > before + 10).await;
     wait_seen(&mut seen_by_other, "more pictures", |s| s.pictures > before_other + 10).await;
     assert!(slow.peer.stats().dropped > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_that_freezes_costs_the_other_no_packet_and_is_given_up() {
+    let (factory, programme) = (factory(), programme());
+    let healthy = view(&factory, &programme.fanout).await;
+    let (mut seen, _link) = watch_feed(&healthy.feed);
+    wait_seen(&mut seen, "red", |s| s.pictures > 0).await;
+    let lost = healthy.lost.load(Ordering::Relaxed);
+    // A client on a thread of its own, that stops dead once it is connected: its sockets are open and nobody reads them.
+    let (to_box, offered) = tokio::sync::oneshot::channel();
+    let (to_client, answered) = tokio::sync::oneshot::channel();
+    let (thaw, frozen) = std::sync::mpsc::channel::<()>();
+    let client = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut client = Client::open(&[CONSTRAINED_BASELINE], &[], false).await;
+            client.receive(&[CONSTRAINED_BASELINE]).await;
+            to_box.send(client.offer().await).unwrap();
+            client.accept(answered.await.unwrap()).await;
+            client.state.wait_for(|state| *state == RTCPeerConnectionState::Connected).await.unwrap();
+            let _ = frozen.recv();
+        });
+    });
+    let (on_event, mut queue) = events();
+    let offer = offered.await.unwrap();
+    let (peer, answer) = factory.viewer(&offer, &[], programme.fanout.clone(), on_event).await.unwrap();
+    to_client.send(answer).unwrap();
+    wait_event(&mut queue, |event| matches!(event, PeerEvent::Connected { .. })).await;
+    let before = (healthy.peer.stats().packets, seen.borrow().pictures, std::time::Instant::now());
+    wait_event(&mut queue, |event| *event == PeerEvent::Disconnected).await;
+    wait_event(&mut queue, |event| matches!(event, PeerEvent::Failed | PeerEvent::Closed)).await;
+    let (packets, pictures) = (healthy.peer.stats().packets - before.0, seen.borrow().pictures - before.1);
+    println!("given up after {:?}; meanwhile the other got {packets} packets, {pictures} pictures", before.2.elapsed());
+    assert_eq!((healthy.lost.load(Ordering::Relaxed) - lost, healthy.peer.stats().dropped), (0, 0));
+    let expected = 30.0 * before.2.elapsed().as_secs_f64();
+    assert!(pictures as f64 > 0.9 * expected, "{pictures} pictures of {expected}");
+    thaw.send(()).unwrap();
+    client.join().unwrap();
+    peer.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,6 +30,9 @@ use crate::sdp::{CheckedOffer, H264Profile, MediaKind, Purpose};
 /// A viewer that waits for a key frame asks again after this long; the fan-out merges requests for half a second.
 const ASK_AGAIN: Duration = Duration::from_millis(600);
 
+/// A packet that is not gone after this long has a viewer behind it that takes nothing any more.
+const STALL: Duration = Duration::from_secs(2);
+
 /// A viewer that is connected or on its way. Dropping it closes it.
 pub struct ViewerPeer {
     connection: Arc<Connection>,
@@ -93,22 +96,41 @@ pub(super) async fn answer(
         let local: Arc<dyn TrackLocal + Send + Sync> = track.clone();
         let transceiver = pc.add_transceiver_from_track(local, Some(init)).await?;
         tokio::spawn(listen(transceiver.sender().await, media.kind, fanout.clone(), peer.counters.clone()));
-        tokio::spawn(send(track, media.kind, fanout.clone(), connected.clone(), peer.counters.clone()));
+        let sending = send(track, media.kind, fanout.clone(), connected.clone(), peer.counters.clone());
+        let weak = Arc::downgrade(&connection);
+        tokio::spawn(async move {
+            if sending.await == End::Stalled
+                && let Some(connection) = weak.upgrade()
+            {
+                tracing::debug!("a viewer takes nothing any more");
+                connection.close().await;
+            }
+        });
     }
     let answer = connection.negotiate(offer, Purpose::View).await?;
     Ok((peer, answer))
 }
 
-/// Sends from the moment of connection to the end of it. Packets are dropped, never queued, for a viewer that is slow.
+/// Why nothing is sent any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The viewer or the stream ended.
+    Ended,
+    /// The viewer takes nothing.
+    Stalled,
+}
+
+/// Sends from the moment of connection to the end of it. What waits for a viewer that is slow is bounded by the fan-out; what
+/// is older is dropped, and a viewer that takes nothing at all is given up.
 async fn send(
     track: Arc<TrackLocalStaticRTP>,
     kind: MediaKind,
     fanout: RtpFanout,
     mut connected: watch::Receiver<bool>,
     counters: Arc<Counters>,
-) {
+) -> End {
     if connected.wait_for(|up| *up).await.is_err() {
-        return;
+        return End::Ended;
     }
     let mut packets = match kind {
         MediaKind::Video => fanout.subscribe_video(),
@@ -122,10 +144,15 @@ async fn send(
         // The sender of `connected` lives in a handler of the connection, and goes when that is closed.
         let next = tokio::select! {
             next = packets.recv() => next,
-            gone = ended(&mut connected) => { let () = gone; return }
+            gone = ended(&mut connected) => { let () = gone; return End::Ended }
         };
         match next {
-            Ok(bytes) => forward(&track, bytes, &mut entry, &fanout, &counters).await,
+            Ok(bytes) => {
+                let forwarded = forward(&track, bytes, &mut entry, &fanout, &counters);
+                if tokio::time::timeout(STALL, forwarded).await.is_err() {
+                    return End::Stalled;
+                }
+            }
             Err(RecvError::Lagged(missed)) => {
                 counters.dropped.fetch_add(missed, Ordering::Relaxed);
                 // On with what is fresh, and with a picture that can be decoded.
@@ -134,7 +161,7 @@ async fn send(
                     entry = Entry::wait(&fanout);
                 }
             }
-            Err(RecvError::Closed) => return,
+            Err(RecvError::Closed) => return End::Ended,
         }
     }
 }

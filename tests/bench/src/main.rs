@@ -8,6 +8,7 @@
 //! | `programme` | rate and gaps while inputs die, take latency | - |
 //! | `mixer` | processor time a frame | gst-launch's compositor, voctocore |
 //! | `guest` | WHIP answer and first decoded picture | whipserversrc |
+//! | `viewers` | processor time a viewer by WHEP at 1, 10 and 50, and of players of HLS | - |
 //! | `command` | signed command to its terminal status | an MQTT echo |
 //! | `start` | memory, exec to first heartbeat and frame | - |
 //! | `heartbeats` | stored a second | a subscriber that throws them away |
@@ -27,6 +28,7 @@ mod programme;
 mod rtc;
 mod start;
 mod table;
+mod viewers;
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -39,7 +41,7 @@ use crate::table::Row;
 
 /// A room that takes longer is broken.
 const ROOM_LIMIT: Duration = Duration::from_secs(240);
-const ROOMS: [&str; 6] = ["programme", "mixer", "guest", "command", "start", "heartbeats"];
+const ROOMS: [&str; 7] = ["programme", "mixer", "guest", "viewers", "command", "start", "heartbeats"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -75,6 +77,9 @@ async fn measure(wanted: &[String]) -> Vec<Row> {
     }
     if is_wanted("guest") {
         rows.extend(room("guest", guest::rows()).await);
+    }
+    if is_wanted("viewers") {
+        rows.extend(room("viewers", viewers::rows()).await);
     }
     if is_wanted("command") {
         rows.extend(room("command", async { command::rows(&fleet::Fleet::start(0).await?).await }).await);

@@ -17,6 +17,8 @@ pub enum Unit {
     PerSecond,
     /// MB of 1,000,000 bytes.
     Mb,
+    /// Hundredths of one core.
+    Percent,
 }
 
 impl Unit {
@@ -29,6 +31,7 @@ impl Unit {
             Self::Frames => format!("{value:.0}"),
             Self::PerSecond => format!("{value:.0}/s"),
             Self::Mb => format!("{value:.0} MB"),
+            Self::Percent => format!("{value:.2} %"),
         }
     }
 }
