@@ -7,7 +7,7 @@ use super::guest_gets_in::{COLOUR, PITCH, fails, is_live, is_the_guest, on_air, 
 use super::support::browser::{Browser, Capture};
 use super::support::footage::Footage;
 use super::support::jpeg::Picture;
-use super::support::r58::{Home, PATIENCE, R58};
+use super::support::r58::{Home, PATIENCE, R58, binary};
 use super::support::sdp::offer;
 use super::support::site::Site;
 use super::support::{stage, until};
@@ -232,12 +232,13 @@ async fn a_guest_is_invited_and_let_in_from_afar_by_way_of_the_fleet_server() {
     is_live(&guest).await;
     shows(&r58).await;
     guest.until(PATIENCE, "tally", "document.body.dataset.tally === 'programme'", "document.body.innerText").await;
+    dashboard(&site).await;
     guest.click("leave").await;
     r58.state_until("a free seat", |state| state["inputs"][2]["signal"] == "free").await;
 
     let list = site.api.get(&format!("{path}/invitations")).await;
     assert_eq!(
-        (list["items"][0]["state"].as_str(), list["items"][0]["created_by"].as_str()),
+        (list["items"][1]["state"].as_str(), list["items"][1]["created_by"].as_str()),
         (Some("open"), Some("admin@r58.local"))
     );
     let delete =
@@ -248,4 +249,41 @@ async fn a_guest_is_invited_and_let_in_from_afar_by_way_of_the_fleet_server() {
     fails(&guest, "withdrawn").await;
     guest.screenshot("afar-withdrawn").await;
     assert!(r58.stop().await.success());
+}
+
+/// What an operator sees of it, and the same by the command line.
+async fn dashboard(site: &Site) {
+    let page = Browser::start(&Capture::Pattern, None).await;
+    page.open(&format!("{}/devices/studio", site.api.base)).await;
+    page.until(PATIENCE, "the sign-in", "document.querySelector('form')", "document.body.innerText").await;
+    let fill = format!(
+        "for (const [name, value] of [['email', 'admin@r58.local'], ['password', '{}']]) {{
+            const field = document.querySelector(`input[name=${{name}}]`);
+            field.value = value;
+            field.dispatchEvent(new Event('input', {{ bubbles: true }}));
+        }}
+        document.querySelector('form').requestSubmit();",
+        site.password
+    );
+    page.script(&fill).await;
+    let live =
+        "document.querySelector('[data-testid=seat-guest1][data-state=live]')?.innerText.includes('Ada Lovelace')";
+    page.until(PATIENCE, "the guest on the dashboard", live, "document.body.innerText").await;
+    page.screenshot("fleet-guests").await;
+    let ctl = async |args: &[&str]| {
+        let mut command = tokio::process::Command::new(binary());
+        command.arg("ctl").args(args).args(["--url", &site.api.base, "--token", site.api.token()]);
+        let output = command.output().await.expect("r58 ctl");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let told = ctl(&["invite", "studio", "guest1", "Grace", "--repeated", "--expires-in", "3600"]).await;
+    let link = told.lines().next().expect("a link");
+    let id = link.rsplit('/').next().and_then(|name| name.split('.').next()).expect("an id");
+    assert!(link.starts_with(&format!("{}/join/", site.api.base)) && link.contains(".studio#"), "{told}");
+    assert!(ctl(&["invitations", "studio"]).await.contains("Grace"));
+    ctl(&["revoke", "studio", id]).await;
+    let list = ctl(&["invitations", "studio", "--json"]).await;
+    let list: Value = serde_json::from_str(&list).expect("JSON");
+    assert!(list.as_array().into_iter().flatten().any(|one| one["id"] == id && one["state"] == "revoked"), "{list}");
 }

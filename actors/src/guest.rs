@@ -229,8 +229,10 @@ impl GuestIngest {
             SeatState::Silent => "no picture from the guest",
         };
         let Some(room) = self.room(seat) else { return };
-        // At once, by nobody's mailbox: no picture of a guest who waits may pass.
-        room.feed().fader().set_curtain(state != SeatState::Free && self.core.is_waiting(seat));
+        // At once, by nobody's mailbox: no picture of a guest who waits may pass, and none of one who was there before and
+        // whose pipeline takes a moment to end.
+        let seen = matches!(state, SeatState::Live | SeatState::Silent);
+        room.feed().fader().set_curtain(!seen || self.core.is_waiting(seat));
         if state == SeatState::Free {
             room.set_label(None);
         }

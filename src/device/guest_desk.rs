@@ -219,7 +219,7 @@ impl GuestDesk {
             200,
             &json!({
                 "state": state,
-                "name": pass.name.or_else(|| room.map(|room| room.label())),
+                "name": pass.name.or_else(|| room.map(|room| room.name().label.clone())),
                 "tally": tally.unwrap_or(Tally::None),
                 "muted": seat.is_some_and(|seat| seat.muted),
                 "road": pass.road,

@@ -24,6 +24,8 @@ pub struct Site {
     pub api: Api,
     /// Where boxes and clients find the broker.
     pub broker_url: String,
+    /// The administrator's password.
+    pub password: String,
 }
 
 impl Site {
@@ -45,7 +47,7 @@ impl Site {
         let fleet = R58::start(&home, "fleet").await;
         let password = fleet.password.clone().expect("the first start shows a password");
         let api = Api::sign_in(&fleet.fleet, &password).await;
-        Self { home, fleet: Some(fleet), api, broker_url }
+        Self { home, fleet: Some(fleet), api, broker_url, password }
     }
 
     /// SIGKILL.

@@ -13,7 +13,7 @@ use tracing::{error, warn};
 
 use super::fresh_session;
 use super::invitations::{
-    Invitation, InvitationFault, InvitationOutput, InvitationRefusal, Invitations, NewInvitation, Road, Withdrawn,
+    Invitation, InvitationOutput, InvitationRefusal, Invitations, NewInvitation, Road, Withdrawn,
 };
 use super::tokens::SeatTokens;
 use crate::error::GuestError;
@@ -132,12 +132,20 @@ impl GuestBook {
         })
     }
 
-    /// Whether an invitation opens anything now.
+    /// What a bearer opens: also for a guest who is in by an invitation that was taken back meanwhile.
     ///
     /// # Errors
-    /// Why not.
-    pub fn stands(&self, id: &str) -> Result<(), InvitationFault> {
-        lock(&self.0.kept).invitations.may_enter(Utc::now(), id).map(drop)
+    /// `BadToken`, `Invitation`.
+    pub fn opens(&self, bearer: &str) -> Result<Pass, GuestError> {
+        let pass = self.of(bearer).ok_or(GuestError::BadToken)?;
+        if let Some(id) = &pass.invitation {
+            let kept = lock(&self.0.kept);
+            let stay = kept.invitations.get(id).and_then(|item| item.stay.as_ref());
+            if stay.is_none_or(|stay| stay.away_since.is_some()) {
+                kept.invitations.may_enter(Utc::now(), id)?;
+            }
+        }
+        Ok(pass)
     }
 
     /// Makes an invitation; answers when it is on disk.
@@ -301,6 +309,7 @@ mod tests {
         let again = book(&store);
         assert_eq!(again.enter(&id, token).unwrap_err().status(), 403);
         assert!(again.known(&id, token).is_ok(), "who is in may still leave");
+        assert_eq!(again.opens(token.unwrap()).unwrap_err().status(), 403);
         assert_eq!(again.revoke("nobody"), Err(InvitationRefusal::Unknown));
         store
             .commit({

@@ -162,6 +162,12 @@ impl Slot {
         lock(&self.core).tick(now)
     }
 
+    /// What stands above the reason on a slate: behind a curtain nothing is missing, it is only not shown.
+    pub(super) fn headline(&self) -> String {
+        let curtained = lock(&self.link).as_ref().is_some_and(|(feed, _)| feed.fader().is_curtained());
+        if curtained { self.input.label.clone() } else { format!("NO SIGNAL  {}", self.input.label) }
+    }
+
     /// Shows a still picture from the next free frame slot on, unless pictures have come meanwhile.
     pub(super) fn show_slate(&self, picture: &gst::Buffer, reason: &str) {
         if lock(&self.core).live {

@@ -61,8 +61,7 @@ impl Shared {
                 if slates.len() >= MOST_SLATES {
                     slates.clear();
                 }
-                let headline = format!("NO SIGNAL  {}", slot.input.label);
-                match render::slate(&self.plan.mode, &headline, &key.1) {
+                match render::slate(&self.plan.mode, &slot.headline(), &key.1) {
                     Ok(picture) => slates.insert(key.clone(), picture),
                     Err(error) => {
                         tracing::warn!(input = slot.input.id, %error, "slate could not be drawn");

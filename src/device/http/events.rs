@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio_stream::wrappers::{IntervalStream, WatchStream};
 
 use super::super::access::bearer;
+use super::super::signalling::refused;
 use super::Face;
 use crate::problem::{Answer, Problem};
 
@@ -36,7 +37,7 @@ async fn state(face: web::Data<Face>, request: HttpRequest) -> Answer {
 /// For the crew everything; for a guest with a seat's token what concerns that seat.
 async fn events(face: web::Data<Face>, request: HttpRequest) -> Answer {
     let seat = match bearer(&request) {
-        Some(token) => Some(face.device.book.of(&token).ok_or_else(bad_token)?.seat),
+        Some(token) => Some(face.device.book.opens(&token).map_err(|error| refused(&error))?.seat),
         None => None,
     };
     if seat.is_none() {
@@ -63,10 +64,6 @@ async fn events(face: web::Data<Face>, request: HttpRequest) -> Answer {
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header(("X-Accel-Buffering", "no"))
         .streaming(body))
-}
-
-fn bad_token() -> Problem {
-    Problem::unauthorized("the bearer token is not valid")
 }
 
 /// What a guest may know of the box: whether its own seat is on air.

@@ -85,7 +85,7 @@ async fn seats(face: web::Data<Face>, request: HttpRequest) -> Answer {
 /// For a guest with a seat's token, a viewer with one, and for the crew. Whoever asks is likely to join, so a peer is made ready.
 async fn turn_credentials(face: web::Data<Face>, request: HttpRequest) -> Answer {
     match bearer(&request) {
-        Some(token) if face.device.book.of(&token).is_some() => face.access.same_origin(&request)?,
+        Some(token) if face.device.book.opens(&token).is_ok() => face.access.same_origin(&request)?,
         Some(token) if may_watch(&face, &request, None, Some(&token)).is_ok() => {}
         Some(_) => return Err(refused(&GuestError::BadToken)),
         None => face.access.crew(&request)?,
