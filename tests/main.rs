@@ -15,6 +15,7 @@ mod hostile_input;
 mod nothing_measured_is_lost;
 mod operators_use_mqtt;
 mod real_clients;
+mod real_tools;
 mod requests_to_a_box;
 mod starts_and_stops;
 mod the_programme_never_stops;

@@ -9,21 +9,21 @@ use super::support::browser::{Browser, Capture};
 use super::support::r58::{Home, PATIENCE, R58};
 use super::support::{python, stage, until};
 
-const TOKEN: &str = "the-token-of-these-tests";
+pub(super) const TOKEN: &str = "the-token-of-these-tests";
 /// OBS waits as long for an answer.
 const OBS_PATIENCE: Duration = Duration::from_secs(8);
 
-async fn device() -> (R58, Home) {
+pub(super) async fn device() -> (R58, Home) {
     let seat = format!("token = \"{TOKEN}\"\n[device.webrtc]\nloopback = true");
     let home = Home::small("listen = \"127.0.0.1:0\"", &seat);
     (R58::start(&home, "device").await, home)
 }
 
-async fn seat(r58: &R58) -> Value {
+pub(super) async fn seat(r58: &R58) -> Value {
     r58.json("/api/seats").await["items"][0].clone()
 }
 
-async fn until_seat_is(r58: &R58, state: &str) -> Value {
+pub(super) async fn until_seat_is(r58: &R58, state: &str) -> Value {
     until(PATIENCE, &format!("a seat that is {state}"), || async {
         let seat = seat(r58).await;
         if seat["state"] == state { Ok(seat) } else { Err(seat) }
@@ -206,7 +206,7 @@ async fn the_guests_page_restarts_ice_when_the_browser_is_online_again_and_keeps
 }
 
 /// Pictures are decoded on the new path: without any the seat would be silent after three seconds.
-async fn stays_live(r58: &R58) {
+pub(super) async fn stays_live(r58: &R58) {
     let end = Instant::now() + Duration::from_secs(5);
     until(PATIENCE, "five seconds of a live seat", || async {
         let seat = seat(r58).await;
