@@ -10,6 +10,7 @@ mod a_command_happens_once;
 mod guest_changes_networks;
 mod guest_gets_in;
 mod guests_are_invited;
+mod guests_come_and_go;
 mod guests_come_by_the_sfu;
 mod hostile_input;
 mod nothing_measured_is_lost;

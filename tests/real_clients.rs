@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::support::browser::{Browser, Capture};
 use super::support::r58::{Home, PATIENCE, R58};
+use super::support::voice::Voice;
 use super::support::{python, stage, until};
 
 pub(super) const TOKEN: &str = "the-token-of-these-tests";
@@ -95,6 +96,20 @@ async fn a_guest_that_is_heard_and_never_seen_keeps_its_seat() {
     r58.state_until("a seat of sound", told).await;
     stays_live(&r58).await;
     client.line(PATIENCE, "its end", |line| line.starts_with("left 200").then_some(())).await;
+    until_seat_is(&r58, "free").await;
+    assert!(r58.stop().await.success());
+}
+
+#[tokio::test]
+async fn str0m_is_heard_and_leaves() {
+    let _stage = stage().await;
+    let (r58, _home) = device().await;
+    let asked = Instant::now();
+    let voice = Voice::join(r58.http(), &r58.device, "guest1", TOKEN).await.expect("a seat");
+    until_seat_is(&r58, "live").await;
+    println!("str0m: live after {:?}", asked.elapsed());
+    stays_live(&r58).await;
+    assert_eq!(voice.leave().await, StatusCode::OK);
     until_seat_is(&r58, "free").await;
     assert!(r58.stop().await.success());
 }

@@ -15,6 +15,7 @@ pub mod r58;
 pub mod sdp;
 pub mod sfu;
 pub mod site;
+pub mod voice;
 pub mod wire;
 
 use std::fmt::Debug;
