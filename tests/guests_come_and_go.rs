@@ -167,7 +167,7 @@ async fn two_hundred_offers_at_once_with_nobody_behind_them_do_not_disturb_the_p
     let (r58, _home) = full_house().await;
     let (before, http) = (mixer(&r58).await, Client::new());
     let post = |n: usize| {
-        let (path, direction) = if n % 2 == 0 {
+        let (path, direction) = if n.is_multiple_of(2) {
             (format!("/whip/guest{}", n % SEATS + 1), "sendonly")
         } else {
             ("/whep/programme".into(), "recvonly")

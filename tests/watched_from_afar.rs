@@ -1,13 +1,16 @@
 //! A box that can only connect outwards is watched through the fleet server within seconds: signalling goes by the broker, the
-//! media find a way of their own through two translating routers, and never only one of the two.
+//! media find a way of their own through two translating routers, and never only one of the two. A guest gets in likewise.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use r58_actors::fleet_link::identity::{self, Registration, Secret};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+use super::guest_gets_in::{COLOUR, PITCH, is_the_guest};
 use super::support::browser::{Browser, Capture};
+use super::support::footage::Footage;
+use super::support::jpeg::Picture;
 use super::support::namespace::is_root_or_ran_as_root;
 use super::support::nat::{BROKER_URL, FLEET_URL, Internet, STUN_URL, TURN_URL};
 use super::support::r58::{Home, PATIENCE, R58, binary};
@@ -86,6 +89,57 @@ fn a_box_behind_a_router_that_lets_nothing_in_is_watched_through_the_fleet_serve
     }
 }
 
+#[test]
+fn a_guest_behind_one_router_is_in_the_programme_of_a_box_behind_another_within_three_seconds() {
+    let here = concat!(
+        module_path!(),
+        "::a_guest_behind_one_router_is_in_the_programme_of_a_box_behind_another_within_three_seconds"
+    );
+    if is_root_or_ran_as_root(here.split_once("::").expect("a module").1) {
+        let internet = Internet::outward_only();
+        internet.guest.run(joined(&internet));
+    }
+}
+
+async fn joined(internet: &Internet) {
+    let _stage = stage().await;
+    let files = tempfile::tempdir().expect("a directory");
+    let _turn = internet.turn_server(TURN_SECRET, files.path()).await;
+    let afar = Afar::start(internet, "").await;
+    let order = json!({ "seat": "guest1", "name": "Ada Lovelace", "uses": "repeated", "admit": false });
+    let made = afar.api.post("/api/v1/devices/box1/invitations", &order).await;
+    let footage = Footage::new(COLOUR, PITCH);
+    let guest = Browser::start(&footage.capture(), Some(FLEET_URL)).await;
+    let id = afar.api.command("box1", "take", json!({ "scene": "full-guest1", "kind": "cut" })).await;
+    assert_eq!(afar.api.ended(&id).await["state"], "succeeded");
+    guest.open(made["join_url"].as_str().expect("a link")).await;
+    for round in 1..=3 {
+        let ready = "document.querySelector('[data-testid=join]')?.disabled === false";
+        guest.until(PATIENCE, "a page that lets one join", ready, "document.body.innerText").await;
+        let shown = |image: &[u8]| is_the_guest(Picture::decode(image).mean(0.1, 0.1, 0.8, 0.8));
+        guest.click("join").await;
+        let clicked = Instant::now();
+        // What the box says of the seat, by its own log: it is live when a picture was decoded.
+        let live = "seat=\"guest1\" state=\"live\"";
+        until(PATIENCE, "a live seat", || async {
+            if afar.device.process.output().matches(live).count() >= round { Ok(()) } else { Err("not yet") }
+        })
+        .await;
+        let decoded = clicked.elapsed();
+        guest.until(PATIENCE, "a live page", "document.body.dataset.state === 'live'", "document.body.innerText").await;
+        println!("join {round}: first picture decoded {decoded:?} after the click");
+        assert!(decoded < PROMISED, "{decoded:?}");
+        // And it is on air: as the thumbnail of the programme that the box sends to the fleet.
+        until(PATIENCE, "the guest in the programme's picture", || async {
+            let image = afar.thumbnail().await?;
+            if shown(&image) { Ok(()) } else { Err("another picture".to_owned()) }
+        })
+        .await;
+        guest.click("leave").await;
+    }
+    afar.stop().await;
+}
+
 /// Fleet server, broker and TURN server on the public network, and a box that was enrolled there.
 struct Afar {
     fleet: R58,
@@ -130,6 +184,16 @@ impl Afar {
         })
         .await;
         Self { fleet, device, api, _homes: (home, boxed) }
+    }
+
+    async fn thumbnail(&self) -> Result<Vec<u8>, String> {
+        let path = format!("{FLEET_URL}/api/v1/devices/box1/thumbnails/programme");
+        let answer =
+            self.api.http.get(path).bearer_auth(self.api.token()).send().await.map_err(|error| error.to_string())?;
+        if answer.status() != StatusCode::OK {
+            return Err(answer.status().to_string());
+        }
+        answer.bytes().await.map(Vec::from).map_err(|error| error.to_string())
     }
 
     async fn stop(self) {
