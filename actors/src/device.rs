@@ -337,7 +337,8 @@ fn engage_camera(
 
 fn check(names: &[InputName]) -> Result<(), PipelineError> {
     for (n, name) in names.iter().enumerate() {
-        let reason = if name.id.is_empty() || name.id == crate::viewers::PROGRAMME {
+        let taken = name.id == crate::viewers::PROGRAMME || crate::viewers::returns::return_of(&name.id).is_some();
+        let reason = if name.id.is_empty() || taken {
             "this id is not free for an input"
         } else if names[..n].iter().any(|other| other.id == name.id) {
             "this id is used twice"

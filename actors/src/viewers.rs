@@ -10,6 +10,7 @@
 pub mod doorway;
 pub mod hls;
 mod previews;
+pub mod returns;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ use tracing::debug;
 use self::doorway::{ViewerDoorway, ViewerEvent, ViewerNews, Watched};
 use self::hls::HlsShelf;
 use self::previews::{LINGER, RunningPreview};
+use self::returns::return_of;
 use crate::error::GuestError;
 use crate::governor::AllowInputViewers;
 use crate::guest::core::SeatRefusal;
@@ -50,7 +52,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(7);
 #[derive(Clone, Message)]
 #[rtype(result = "Result<Admission, GuestError>")]
 pub struct AdmitViewer {
-    /// `programme`, or an input's id.
+    /// `programme`, an input's id, or the name of a guest's [return feed](returns).
     pub name: String,
     /// The SDP offer.
     pub offer: String,
@@ -126,8 +128,9 @@ impl Viewers {
 
     /// Everything that can be said no to without touching the stack.
     fn check(&self, request: &AdmitViewer) -> Result<(CheckedOffer, Option<Arc<InputRoom>>), GuestError> {
-        if request.name != PROGRAMME && self.settings.studio.input(&request.name).is_none() {
-            return Err(GuestError::UnknownStream(request.name.clone()));
+        let name = &request.name;
+        if name != PROGRAMME && self.settings.studio.input(return_of(name).unwrap_or(name)).is_none() {
+            return Err(GuestError::UnknownStream(name.clone()));
         }
         let offer = CheckedOffer::parse(&request.offer, Purpose::View)?;
         if self.viewers.len() >= self.settings.most {
@@ -136,7 +139,11 @@ impl Viewers {
         if self.viewers.values().filter(|viewer| !viewer.connected).count() >= MOST_HALF_OPEN {
             return Err(GuestError::TooManyJoining);
         }
-        Ok((offer, self.check_name(&request.name)?))
+        let room = match return_of(name) {
+            Some(seat) => Some(self.seat_room(name, seat)?),
+            None => self.check_name(name)?,
+        };
+        Ok((offer, room))
     }
 
     /// Whether that can be watched now, by whichever way.
@@ -176,11 +183,13 @@ impl Viewers {
 
     fn sweep(&mut self, _: &mut Context<Self>) {
         self.sweep_hls();
+        self.sweep_returns();
         self.sweep_previews();
     }
 
     fn end_inputs(&mut self) {
-        let watching = self.viewers.iter().filter(|(_, viewer)| viewer.name != PROGRAMME);
+        let of_input = |viewer: &Viewer| viewer.name != PROGRAMME && return_of(&viewer.name).is_none();
+        let watching = self.viewers.iter().filter(|(_, viewer)| of_input(viewer));
         let sessions: Vec<String> = watching.map(|(session, _)| session.clone()).collect();
         for session in sessions {
             self.forget(&session);

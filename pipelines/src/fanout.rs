@@ -88,6 +88,23 @@ impl RtpFanout {
         }
     }
 
+    /// The same pictures, with sound that its owner publishes: a guest's return feed. Nobody else's sound comes through it.
+    pub fn with_other_sound(&self) -> Self {
+        let other = Self {
+            inner: Arc::new(Inner {
+                video: self.inner.video.clone(),
+                audio: broadcast::Sender::new(CAPACITY),
+                keyframes: Mutex::default(),
+                taps: Mutex::default(),
+                video_packets: AtomicU64::new(0),
+                audio_packets: AtomicU64::new(0),
+            }),
+        };
+        let pictures = self.clone();
+        other.on_keyframe_request(move || pictures.request_keyframe());
+        other
+    }
+
     /// One whole RTP packet of H.264 at a time.
     pub fn subscribe_video(&self) -> broadcast::Receiver<Bytes> {
         self.inner.video.subscribe()
@@ -202,6 +219,25 @@ mod tests {
         drop(tap);
         fanout.publish_unit(|| unreachable!("nobody wants it any more"));
         assert_eq!(taken.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn another_sound_comes_with_the_same_pictures_and_the_same_key_frames() {
+        let (programme, asked) = (RtpFanout::new(), Arc::new(AtomicU64::new(0)));
+        let count = asked.clone();
+        programme.on_keyframe_request(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        let other = programme.with_other_sound();
+        let (mut pictures, mut sound) = (other.subscribe_video(), other.subscribe_audio());
+        programme.publish_video(Bytes::from_static(b"picture"));
+        programme.publish_audio(Bytes::from_static(b"everyone"));
+        other.publish_audio(Bytes::from_static(b"the others"));
+        other.request_keyframe();
+        assert_eq!(pictures.try_recv().unwrap(), "picture");
+        assert_eq!(sound.try_recv().unwrap(), "the others");
+        assert!(sound.try_recv().is_err());
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 
     #[test]

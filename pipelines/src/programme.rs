@@ -27,6 +27,7 @@ use crate::thumbnail::Thumbnails;
 
 mod build;
 mod meter;
+mod returns;
 mod slot;
 mod snap;
 mod types;
@@ -34,6 +35,7 @@ mod watch;
 
 use build::Built;
 use meter::Meter;
+pub use returns::ReturnMix;
 pub use slot::HOLD;
 use slot::{Events, Slot};
 pub use types::{InputOnProgramme, ProgrammeEvent, ProgrammeInput, ProgrammePlan, ProgrammeStats, TakeTicket};
@@ -282,8 +284,7 @@ impl Programme {
         first
     }
 
-    /// Brings the pipeline to PLAYING, with something on every pad before its time begins: an aggregator that starts without
-    /// data sets its time line back when the first buffer arrives.
+    /// Brings the pipeline to PLAYING.
     fn run(&self, stills: Stills) -> Result<(), PipelineError> {
         let shared = &self.shared;
         let pipeline = &shared.built.pipeline;
@@ -294,21 +295,7 @@ impl Programme {
         }
         self.push_still(&shared.built.black.0, stills.black);
         self.push_still(&shared.built.strip.0, stills.strip);
-        pipeline.set_start_time(gst::ClockTime::NONE);
-        let failed = |_| PipelineError::failed("programme", watch::first_error(pipeline));
-        pipeline.set_state(gst::State::Paused).map_err(failed)?;
-        primed.wait(PRIME_LIMIT)?;
-        let base = clock::now_nanos();
-        self.base.store(base, Ordering::Relaxed);
-        let begins = gst::ClockTime::from_nseconds(base);
-        pipeline.set_base_time(begins);
-        // A pipeline hands its clock to all elements before it hands each of them its base time. An aggregator that runs in
-        // between takes the whole age of the clock for lost, races ahead, and then is silent until time has caught up.
-        pipeline
-            .iterate_recurse()
-            .foreach(|element| element.set_base_time(begins))
-            .map_err(|_| PipelineError::Bug("the programme changed while it was started".into()))?;
-        pipeline.set_state(gst::State::Playing).map_err(failed)?;
+        primed.play(pipeline, PRIME_LIMIT, |begins| self.base.store(begins, Ordering::Relaxed))?;
         watch::spawn(shared)
     }
 
@@ -427,6 +414,7 @@ impl Shared {
         for (n, gain) in plan.gains.iter().enumerate() {
             if before.map(|plan| plan.gains[n]) != Some(*gain) {
                 self.built.volumes[n].set_property("volume", *gain);
+                self.slots[n].set_gain(*gain);
             }
         }
         let strip = self.identified.load(Ordering::Relaxed);

@@ -20,6 +20,7 @@ use r58_actors::guest::{Admission, AdmitGuest, DropGuest, PatchGuest};
 use r58_actors::patch::core::Precondition;
 use r58_actors::patch::{Patch, Patched};
 use r58_actors::turn::IceSnapshot;
+use r58_actors::viewers::returns::{return_of, return_to};
 use r58_actors::viewers::{AdmitViewer, DropViewer, PatchViewer};
 use r58_actors::{DoorError, GuestError};
 use r58_pipelines::sdp::SdpFragment;
@@ -69,6 +70,7 @@ impl Signalling {
         body: impl Future<Output = Result<Vec<u8>, Problem>>,
     ) -> SignalResponse {
         let Some(target) = Target::parse(&request.path) else { return Problem::not_found("no such path").into() };
+        let target = self.of_the_seat(&request, target);
         let answered = self.answer(&request, &target, body).await;
         let response = answered.unwrap_or_else(SignalResponse::from);
         match target.side {
@@ -125,9 +127,33 @@ impl Signalling {
         passed.map_err(|wait| Problem::unavailable("too many requests from this address").retry_after(wait))
     }
 
+    /// A guest may ask for its return feed by its invitation's id, as it may join by it.
+    fn of_the_seat(&self, request: &SignalRequest, target: Target) -> Target {
+        let (Side::Whep, Some(name)) = (&target.side, return_of(&target.name)) else { return target };
+        let pass = bearer(request.authorization.as_deref()).and_then(|word| self.device.book.of(&word));
+        match pass.filter(|pass| pass.invitation.as_deref() == Some(name)) {
+            Some(pass) => Target { name: return_to(&pass.seat), ..target },
+            None => target,
+        }
+    }
+
+    /// A return feed is for the guest in its seat, once it is let in, and for the crew. Tokens of viewers open none.
+    fn pass_return(&self, request: &SignalRequest, target: &Target, seat: &str) -> Result<(), Problem> {
+        let Some(word) = bearer(request.authorization.as_deref()) else { return request.crew.clone() };
+        let book = &self.device.book;
+        if target.session.is_some() {
+            return book.known(seat, Some(&word)).map(drop).map_err(|error| refused(&error));
+        }
+        let pass = book.enter(seat, Some(&word)).map_err(|error| refused(&error))?;
+        pass.admitted.then_some(()).ok_or_else(|| Problem::forbidden("the crew has not let you in yet"))
+    }
+
     /// Rate, then token.
     fn pass(&self, request: &SignalRequest, target: &Target) -> Result<(), Problem> {
         self.count(&request.client)?;
+        if let (Side::Whep, Some(seat)) = (&target.side, return_of(&target.name)) {
+            return self.pass_return(request, target, seat);
+        }
         let (book, bearer) = (&self.device.book, bearer(request.authorization.as_deref()));
         let passed = match target.side {
             Side::Whep => {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use r58_pipelines::encoder::EncoderDesk;
 use r58_pipelines::layout;
-use r58_pipelines::programme::{Programme, ProgrammeEvent, ProgrammeInput, ProgrammePlan, ProgrammeStats, TakeTicket};
+use r58_pipelines::programme::{
+    Programme, ProgrammeEvent, ProgrammeInput, ProgrammePlan, ProgrammeStats, ReturnMix, TakeTicket,
+};
 use r58_pipelines::scene::Scene;
 use r58_pipelines::thumbnail::Thumbnails;
 use r58_pipelines::{Feed, Mode, PipelineError, RtpFanout};
@@ -35,6 +37,13 @@ pub trait Composer: Send + Sync {
     fn stats(&self) -> ProgrammeStats;
     /// The encoded programme.
     fn rtp(&self) -> Option<RtpFanout>;
+    /// Starts what a guest is sent back; `None` where there is no such thing.
+    ///
+    /// # Errors
+    /// When it does not start.
+    fn return_mix(&self, _seat: &str) -> Result<Option<ReturnMix>, PipelineError> {
+        Ok(None)
+    }
     /// Small pictures by name: of `programme`, and of what each input's place shows, its slate included.
     fn thumbnails(&self) -> Vec<(String, Thumbnails)>;
     /// Who encodes it.
@@ -131,6 +140,10 @@ impl Composer for Running {
 
     fn rtp(&self) -> Option<RtpFanout> {
         Some(self.programme.rtp())
+    }
+
+    fn return_mix(&self, seat: &str) -> Result<Option<ReturnMix>, PipelineError> {
+        self.programme.return_mix(seat).map(Some)
     }
 
     fn thumbnails(&self) -> Vec<(String, Thumbnails)> {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use r58_pipelines::RtpFanout;
-use r58_pipelines::programme::{ProgrammeEvent, ProgrammeStats};
+use r58_pipelines::programme::{ProgrammeEvent, ProgrammeStats, ReturnMix};
+use r58_pipelines::{PipelineError, RtpFanout};
 
 use super::composer::Composer;
 use super::core::MixerCore;
@@ -86,6 +86,14 @@ impl ProgrammeRoom {
     /// The encoded programme; `None` while none runs.
     pub fn fanout(&self) -> Option<RtpFanout> {
         self.on_air()?.composer.rtp()
+    }
+
+    /// Starts the return feed of a guest; `None` while no programme runs. May block for some milliseconds.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn return_mix(&self, seat: &str) -> Result<Option<ReturnMix>, PipelineError> {
+        self.on_air().map_or(Ok(None), |on_air| on_air.composer.return_mix(seat))
     }
 
     /// Who encodes it, and why; empty while no programme runs.

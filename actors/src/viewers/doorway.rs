@@ -60,6 +60,12 @@ pub trait ViewerDoorway: Send + Sync {
     /// # Errors
     /// Whatever keeps the encoder from running.
     fn preview(&self, room: &InputRoom) -> Result<Preview, GuestError>;
+
+    /// Starts the return feed of the guest in that room. Blocks likewise.
+    ///
+    /// # Errors
+    /// Whatever keeps it from running.
+    fn return_feed(&self, room: &InputRoom) -> Result<Preview, GuestError>;
 }
 
 /// The real thing.
@@ -102,5 +108,11 @@ impl ViewerDoorway for WebRtcViewerDoorway {
         tracing::debug!(input = room.name().id, encoder = lease.choice().name, sessions = ?lease.usage(), "preview");
         let encoder = PreviewEncoder::start_leased(room.feed(), &mode, lease, PREVIEW_KBPS)?;
         Ok(Preview { fanout: encoder.rtp(), encoder: Box::new(encoder) })
+    }
+
+    fn return_feed(&self, room: &InputRoom) -> Result<Preview, GuestError> {
+        let mix = self.studio.programme().return_mix(&room.name().id)?;
+        let mix = mix.ok_or_else(|| GuestError::Unavailable("the programme is starting".into()))?;
+        Ok(Preview { fanout: mix.rtp(), encoder: Box::new(mix) })
     }
 }

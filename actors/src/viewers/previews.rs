@@ -1,4 +1,4 @@
-//! Inputs that are encoded while somebody watches them, by WHEP or HLS.
+//! Inputs that are encoded while somebody watches them, by WHEP or HLS; guests' return feeds, which are kept likewise.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use tracing::info;
 
 use super::Viewers;
 use super::doorway::Preview;
+use super::returns::return_of;
 use crate::error::GuestError;
 use crate::offthread::{drop_off_thread, off_thread};
 use crate::studio::InputRoom;
@@ -52,6 +53,7 @@ impl Viewers {
     ) -> impl Future<Output = Stream> + use<> + 'static {
         let way = self.way(name, room);
         let (doorway, studio) = (self.settings.doorway.clone(), self.settings.studio.clone());
+        let returns = return_of(name).is_some();
         async move {
             match way {
                 Way::Programme => {
@@ -60,7 +62,8 @@ impl Viewers {
                 }
                 Way::Running(fanout) => Stream::Known(Ok(fanout)),
                 Way::Start(room) => {
-                    let started = off_thread("preview-start", move || doorway.preview(&room)).await;
+                    let start = move || if returns { doorway.return_feed(&room) } else { doorway.preview(&room) };
+                    let started = off_thread("preview-start", start).await;
                     Stream::Started(started.unwrap_or_else(|| Err(GuestError::Unavailable(NO_ENCODER.into()))))
                 }
                 Way::Wait(told) => match told.await {
@@ -122,7 +125,7 @@ impl Viewers {
         let ended: Vec<String> = self
             .previews
             .iter()
-            .filter(|(_, running)| !allowed || over(running))
+            .filter(|(name, running)| (!allowed && return_of(name).is_none()) || over(running))
             .map(|(name, _)| name.clone())
             .collect();
         for name in ended {

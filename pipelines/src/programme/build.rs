@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 
 use super::types::ProgrammePlan;
+use super::watch;
 use crate::clock;
 use crate::elements::{add_linked, make};
 use crate::error::PipelineError;
@@ -30,7 +31,7 @@ use crate::render::strip_mode;
 /// Pictures sit in the middle of their slots, so they may be three quarters of a frame late.
 const VIDEO_LATENCY_DIVISOR: u64 = 4;
 /// What the sound waits for late blocks (nanoseconds): two Opus frames.
-const AUDIO_LATENCY: u64 = 40_000_000;
+pub(super) const AUDIO_LATENCY: u64 = 40_000_000;
 
 /// The parts that are touched while it runs.
 pub(super) struct Built {
@@ -109,24 +110,9 @@ pub(super) struct Primed {
 }
 
 impl Primed {
-    pub(super) fn wait(&self, limit: Duration) -> Result<(), PipelineError> {
-        let deadline = Instant::now() + limit;
-        for n in 0..self.pads {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if self.arrived.recv_timeout(left).is_err() {
-                let reason = format!("only {n} of {} pads got their first buffer", self.pads);
-                return Err(PipelineError::failed("programme", reason));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Built {
-    /// Counts the first buffer of each pad of both aggregators. Call it before the sources are started.
-    pub(super) fn count_first_buffers(&self) -> Primed {
+    /// Counts the first buffer of each pad. Call it before the sources are started.
+    pub(super) fn count<'a>(pads: impl IntoIterator<Item = &'a gst::Pad>) -> Self {
         let (arrives, arrived) = mpsc::channel();
-        let pads = self.pads.iter().flatten().chain(&self.volumes).chain([&self.black.1, &self.strip.1]);
         let mut count = 0;
         for pad in pads {
             count += 1;
@@ -136,7 +122,53 @@ impl Built {
                 gst::PadProbeReturn::Remove
             });
         }
-        Primed { arrived, pads: count }
+        Self { arrived, pads: count }
+    }
+
+    /// Brings a pipeline to PLAYING, with something on every pad before its time begins: an aggregator that starts without
+    /// data sets its time line back when the first buffer arrives. `begins` is told the beginning of its time, in
+    /// nanoseconds of the shared clock, before anything runs by it.
+    pub(super) fn play(
+        &self,
+        pipeline: &gst::Pipeline,
+        limit: Duration,
+        begins: impl FnOnce(u64),
+    ) -> Result<(), PipelineError> {
+        pipeline.set_start_time(gst::ClockTime::NONE);
+        let failed = |_| PipelineError::failed(&pipeline.name(), watch::first_error(pipeline));
+        pipeline.set_state(gst::State::Paused).map_err(failed)?;
+        self.wait(&pipeline.name(), limit)?;
+        let base = clock::now_nanos();
+        begins(base);
+        let base = gst::ClockTime::from_nseconds(base);
+        pipeline.set_base_time(base);
+        // A pipeline hands its clock to all elements before it hands each of them its base time. An aggregator that runs in
+        // between takes the whole age of the clock for lost, races ahead, and then is silent until time has caught up.
+        pipeline
+            .iterate_recurse()
+            .foreach(|element| element.set_base_time(base))
+            .map_err(|_| PipelineError::Bug("a pipeline changed while it was started".into()))?;
+        pipeline.set_state(gst::State::Playing).map_err(failed)?;
+        Ok(())
+    }
+
+    fn wait(&self, pipeline: &str, limit: Duration) -> Result<(), PipelineError> {
+        let deadline = Instant::now() + limit;
+        for n in 0..self.pads {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.arrived.recv_timeout(left).is_err() {
+                let reason = format!("only {n} of {} pads got their first buffer", self.pads);
+                return Err(PipelineError::failed(pipeline, reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Built {
+    /// Counts the first buffer of each pad of both aggregators. Call it before the sources are started.
+    pub(super) fn count_first_buffers(&self) -> Primed {
+        Primed::count(self.pads.iter().flatten().chain(&self.volumes).chain([&self.black.1, &self.strip.1]))
     }
 
     fn add_slot(&mut self, id: &str, caps: &gst::Caps) -> Result<(), PipelineError> {
@@ -174,7 +206,7 @@ impl Built {
 
 /// An aggregator that keeps its own time, whatever its inputs do. The latency is set up front, so that a late input never
 /// redistributes it.
-fn aggregate_live(factory: &str, latency: u64) -> Result<gst::Element, PipelineError> {
+pub(super) fn aggregate_live(factory: &str, latency: u64) -> Result<gst::Element, PipelineError> {
     make(factory)?;
     let built = gst::ElementFactory::make(factory).property("force-live", true).build();
     let element = built.map_err(|error| PipelineError::failed("programme", error))?;
@@ -186,7 +218,7 @@ fn aggregate_live(factory: &str, latency: u64) -> Result<gst::Element, PipelineE
 
 /// A source that is pushed into from anywhere and never waits: when nobody takes, its oldest buffer goes. It is not live, so
 /// that it delivers its first buffer before the clock runs; the aggregators are live by themselves.
-fn live_source(name: &str, caps: &gst::Caps, buffers: u64) -> gst_app::AppSrc {
+pub(super) fn live_source(name: &str, caps: &gst::Caps, buffers: u64) -> gst_app::AppSrc {
     gst_app::AppSrc::builder()
         .name(name)
         .caps(caps)
@@ -224,11 +256,11 @@ fn prepare(pad: &gst::Pad) {
     pad.set_property("converter-config", config);
 }
 
-fn request(aggregator: &gst::Element) -> Result<gst::Pad, PipelineError> {
+pub(super) fn request(aggregator: &gst::Element) -> Result<gst::Pad, PipelineError> {
     aggregator.request_pad_simple("sink_%u").ok_or_else(|| PipelineError::Bug("an aggregator gave no pad".into()))
 }
 
-fn join(source: &gst::Element, pad: &gst::Pad) -> Result<(), PipelineError> {
+pub(super) fn join(source: &gst::Element, pad: &gst::Pad) -> Result<(), PipelineError> {
     let from = source.static_pad("src").or_else(|| source.request_pad_simple("src_%u"));
     let from = from.ok_or_else(|| PipelineError::Bug(format!("{} has no source pad", source.name())))?;
     from.link(pad).map(|_| ()).map_err(|error| PipelineError::failed("programme", error))

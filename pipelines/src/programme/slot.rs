@@ -1,7 +1,7 @@
 //! One input's place on the programme: its pictures while they come, its slate while they do not.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::snap::Snapper;
@@ -82,6 +82,10 @@ impl SlotCore {
     }
 }
 
+/// Takes a slot's sound as the programme does, stamped from the programme's beginning, with the gain of the programme's mix.
+/// Called on streaming threads: hand over and return, never wait.
+pub(super) type SoundTap = dyn Fn(&gst::Buffer, f32) + Send + Sync;
+
 /// The running part of a slot.
 pub(super) struct Slot {
     pub(super) input: ProgrammeInput,
@@ -96,6 +100,9 @@ pub(super) struct Slot {
     generation: AtomicU64,
     taken: AtomicU64,
     surplus: AtomicU64,
+    /// The gain of the programme's mix, as the bits of an `f32`.
+    gain: AtomicU32,
+    taps: Mutex<Vec<Weak<SoundTap>>>,
     pub(super) thumbnails: Thumbnails,
     events: Events,
 }
@@ -130,6 +137,8 @@ impl Slot {
             generation: AtomicU64::new(0),
             taken: AtomicU64::new(0),
             surplus: AtomicU64::new(0),
+            gain: AtomicU32::new(0),
+            taps: Mutex::default(),
             thumbnails,
             events,
         }
@@ -221,6 +230,27 @@ impl Slot {
         let _ = self.video.push_buffer(picture);
     }
 
+    pub(super) fn set_gain(&self, gain: f64) {
+        self.gain.store((gain as f32).to_bits(), Ordering::Relaxed);
+    }
+
+    /// Hands every further sound to a tap, for as long as somebody else keeps it.
+    pub(super) fn tap_sound(&self, tap: &Arc<SoundTap>) {
+        lock(&self.taps).push(Arc::downgrade(tap));
+    }
+
+    fn hand_out(&self, sound: &gst::Buffer) {
+        let taps: Vec<_> = {
+            let mut taps = lock(&self.taps);
+            taps.retain(|tap| tap.strong_count() > 0);
+            taps.iter().filter_map(Weak::upgrade).collect()
+        };
+        let gain = f32::from_bits(self.gain.load(Ordering::Relaxed));
+        for tap in taps {
+            tap(sound, gain);
+        }
+    }
+
     fn current(&self, generation: u64) -> bool {
         self.generation.load(Ordering::SeqCst) == generation
     }
@@ -270,6 +300,7 @@ impl FeedConsumer for Inlet {
             buffer.set_pts(gst::ClockTime::from_nseconds(slot.running(at)));
             buffer.set_dts(None);
         }
+        slot.hand_out(&sound);
         let _ = slot.audio.push_buffer(sound);
     }
 }
