@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::support::r58::{Home, PATIENCE, R58};
-use super::support::{stage, until};
+use super::support::{free_port, stage, until};
 
 /// Players of the crowd.
 const CROWD: usize = 200;
@@ -152,6 +152,25 @@ async fn an_input_is_packaged_while_it_is_watched_and_wrong_requests_are_told_so
     };
     until(PATIENCE, "the end of the input's encoder", ended).await;
     assert!(r58.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_box_that_is_killed_and_comes_back_goes_on_with_higher_numbers() {
+    let _stage = stage().await;
+    let home = Home::small(&format!("listen = \"127.0.0.1:{}\"", free_port()), "");
+    let mut last = 0;
+    for _ in 0..2 {
+        let mut r58 = R58::start(&home, "device").await;
+        on_air(&r58).await;
+        let mut player = Player::new(r58.http(), &format!("{}/hls/programme", r58.device), "");
+        let text = player.playlist("").await.expect("a playlist");
+        let number = |key| values(&text, key).next().and_then(|number| number.parse::<u64>().ok()).expect("a number");
+        assert!(number("MEDIA-SEQUENCE:") > last, "a player that stayed takes it for news");
+        player.play(Instant::now() + Duration::from_secs(2)).await.expect("no request fails");
+        let segment = |name: &String| name.strip_prefix("segment-")?.split('.').next()?.parse().ok();
+        last = player.fetched.iter().filter_map(segment).max().expect("a segment");
+        r58.process.kill();
+    }
 }
 
 #[tokio::test]

@@ -137,3 +137,24 @@ impl Handler<OpenHls> for Viewers {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use r58_pipelines::{Mode, RtpFanout};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_that_is_replaced_stays_for_those_who_have_just_read_of_it() {
+        let shelf = HlsShelf::new(HLS_LINGER);
+        let fanouts = [RtpFanout::new(), RtpFanout::new()];
+        for fanout in &fanouts {
+            shelf.put_up(PROGRAMME, HlsStream::start(fanout, &Mode::default()));
+        }
+        assert!(shelf.get(PROGRAMME).is_some_and(|stream| stream.is_of(&fanouts[1])));
+        let replaced = shelf.replaced(PROGRAMME);
+        assert!(replaced.len() == 1 && replaced[0].is_of(&fanouts[0]));
+        shelf.take_off(PROGRAMME);
+        assert!(shelf.get(PROGRAMME).is_none() && shelf.replaced(PROGRAMME).is_empty());
+    }
+}
