@@ -248,7 +248,14 @@ async fn a_guest_far_away(internet: &Internet) {
     let footage = Footage::new(COLOUR, PITCH);
     let guest = Browser::start(&footage.capture(), Some(BOX_URL)).await;
 
-    join(&guest, &seat(&r58, "guest1").await).await;
+    // The page tries its relay before its guest joins.
+    guest.open(seat(&r58, "guest1").await["join_url"].as_str().expect("a link")).await;
+    let through =
+        "document.querySelector('[data-testid=check-network][data-mood=good]')?.innerText.includes('find their way')";
+    guest.until(PATIENCE, "a word through the relay", through, "document.body.innerText").await;
+    guest.screenshot("guest-preflight-relay").await;
+    press_join(&guest).await;
+    is_live(&guest).await;
     assert_eq!(reaches(&r58, "live", PATIENCE).await["path"], "relay");
     take(&r58, "full-guest1").await;
     shows(&r58).await;
