@@ -125,9 +125,11 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     let signalling =
         Arc::new(Signalling::new(device.clone(), ice.guests.clone(), viewers.clone(), RatePolicy::default()));
     let desk = Arc::new(GuestDesk::new(device.clone(), ice.guests.clone(), ice.peers.clone(), links, sfu.is_some()));
+    let calls = Arc::new(calls::Calls::new(device.clone(), sfu, ice.guests.clone(), signalling.clone()));
+    let carrier = Carrier { signalling: signalling.clone(), calls: calls.clone(), desk: desk.clone() };
     let ends = fleet::Ends {
         device: device.clone(),
-        requests: Requests::new(Arc::new(Carrier { signalling: signalling.clone(), desk: desk.clone() })),
+        requests: Requests::new(Arc::new(carrier)),
         seam: Arc::new(LiveConfig::new(settings, cells)),
         metrics,
         ice: ice.guests.clone(),
@@ -143,7 +145,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     };
     let own = http::SelfCheck { url: format!("http://{own}/"), crew: settings.crew_password.clone() };
     let face = http::Face {
-        calls: calls::Calls::new(device.clone(), sfu, ice.guests.clone(), signalling.clone()),
+        calls,
         conformance: Default::default(),
         own,
         signalling,

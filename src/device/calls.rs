@@ -30,6 +30,7 @@ use crate::problem::Problem;
 
 /// Longest that an answer may take: the link gives up before.
 const PATIENCE: Duration = Duration::from_secs(9);
+const PREFIX: &str = "/api/calls/";
 const JSON: &str = "application/json";
 
 /// See the module.
@@ -51,7 +52,7 @@ enum Target {
 
 impl Target {
     fn parse(path: &str) -> Option<Self> {
-        let parts: Vec<&str> = path.strip_prefix("/api/calls/")?.split('/').collect();
+        let parts: Vec<&str> = path.strip_prefix(PREFIX)?.split('/').collect();
         match parts.as_slice() {
             ["whip", guest] => Some(Self::Endpoint(decoded(guest)?)),
             ["whip", guest, session] => Some(Self::Call(decoded(guest)?, decoded(session)?)),
@@ -71,6 +72,11 @@ impl Calls {
         signalling: Arc<Signalling>,
     ) -> Self {
         Self { device, link, ice, signalling }
+    }
+
+    /// Whether a path is answered here.
+    pub fn serves(path: &str) -> bool {
+        path.starts_with(PREFIX)
     }
 
     /// Answers a request. Its body is only asked for when everything else about it is right.

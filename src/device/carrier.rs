@@ -1,4 +1,5 @@
-//! WHIP, WHEP, invitations and guests over the fleet's broker: the other thin carrier of `signalling` and `guest_desk`.
+//! WHIP, WHEP, guests by the SFU, invitations and guests over the fleet's broker: the other thin carrier of `signalling`, `calls`
+//! and `guest_desk`.
 
 use std::sync::Arc;
 
@@ -6,6 +7,7 @@ use async_trait::async_trait;
 use r58_actors::fleet_link::requests::RequestDesk;
 use r58_mqtt::payload::{Request, Response};
 
+use super::calls::Calls;
 use super::guest_desk::{DeskRequest, FLEET, GuestDesk};
 use super::signalling::{BODY_LIMIT, SignalRequest, SignalResponse, Signalling};
 use crate::problem::Problem;
@@ -15,6 +17,8 @@ use crate::problem::Problem;
 pub struct Carrier {
     /// WHIP and WHEP.
     pub signalling: Arc<Signalling>,
+    /// Guests by way of the SFU.
+    pub calls: Arc<Calls>,
     /// Invitations and guests.
     pub desk: Arc<GuestDesk>,
 }
@@ -64,6 +68,9 @@ impl Carrier {
             fits.then_some(body)
                 .ok_or_else(|| Problem::with_status(413, format!("a body has at most {BODY_LIMIT} bytes")))
         };
-        self.signalling.handle(order, body).await
+        match Calls::serves(&order.path) {
+            true => self.calls.handle(order, body).await,
+            false => self.signalling.handle(order, body).await,
+        }
     }
 }

@@ -237,6 +237,9 @@ impl GuestDesk {
 
     async fn invite(&self, request: &DeskRequest<'_>, who: String) -> Result<SignalResponse, Problem> {
         let (invite, now): (Invite, _) = (read(request.body)?, Utc::now());
+        if invite.road == Road::Sfu && !self.has_sfu {
+            return Err(Problem::with_status(422, "this box has no SFU that a guest could come by"));
+        }
         let life = invite.expires_in_seconds.map_or(USUAL_LIFE, |seconds| TimeDelta::seconds(i64::from(seconds)));
         let new = NewInvitation {
             seat: invite.seat,

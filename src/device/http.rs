@@ -70,7 +70,7 @@ pub struct Face {
     /// The tree.
     pub house: House,
     /// Guests by way of the SFU.
-    pub calls: Calls,
+    pub calls: Arc<Calls>,
     /// WHIP and WHEP.
     pub signalling: Arc<Signalling>,
     /// Invitations and guests.

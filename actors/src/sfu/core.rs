@@ -22,6 +22,8 @@ use crate::guest::core::SeatState;
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(7);
 /// From the answer to a seat; as long as a seat waits for a first picture.
 pub const SEATED_WITHIN: Duration = Duration::from_secs(20);
+/// Calls of one seat that may be closing at the same time: joining and leaving as fast as one can shall not pile up sessions.
+const CLOSING_MOST: usize = 4;
 /// When it may be worth asking again for a seat that is taken.
 const TAKEN_FOR: Duration = Duration::from_secs(3);
 
@@ -31,6 +33,9 @@ pub enum CallError {
     /// Somebody has that seat.
     #[error("the seat is taken")]
     Taken,
+    /// Earlier calls of the seat are still being closed.
+    #[error("too many calls of this seat are being closed")]
+    Closing,
     /// There is no such call, or no longer.
     #[error("there is no such session")]
     Unknown,
@@ -78,7 +83,7 @@ impl CallError {
         match self {
             Self::Taken | Self::Left => 409,
             Self::Unknown => 404,
-            Self::Unreachable | Self::Late | Self::Lost | Self::Down(_) => 503,
+            Self::Closing | Self::Unreachable | Self::Late | Self::Lost | Self::Down(_) => 503,
             Self::NoSecret
             | Self::Denied(_)
             | Self::Refused(..)
@@ -206,7 +211,7 @@ impl SfuCore {
     /// Begins a call: `tracks` name the sections of `offer`, `occupied` is what its seat says of itself.
     ///
     /// # Errors
-    /// `Taken`; nothing changed then.
+    /// `Taken`, `Closing`; nothing changed then.
     pub fn handle_publish(
         &mut self,
         now: Instant,
@@ -224,6 +229,9 @@ impl SfuCore {
         };
         if taken {
             return Err(CallError::Taken);
+        }
+        if self.calls.values().filter(|call| call.seat == seat && call.is_closing()).count() >= CLOSING_MOST {
+            return Err(CallError::Closing);
         }
         for call in self.calls.values_mut().filter(|call| call.seat == seat) {
             call.end(now, None, &mut self.outputs);

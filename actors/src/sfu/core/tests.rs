@@ -505,6 +505,21 @@ fn a_seat_is_given_to_one_and_to_another_only_when_the_first_is_seen_no_more() {
     assert_eq!(direct(SeatState::Free), Err(CallError::Taken), "a guest on its way");
 }
 
+#[test]
+fn joining_and_leaving_faster_than_the_sfu_can_close_piles_nothing_up() {
+    let (mut core, now) = (SfuCore::default(), Instant::now());
+    let join = |core: &mut SfuCore, call: usize| {
+        core.handle_publish(now, ("guest1", &format!("c{call}")), OFFER.into(), tracks(), SeatState::Free)
+    };
+    let begun =
+        (0..100).take_while(|call| join(&mut core, *call).is_ok() && core.handle_leave(now, "guest1", None).is_ok());
+    assert_eq!(begun.count(), CLOSING_MOST);
+    assert_eq!(join(&mut core, 100), Err(CallError::Closing));
+    core.handle_timeout(now + CLOSING_LIMIT);
+    assert!(core.reports().is_empty());
+    assert_eq!(core.handle_publish(now, ("guest1", "c"), OFFER.into(), tracks(), SeatState::Free), Ok(()));
+}
+
 /// What an SFU knows of a session.
 #[derive(Default)]
 struct Held {
