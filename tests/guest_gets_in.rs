@@ -291,7 +291,7 @@ pub(super) async fn join(guest: &Browser, link: &Value) {
     is_live(guest).await;
 }
 
-async fn press_join(guest: &Browser) {
+pub(super) async fn press_join(guest: &Browser) {
     guest
         .until(PATIENCE, "camera and microphone", "document.body.dataset.state === 'ready'", "document.body.innerText")
         .await;

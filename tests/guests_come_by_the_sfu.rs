@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::guest_gets_in::{COLOUR, PITCH, reaches, shows, take};
+use super::guest_gets_in::{COLOUR, PITCH, is_live, press_join, reaches, shows, take};
 use super::support::browser::Browser;
 use super::support::footage::Footage;
-use super::support::r58::{Home, PATIENCE, R58};
+use super::support::namespace::is_root_or_ran_as_root;
+use super::support::nat::{BOX_URL, Internet};
+use super::support::r58::{Home, PATIENCE, R58, binary};
 use super::support::sfu::{APP_ID, Call, Fault, SECRET, Sfu};
 use super::support::{sdp, stage, until};
 
+const CREW: &str = "the crew's own word";
 const TOKEN: &str = "the-token-of-these-tests";
 
 /// A box that knows an SFU at this address, with this secret.
@@ -78,6 +81,13 @@ async fn nothing_is_open(sfu: &Sfu) {
         if open.is_empty() { Ok(()) } else { Err((open, sfu.log())) }
     })
     .await;
+}
+
+/// The same as the crew.
+async fn ask_crew(r58: &R58, method: &str, path: &str) -> StatusCode {
+    let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+    let request = r58.http().request(method, format!("{}{path}", r58.device)).basic_auth("crew", Some(CREW));
+    request.send().await.expect("an answer of the box").status()
 }
 
 /// Asks as a program would; answers status, problem and `Retry-After`.
@@ -189,5 +199,59 @@ async fn without_its_sfu_the_box_says_so_in_a_sentence_and_goes_on() {
     assert_eq!(seat["state"], "free");
     let frames = r58.state().await["programme"]["frames"].as_u64();
     r58.state_until("a programme that goes on", |state| state["programme"]["frames"].as_u64() > frames).await;
+    assert!(r58.stop().await.success());
+}
+
+#[test]
+fn behind_two_translating_routers_without_turn_the_guests_page_comes_by_the_sfu_when_five_seconds_have_brought_no_other_way()
+ {
+    let here = concat!(
+        module_path!(),
+        "::behind_two_translating_routers_without_turn_the_guests_page_comes_by_the_sfu_when_five_seconds_have_brought_no_other_way"
+    );
+    if is_root_or_ran_as_root(here.split_once("::").expect("a module").1) {
+        let internet = Internet::new();
+        let sfu = internet.public.run(async { Sfu::start_on("203.0.113.1") });
+        internet.guest.run(a_guest_without_another_way(&internet, &sfu));
+    }
+}
+
+async fn a_guest_without_another_way(internet: &Internet, sfu: &Sfu) {
+    let _stage = stage().await;
+    let home = Home::small(
+        &format!("listen = \"0.0.0.0:8000\"\ncrew_password = \"{CREW}\"\npublic_url = \"{BOX_URL}\""),
+        &format!("[device.sfu]\napp_id = \"{APP_ID}\"\nbase_url = \"{}\"", sfu.url),
+    );
+    let mut command = internet.device.command(&binary().display().to_string());
+    command.arg("device").arg("--config").arg(home.config()).current_dir(home.path());
+    command.env("R58_STATE_DIR", home.state()).env("R58__DEVICE__SFU__SECRET", SECRET);
+    let r58 = R58::spawn("device", &mut command).await.with_crew_password(CREW);
+    let footage = Footage::new(COLOUR, PITCH);
+    let guest = Browser::start(&footage.capture(), Some(BOX_URL)).await;
+    let seat = r58.json("/api/seats").await["items"][0].clone();
+    guest.open(seat["join_url"].as_str().expect("a link")).await;
+    press_join(&guest).await;
+    let pressed = Instant::now();
+    is_live(&guest).await;
+    println!("straight first, then by the SFU: live after {:?}", pressed.elapsed());
+    assert!(pressed.elapsed() >= Duration::from_secs(5), "the straight way has its time");
+    let seat = reaches(&r58, "live", PATIENCE).await;
+    assert_eq!(seat["road"], "sfu", "{seat}");
+    take(&r58, "full-guest1").await;
+    shows(&r58).await;
+
+    // The crew ends the call: the page notices, and comes back by the road that worked.
+    assert_eq!(ask_crew(&r58, "DELETE", "/api/calls/session/guest1").await, StatusCode::OK);
+    let again = until(PATIENCE, "another call", || async {
+        let now = r58.json("/api/seats").await["items"][0].clone();
+        if now["state"] == "live" && now["session"] != seat["session"] { Ok(now) } else { Err(now) }
+    })
+    .await;
+    assert_eq!(again["road"], "sfu");
+    is_live(&guest).await;
+
+    guest.click("leave").await;
+    reaches(&r58, "free", PATIENCE).await;
+    nothing_is_open(sfu).await;
     assert!(r58.stop().await.success());
 }

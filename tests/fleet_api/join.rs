@@ -62,6 +62,21 @@ async fn a_guest_with_a_link_is_carried_to_the_box_which_judges_its_token() {
     assert_eq!(made.status(), StatusCode::CREATED);
     assert_eq!(made.headers()["location"], format!("{whip}/0a1b").as_str());
     assert!(made.headers().contains_key("link"));
+    // The same by the SFU, under its own path.
+    let call = format!("/api/calls/whip/{ID}.box1");
+    let made = world.signal(Method::POST, &call, TOKEN, "v=0\r\n");
+    let served = serve(&mut device, &ring, |request| {
+        assert_eq!((request.method.as_str(), request.path.clone()), ("POST", format!("/api/calls/whip/{ID}")));
+        answer(request.id.clone(), 201, &[("Location", &format!("/api/calls/whip/{ID}/0a1b"))], "answer")
+    });
+    assert_eq!(tokio::join!(made, served).0.headers()["location"], format!("{call}/0a1b").as_str());
+    let ended = format!("{call}/0a1b");
+    let ended = world.signal(Method::DELETE, &ended, TOKEN, "");
+    let served = serve(&mut device, &ring, |request| {
+        assert_eq!((request.method.as_str(), request.path.clone()), ("DELETE", format!("/api/calls/whip/{ID}/0a1b")));
+        answer(request.id.clone(), 200, &[], "")
+    });
+    assert_eq!(tokio::join!(ended, served).0.status(), StatusCode::OK);
     let state = format!("/guest/{ID}.box1");
     let asked = world.signal(Method::GET, &state, TOKEN, "");
     let served = serve(&mut device, &ring, |request| {

@@ -1,5 +1,6 @@
-//! Guests of a box that nobody can connect to: `/join/{invitation}` is their page, `/whip/{invitation}` and
-//! `/guest/{invitation}` are carried to the box over the broker. The media flow between browser and box, directly or by TURN.
+//! Guests of a box that nobody can connect to: `/join/{invitation}` is their page, `/whip/{invitation}`,
+//! `/api/calls/whip/{invitation}` (by the SFU) and `/guest/{invitation}` are carried to the box over the broker. The media flow
+//! between browser and box, directly or by TURN, or by the SFU that both connect to.
 //!
 //! An invitation is named `{id}.{device}`; the server keeps nothing of it. The secret is in the link's fragment, which no
 //! browser sends by itself, and the box alone judges it. A box that is not there, not connected, or not known answers the
@@ -30,6 +31,9 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(resource("/join/{invitation}", "GET").route(web::get().to(page)))
         .service(resource("/guest/{invitation}", "GET").route(web::get().to(state)))
+        .service(resource("/api/calls/session/{invitation}", "GET").route(web::get().to(state)))
+        .service(resource("/api/calls/whip/{invitation}", "POST").route(web::post().to(begin)))
+        .service(resource("/api/calls/whip/{invitation}/{session}", "DELETE").route(web::delete().to(end)))
         .service(resource("/whip/{invitation}", "POST").route(web::post().to(begin)))
         .service(
             resource("/whip/{invitation}/{session}", "PATCH, DELETE")
@@ -45,13 +49,13 @@ async fn page(request: HttpRequest) -> HttpResponse {
 
 async fn state(fleet: web::Data<Fleet>, request: HttpRequest, name: web::Path<String>) -> Answer {
     let invitation = Invitation::named(&name)?;
-    let path = format!("/guest/{}", invitation.id);
+    let path = format!("{}/{}", base(&request), invitation.id);
     carry(&fleet, &request, &invitation, Method::Get, path, None).await
 }
 
 async fn begin(fleet: web::Data<Fleet>, request: HttpRequest, name: web::Path<String>, offer: web::Payload) -> Answer {
     let invitation = Invitation::named(&name)?;
-    let path = format!("/whip/{}", invitation.id);
+    let path = format!("{}/{}", base(&request), invitation.id);
     carry(&fleet, &request, &invitation, Method::Post, path, Some(offer)).await
 }
 
@@ -62,14 +66,20 @@ async fn change(
     fragment: web::Payload,
 ) -> Answer {
     let invitation = Invitation::named(&path.0)?;
-    let path = format!("/whip/{}/{}", invitation.id, segment(&path.1)?);
+    let path = format!("{}/{}/{}", base(&request), invitation.id, segment(&path.1)?);
     carry(&fleet, &request, &invitation, Method::Patch, path, Some(fragment)).await
 }
 
 async fn end(fleet: web::Data<Fleet>, request: HttpRequest, path: web::Path<(String, String)>) -> Answer {
     let invitation = Invitation::named(&path.0)?;
-    let path = format!("/whip/{}/{}", invitation.id, segment(&path.1)?);
+    let path = format!("{}/{}/{}", base(&request), invitation.id, segment(&path.1)?);
     carry(&fleet, &request, &invitation, Method::Delete, path, None).await
+}
+
+/// What stands before the invitation in a path, here and at the box.
+fn base(request: &HttpRequest) -> String {
+    let pattern = request.match_pattern().unwrap_or_default();
+    pattern.split("/{").next().unwrap_or_default().to_owned()
 }
 
 /// An invitation's name in links of this server.
@@ -120,8 +130,9 @@ async fn carry(
     let answer = fleet.broker.ask(device, ask).await.map_err(away)?;
     fleet.doorkeeper.answered(from, &invitation.id, answer.status);
     Ok(passed_on(answer, |location| {
-        let session = location.strip_prefix("/whip/")?.strip_prefix(&invitation.id)?;
-        Some(format!("/whip/{}.{}{session}", invitation.id, invitation.device.as_str()))
+        let base = base(request);
+        let session = location.strip_prefix(&base)?.strip_prefix('/')?.strip_prefix(&invitation.id)?;
+        Some(format!("{base}/{}.{}{session}", invitation.id, invitation.device.as_str()))
     }))
 }
 

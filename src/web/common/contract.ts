@@ -113,6 +113,8 @@ export interface Seat {
   invitation?: string;
   /** How the guest is connected: `host`, `srflx` or `relay`. */
   path?: string | null;
+  /** By which road: `direct`, `turn` or `sfu`. */
+  road?: string | null;
   session?: unknown;
 }
 

@@ -12,6 +12,8 @@ export interface Standing extends TurnAnswer {
   tally?: Tally;
   muted?: boolean;
   road?: string;
+  /** Whether the box takes guests by an SFU. */
+  sfu?: boolean;
 }
 
 /** Asks once. Throws a `Problem`. */

@@ -17,7 +17,8 @@ import { follow, type Standing } from "./follow.js";
 import { readLink } from "./link.js";
 import { closeMedia, listDevices, measure, onDeviceLost, openMedia, type Choice, type Devices } from "./media.js";
 import { isSettled, judge, mayJoin, nothingSeen, type Check, type Evidence } from "./preflight.js";
-import { publish, type Publishing } from "./publish.js";
+import type { Publishing } from "./publish.js";
+import { publish } from "./roads.js";
 import { handle, start, type Happening, type Phase } from "./session.js";
 
 const link = readLink(location);

@@ -1,13 +1,14 @@
 // Sends camera and microphone to a seat by WHIP (RFC 9725): an offer at once, candidates as they come, an ICE restart when the
-// network changes (the seat and the place in the scene stay), DELETE at the end.
+// network changes (the seat and the place in the scene stay), DELETE at the end. The same to the SFU that the box fetches from,
+// which needs no candidates and knows no restart. This is one attempt; roads.ts makes another one by another road.
 
 import { videoPreference } from "../../common/codecs.js";
-import { iceServers, type TurnAnswer } from "../../common/ice.js";
 import { Problem, send } from "../../common/problem.js";
+import { callOf, followCall } from "./call.js";
 import { answerFailure, failure, type Failure } from "./failure.js";
-import { ask } from "./follow.js";
 import { whipOf, type GuestLink } from "./link.js";
-import { DISCONNECT_GRACE, ICE_LIMIT } from "./session.js";
+import type { Attempt } from "./road.js";
+import { DISCONNECT_GRACE } from "./session.js";
 import { fragment, merged } from "./trickle.js";
 
 /** Enough for 1280x720p30 by H.264 in hardware; the browser goes lower by itself when the network asks for it. */
@@ -25,21 +26,26 @@ const RESTART_LIMITS = [3_000, 6_000];
 const SETTLE = 300;
 
 export interface Publishing {
-  /** Ends the session: DELETE, then close. Also fit for the moment when the page goes away. */
-  end(): void;
+  /** Ends the session: DELETE, then close. Also fit for the moment when the page goes away. Resolves when the box knows. */
+  end(): Promise<void>;
   replace(track: MediaStreamTrack): void;
 }
 
-export interface PublishOptions {
+export interface PublishByOptions {
   link: GuestLink;
   media: MediaStream;
+  servers: RTCIceServer[];
+  attempt: Attempt;
   onConnected(): void;
   /** The connection was up and is lost. */
   onLost(): void;
-  onFailed(failure: Failure): void;
+  /** It did not come about; `gone` resolves when the box knows that it is over. */
+  onFailed(failure: Failure, gone: Promise<void>): void;
 }
 
-export function publish(options: PublishOptions): Publishing {
+export function publishBy(options: PublishByOptions): Publishing {
+  const { attempt } = options;
+  const bySfu = attempt.by === "sfu";
   const authorization = { authorization: `Bearer ${options.link.token}` };
   let ended = false;
   let location: string | null = null;
@@ -53,6 +59,7 @@ export function publish(options: PublishOptions): Publishing {
   let waiting: string[] = [];
   let batch: ReturnType<typeof setTimeout> | undefined;
   let restarting = false;
+  let unfollow: () => void = () => undefined;
   /** Restarts since the connection was lost or its network changed; 0 while it is up. */
   let restarts = 0;
   /** Requests go one after the other: a fragment never overtakes the restart before it. */
@@ -93,6 +100,8 @@ export function publish(options: PublishOptions): Publishing {
   /** The same session by another network: new credentials and candidates on both sides, the same tracks. */
   async function restart(): Promise<void> {
     if (ended || restarting || !peer || !location) return;
+    // The SFU takes no new path: a new join does.
+    if (bySfu) return fail(failure("no-route"));
     restarting = true;
     clearTimeout(timer);
     const limit = RESTART_LIMITS[restarts++] ?? 0;
@@ -134,13 +143,14 @@ export function publish(options: PublishOptions): Publishing {
     return fresh && peer?.connectionState === "connected";
   }
 
-  function end(): void {
-    if (ended) return;
+  function end(): Promise<void> {
+    if (ended) return Promise.resolve();
     ended = true;
+    unfollow();
     clearTimeout(timer);
     clearTimeout(batch);
     removeEventListener("online", onOnline);
-    hangUp();
+    return hangUp();
   }
 
   const onOnline = () => {
@@ -149,9 +159,10 @@ export function publish(options: PublishOptions): Publishing {
     timer = setTimeout(() => void restart(), SETTLE);
   };
 
-  function hangUp(): void {
+  function hangUp(): Promise<void> {
+    let gone: Promise<unknown> = Promise.resolve();
     if (location) {
-      void fetch(new URL(location, document.baseURI), {
+      gone = fetch(new URL(location, document.baseURI), {
         method: "DELETE",
         headers: authorization,
         keepalive: true,
@@ -160,25 +171,32 @@ export function publish(options: PublishOptions): Publishing {
       location = null;
     }
     peer?.close();
+    return gone.then(() => undefined);
   }
 
   function fail(why: Failure): void {
     if (ended) return;
-    end();
+    const gone = end();
     if (up) options.onLost();
-    else options.onFailed(why);
+    else options.onFailed(why, gone);
+  }
+
+  /** In, as far as the guest can know: the box has its media, or the box is what it is connected to. */
+  function arrived(): void {
+    clearTimeout(timer);
+    if (up || ended) return;
+    up = true;
+    options.onConnected();
   }
 
   function watch(peer: RTCPeerConnection): void {
     peer.onconnectionstatechange = () => {
       switch (peer.connectionState) {
         case "connected":
-          clearTimeout(timer);
           restarts = 0;
-          if (!up && !ended) {
-            up = true;
-            options.onConnected();
-          }
+          // Connected to the SFU the guest is not in yet: its call tells.
+          if (!bySfu) arrived();
+          else if (up) clearTimeout(timer);
           break;
         case "disconnected":
           if (restarts > 0) break;
@@ -197,23 +215,14 @@ export function publish(options: PublishOptions): Publishing {
   }
 
   async function run(): Promise<void> {
-    // Without TURN a guest may still get in, so only a refusal ends it here.
-    let known: TurnAnswer | null = null;
-    try {
-      known = await ask(options.link);
-    } catch (error) {
-      if (error instanceof Problem && (error.status === 401 || error.status === 403)) throw answerFailure(error.status, error.detail, null);
-      if (error instanceof Problem && error.status === 0) throw failure("unreachable");
-    }
-    if (ended) return;
-    const servers = iceServers(known);
-    peer = new RTCPeerConnection({ iceServers: servers, bundlePolicy: "max-bundle" });
+    const iceTransportPolicy = attempt.relayOnly ? "relay" : "all";
+    peer = new RTCPeerConnection({ iceServers: options.servers, bundlePolicy: "max-bundle", iceTransportPolicy });
     watch(peer);
     for (const track of options.media.getTracks()) {
       const transceiver = peer.addTransceiver(track, { direction: "sendonly", streams: [options.media] });
       if (track.kind === "video") prefer(transceiver);
     }
-    peer.onicecandidate = onCandidate;
+    if (!bySfu) peer.onicecandidate = onCandidate;
     const offer = await peer.createOffer();
     described = offer.sdp ?? "";
     await peer.setLocalDescription(offer);
@@ -223,7 +232,7 @@ export function publish(options: PublishOptions): Publishing {
     const limit = setTimeout(() => abort.abort(), ANSWER_LIMIT);
     let answer: string;
     try {
-      const response = await send(whipOf(options.link), {
+      const response = await send(bySfu ? callOf(options.link) : whipOf(options.link), {
         method: "POST",
         headers: { ...authorization, "content-type": "application/sdp" },
         credentials: "omit",
@@ -238,16 +247,17 @@ export function publish(options: PublishOptions): Publishing {
     }
     if (ended) {
       // The guest left while the box was answering.
-      hangUp();
+      void hangUp();
       return;
     }
     flush();
     await peer.setRemoteDescription({ type: "answer", sdp: answer });
-    addEventListener("online", onOnline);
+    if (!bySfu) addEventListener("online", onOnline);
+    else if (location) unfollow = followCall(options.link, location, { in: arrived, out: (reason) => fail(failure("no-route", reason)) });
     // A box that ends the session says so by DTLS at once, long before ICE notices the silence.
     const dtls = peer.getSenders()[0]?.transport;
     if (dtls) dtls.onstatechange = () => dtls.state === "closed" && fail(failure("no-route"));
-    timer = setTimeout(() => fail(failure("no-route")), ICE_LIMIT);
+    timer = setTimeout(() => fail(failure("no-route")), attempt.limit);
     limitBitrate(peer);
   }
 

@@ -91,7 +91,7 @@ function Row({ seat }: { seat: Seat }) {
     <li data-testid={`seat-${seat.id}`} data-state={seat.state} class={seat.waiting ? "waits" : ""}>
       <b class="cut-off">{seat.label}</b>
       <span class={`badge ${mood}`}>{text}</span>
-      {seat.path && seat.state === "live" ? <span class="muted">{paths[seat.path] ?? seat.path}</span> : null}
+      {seat.path && seat.state === "live" ? <span class="muted">{seat.road === "sfu" ? "through the SFU" : (paths[seat.path] ?? seat.path)}</span> : null}
       {seat.waiting ? (
         <>
           <button class="small primary" onClick={() => void order(seat, "admit")} data-testid={`admit-${seat.id}`}>
