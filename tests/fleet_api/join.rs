@@ -77,6 +77,15 @@ async fn a_guest_with_a_link_is_carried_to_the_box_which_judges_its_token() {
         answer(request.id.clone(), 200, &[], "")
     });
     assert_eq!(tokio::join!(ended, served).0.status(), StatusCode::OK);
+    // And what the guest is sent back.
+    let back = format!("/whep/return-{ID}.box1");
+    let made = world.signal(Method::POST, &back, TOKEN, "v=0\r\n");
+    let served = serve(&mut device, &ring, |request| {
+        assert_eq!((request.method.as_str(), request.path.clone()), ("POST", format!("/whep/return-{ID}")));
+        assert!(request.authorization.is_some());
+        answer(request.id.clone(), 201, &[("Location", &format!("/whep/return-{ID}/0a1b"))], "answer")
+    });
+    assert_eq!(tokio::join!(made, served).0.headers()["location"], format!("{back}/0a1b").as_str());
     let state = format!("/guest/{ID}.box1");
     let asked = world.signal(Method::GET, &state, TOKEN, "");
     let served = serve(&mut device, &ring, |request| {

@@ -1,5 +1,6 @@
 //! Guests of a box that nobody can connect to: `/join/{invitation}` is their page, `/whip/{invitation}`,
-//! `/api/calls/whip/{invitation}` (by the SFU) and `/guest/{invitation}` are carried to the box over the broker. The media flow
+//! `/api/calls/whip/{invitation}` (by the SFU), `/whep/return-{invitation}` (what the guest hears and sees of the programme) and
+//! `/guest/{invitation}` are carried to the box over the broker. The media flow
 //! between browser and box, directly or by TURN, or by the SFU that both connect to.
 //!
 //! An invitation is named `{id}.{device}`; the server keeps nothing of it. The secret is in the link's fragment, which no
@@ -26,6 +27,8 @@ const BODY_LIMIT: usize = 64 * 1024;
 /// Letters of an invitation's own id, and of its token.
 const ID_LETTERS: usize = 16;
 const TOKEN_LETTERS: usize = 32;
+/// An invitation's name where a device's might stand, told apart by its shape.
+const NAMED: &str = r"{invitation:[0-9a-f]{16}\.[^/]+}";
 
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
@@ -34,6 +37,12 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(resource("/api/calls/session/{invitation}", "GET").route(web::get().to(state)))
         .service(resource("/api/calls/whip/{invitation}", "POST").route(web::post().to(begin)))
         .service(resource("/api/calls/whip/{invitation}/{session}", "DELETE").route(web::delete().to(end)))
+        .service(resource(&format!("/whep/return-{NAMED}"), "POST").route(web::post().to(begin)))
+        .service(
+            resource(&format!("/whep/return-{NAMED}/{{session}}"), "PATCH, DELETE")
+                .route(web::patch().to(change))
+                .route(web::delete().to(end)),
+        )
         .service(resource("/whip/{invitation}", "POST").route(web::post().to(begin)))
         .service(
             resource("/whip/{invitation}/{session}", "PATCH, DELETE")
@@ -49,13 +58,13 @@ async fn page(request: HttpRequest) -> HttpResponse {
 
 async fn state(fleet: web::Data<Fleet>, request: HttpRequest, name: web::Path<String>) -> Answer {
     let invitation = Invitation::named(&name)?;
-    let path = format!("{}/{}", base(&request), invitation.id);
+    let path = format!("{}{}", base(&request), invitation.id);
     carry(&fleet, &request, &invitation, Method::Get, path, None).await
 }
 
 async fn begin(fleet: web::Data<Fleet>, request: HttpRequest, name: web::Path<String>, offer: web::Payload) -> Answer {
     let invitation = Invitation::named(&name)?;
-    let path = format!("{}/{}", base(&request), invitation.id);
+    let path = format!("{}{}", base(&request), invitation.id);
     carry(&fleet, &request, &invitation, Method::Post, path, Some(offer)).await
 }
 
@@ -66,20 +75,20 @@ async fn change(
     fragment: web::Payload,
 ) -> Answer {
     let invitation = Invitation::named(&path.0)?;
-    let path = format!("{}/{}/{}", base(&request), invitation.id, segment(&path.1)?);
+    let path = format!("{}{}/{}", base(&request), invitation.id, segment(&path.1)?);
     carry(&fleet, &request, &invitation, Method::Patch, path, Some(fragment)).await
 }
 
 async fn end(fleet: web::Data<Fleet>, request: HttpRequest, path: web::Path<(String, String)>) -> Answer {
     let invitation = Invitation::named(&path.0)?;
-    let path = format!("{}/{}/{}", base(&request), invitation.id, segment(&path.1)?);
+    let path = format!("{}{}/{}", base(&request), invitation.id, segment(&path.1)?);
     carry(&fleet, &request, &invitation, Method::Delete, path, None).await
 }
 
 /// What stands before the invitation in a path, here and at the box.
 fn base(request: &HttpRequest) -> String {
     let pattern = request.match_pattern().unwrap_or_default();
-    pattern.split("/{").next().unwrap_or_default().to_owned()
+    pattern.split('{').next().unwrap_or_default().to_owned()
 }
 
 /// An invitation's name in links of this server.
@@ -131,8 +140,8 @@ async fn carry(
     fleet.doorkeeper.answered(from, &invitation.id, answer.status);
     Ok(passed_on(answer, |location| {
         let base = base(request);
-        let session = location.strip_prefix(&base)?.strip_prefix('/')?.strip_prefix(&invitation.id)?;
-        Some(format!("{base}/{}.{}{session}", invitation.id, invitation.device.as_str()))
+        let session = location.strip_prefix(&base)?.strip_prefix(&invitation.id)?;
+        Some(format!("{base}{}.{}{session}", invitation.id, invitation.device.as_str()))
     }))
 }
 
