@@ -11,6 +11,8 @@ export interface WatchOptions {
   video: HTMLVideoElement;
   /** For viewers from outside. */
   token?: string | null;
+  /** Where ICE servers are told, when not where viewers ask. */
+  iceFrom?: string;
   /** What may be used, of what the browser can do; both when absent. */
   ways?: Abilities;
   onState(state: Watching): void;
@@ -69,6 +71,7 @@ export function watch(options: WatchOptions): () => void {
         name,
         audio: options.audio,
         token: token ?? null,
+        ...(options.iceFrom ? { iceFrom: options.iceFrom } : {}),
         iceLimit: ICE_LIMIT,
         onEnd: (stop) => (stops.whep = end = stop),
         onStream: (value) => (stream = value),

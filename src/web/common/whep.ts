@@ -13,6 +13,8 @@ export interface WhepSession {
   audio: boolean;
   /** For viewers from outside. */
   token: string | null;
+  /** Where ICE servers are told, for guests who may not ask where viewers do. */
+  iceFrom?: string;
   /** From the answer to a connection, in milliseconds; the whole may take CONNECT_LIMIT. */
   iceLimit: number;
   /** Told how to end it, before anything else. */
@@ -30,7 +32,7 @@ export async function whepSession(options: WhepSession): Promise<string> {
   let stop: (why: string) => void = () => undefined;
   const stopped = new Promise<string>((resolve) => (stop = resolve));
   options.onEnd(() => stop("stopped"));
-  const turn = await json<TurnAnswer>("/api/turn-credentials", undefined, { headers: bearer }).catch(() => null);
+  const turn = await json<TurnAnswer>(options.iceFrom ?? "/api/turn-credentials", undefined, { headers: bearer }).catch(() => null);
   const servers = iceServers(turn);
   const peer = new RTCPeerConnection({ iceServers: servers, bundlePolicy: "max-bundle" });
   let location: string | null = null;
