@@ -365,8 +365,8 @@ async fn seen(crew: &Browser) -> [f64; 3] {
 }
 
 /// Waits until the loudest pitch of the programme is `wanted`, and `other` is not heard beside it (both in Hz).
-async fn hears(crew: &Browser, wanted: f64, other: f64) {
-    let script = "const video = document.querySelector('[data-testid=programme-video]');
+pub(super) async fn hears(crew: &Browser, wanted: f64, other: f64) {
+    let script = "const video = document.querySelector('[data-testid=programme-video], [data-testid=return] video');
         const [track] = video?.srcObject?.getAudioTracks() ?? [];
         if (!track) return null;
         if (window.ear?.track !== track) {

@@ -12,6 +12,7 @@ mod guest_gets_in;
 mod guests_are_invited;
 mod guests_come_and_go;
 mod guests_come_by_the_sfu;
+mod guests_hear_the_others;
 mod hostile_input;
 mod nothing_measured_is_lost;
 mod operators_use_mqtt;

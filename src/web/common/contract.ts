@@ -42,6 +42,30 @@ export interface Input {
   muted?: boolean;
   /** Level in the programme, in dB; 0 as it comes. */
   gain_db?: number;
+  /** Of the guest who sits there. */
+  guest?: GuestReport | null;
+}
+
+/** One stream of a guest, over five seconds. */
+export interface StreamVitals {
+  loss_percent: number;
+  recovered_percent: number;
+  jitter_ms: number;
+  bitrate_kbps: number;
+}
+
+/** How a guest's line and decoding are doing. */
+export interface GuestReport {
+  path?: string | null;
+  /** Why it is seen, or is not: one sentence. */
+  why: string;
+  video?: StreamVitals | null;
+  audio?: StreamVitals | null;
+  round_trip_ms?: number | null;
+  decoded_fps: number;
+  width?: number | null;
+  height?: number | null;
+  codec?: string | null;
 }
 
 /** The encoder of the programme, and how many encoders run beside what the hardware can do (`most`: 0 is no limit). */

@@ -18,6 +18,7 @@ import { readLink } from "./link.js";
 import { closeMedia, listDevices, measure, onDeviceLost, openMedia, type Choice, type Devices } from "./media.js";
 import { isSettled, judge, mayJoin, nothingSeen, type Check, type Evidence } from "./preflight.js";
 import type { Publishing } from "./publish.js";
+import { Return } from "./return.js";
 import { publish } from "./roads.js";
 import { handle, start, type Happening, type Phase } from "./session.js";
 
@@ -258,6 +259,7 @@ function Guest() {
   return (
     <main class={`guest ${outside ? "waiting" : phase} ${on}`}>
       <Mirror />
+      {phase === "live" && !outside && link && !link.afar ? <Return link={link} /> : null}
       <div class="words" role={phase === "failed" ? "alert" : "status"} aria-live="polite" data-testid="message">
         <h1>{title}</h1>
         <p>{advice}</p>

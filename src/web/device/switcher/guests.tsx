@@ -3,9 +3,10 @@
 
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import type { Invitation, MadeInvitation, Seat, State } from "../../common/contract.js";
+import type { GuestReport, Invitation, MadeInvitation, Seat, State } from "../../common/contract.js";
 import { copyText } from "../../common/copy.js";
 import { Invite } from "../../common/invite.js";
+import { lineOf } from "../../common/line.js";
 import { json, send, wordsFor } from "../../common/problem.js";
 import { attempt, toast } from "../../common/toasts.js";
 import { now } from "../box.js";
@@ -71,7 +72,7 @@ export function Guests({ box }: { box: State }) {
       <div class="columns">
         <ul>
           {seats.value.map((seat) => (
-            <Row key={seat.id} seat={seat} />
+            <Row key={seat.id} seat={seat} report={guests.find((input) => input.id === seat.id)?.guest ?? null} />
           ))}
         </ul>
         <Invite seats={seats.value} {...invitations} now={now.value} fresh={key} />
@@ -80,7 +81,7 @@ export function Guests({ box }: { box: State }) {
   );
 }
 
-function Row({ seat }: { seat: Seat }) {
+function Row({ seat, report }: { seat: Seat; report: GuestReport | null }) {
   const [text, mood] = seat.waiting ? words.waiting! : (words[seat.state] ?? [seat.state, ""]);
   const taken = seat.state !== "free";
   const rename = () => {
@@ -91,6 +92,11 @@ function Row({ seat }: { seat: Seat }) {
     <li data-testid={`seat-${seat.id}`} data-state={seat.state} class={seat.waiting ? "waits" : ""}>
       <b class="cut-off">{seat.label}</b>
       <span class={`badge ${mood}`}>{text}</span>
+      {report ? (
+        <span class="muted line" data-testid={`line-${seat.id}`}>
+          {lineOf(report)}
+        </span>
+      ) : null}
       {seat.path && seat.state === "live" ? <span class="muted">{seat.road === "sfu" ? "through the SFU" : (paths[seat.path] ?? seat.path)}</span> : null}
       {seat.waiting ? (
         <>

@@ -1,0 +1,34 @@
+// What the guest is sent back: the programme, small, with everybody's sound but its own (N-1). Its own voice never comes back, and
+// its microphone cancels what its loudspeaker plays.
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import { watch } from "../../common/watch.js";
+import type { GuestLink } from "./link.js";
+
+export function Return({ link }: { link: GuestLink }) {
+  const video = useRef<HTMLVideoElement>(null);
+  const [up, setUp] = useState(false);
+  const [silent, setSilent] = useState(false);
+  useEffect(() => {
+    if (!video.current) return;
+    return watch({
+      name: `return-${link.name}`,
+      token: link.token,
+      audio: true,
+      video: video.current,
+      ways: { whep: true, hls: false },
+      onState: (state) => setUp(state.on === "whep"),
+    });
+  }, [link.name, link.token]);
+  return (
+    <figure class="return" data-testid="return" data-up={up} hidden={!up}>
+      <video ref={video} playsInline muted={silent} aria-label="The programme" />
+      <figcaption>
+        <span class="muted">The programme, without your own voice</span>
+        <button class="small" aria-pressed={silent} onClick={() => setSilent(!silent)} data-testid="return-sound">
+          {silent ? "Sound on" : "Sound off"}
+        </button>
+      </figcaption>
+    </figure>
+  );
+}
