@@ -232,6 +232,9 @@ async fn a_guest_is_invited_and_let_in_from_afar_by_way_of_the_fleet_server() {
     is_live(&guest).await;
     shows(&r58).await;
     guest.until(PATIENCE, "tally", "document.body.dataset.tally === 'programme'", "document.body.innerText").await;
+    let back = "document.querySelector('[data-testid=return][data-up=true]')";
+    guest.until(PATIENCE, "the programme on the guest's page", back, "document.body.innerText").await;
+    guest.screenshot("afar-on-air").await;
     dashboard(&site).await;
     guest.click("leave").await;
     r58.state_until("a free seat", |state| state["inputs"][2]["signal"] == "free").await;

@@ -259,7 +259,7 @@ function Guest() {
   return (
     <main class={`guest ${outside ? "waiting" : phase} ${on}`}>
       <Mirror />
-      {phase === "live" && !outside && link && !link.afar ? <Return link={link} /> : null}
+      {phase === "live" && !outside && link ? <Return link={link} /> : null}
       <div class="words" role={phase === "failed" ? "alert" : "status"} aria-live="polite" data-testid="message">
         <h1>{title}</h1>
         <p>{advice}</p>

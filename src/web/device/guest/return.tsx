@@ -3,7 +3,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { watch } from "../../common/watch.js";
-import type { GuestLink } from "./link.js";
+import { stateOf, type GuestLink } from "./link.js";
 
 export function Return({ link }: { link: GuestLink }) {
   const video = useRef<HTMLVideoElement>(null);
@@ -14,6 +14,7 @@ export function Return({ link }: { link: GuestLink }) {
     return watch({
       name: `return-${link.name}`,
       token: link.token,
+      iceFrom: stateOf(link),
       audio: true,
       video: video.current,
       ways: { whep: true, hls: false },
