@@ -8,6 +8,7 @@
 //! | `programme` | rate and gaps while inputs die, take latency | - |
 //! | `mixer` | processor time a frame | gst-launch's compositor, voctocore |
 //! | `guest` | WHIP answer and first decoded picture | whipserversrc |
+//! | `join` | click to first decoded picture: direct, relayed, over MQTT, by the SFU | - |
 //! | `viewers` | processor time a viewer by WHEP at 1, 10 and 50, and of players of HLS | - |
 //! | `command` | signed command to its terminal status | an MQTT echo |
 //! | `start` | memory, exec to first heartbeat and frame | - |
@@ -17,6 +18,7 @@ mod command;
 mod fleet;
 mod guest;
 mod heartbeats;
+mod join;
 mod mixer;
 mod mqtt;
 mod peers;
@@ -26,6 +28,10 @@ mod programme;
 #[allow(missing_docs, clippy::unwrap_used)]
 #[path = "../../../pipelines/tests/rtc_support/mod.rs"]
 mod rtc;
+/// The SFU of the tests.
+#[allow(dead_code, missing_docs, clippy::unwrap_used)]
+#[path = "../../support/sfu/mod.rs"]
+mod sfu;
 mod start;
 mod table;
 mod viewers;
@@ -41,7 +47,7 @@ use crate::table::Row;
 
 /// A room that takes longer is broken.
 const ROOM_LIMIT: Duration = Duration::from_secs(240);
-const ROOMS: [&str; 7] = ["programme", "mixer", "guest", "viewers", "command", "start", "heartbeats"];
+const ROOMS: [&str; 8] = ["programme", "mixer", "guest", "join", "viewers", "command", "start", "heartbeats"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -80,6 +86,9 @@ async fn measure(wanted: &[String]) -> Vec<Row> {
     }
     if is_wanted("viewers") {
         rows.extend(room("viewers", viewers::rows()).await);
+    }
+    if is_wanted("join") {
+        rows.extend(room("join", join::rows()).await);
     }
     if is_wanted("command") {
         rows.extend(room("command", async { command::rows(&fleet::Fleet::start(0).await?).await }).await);
