@@ -156,11 +156,19 @@ async fn a_guest_by_the_sfu_is_in_the_programme_and_leaves_nothing_behind_whatev
     take(&r58, "full-guest1").await;
     shows(&r58).await;
 
-    // Its tab is gone without a word, and the crew ends the call.
+    // The SFU drops its sessions: the seat is free at once, and what is gone counts as closed.
     sfu.next(Call::Close, Fault::Status(500, "<html>"));
-    assert_eq!(ask(&r58, "DELETE", "/api/calls/session/guest1", None).await.0, StatusCode::OK);
+    sfu.expire_all();
     reaches(&r58, "free", PATIENCE).await;
     nothing_is_open(&sfu).await;
+    until(PATIENCE, "a call that is over", || async {
+        let (_, call, _) = ask(&r58, "GET", "/api/calls/session/guest1", Some(TOKEN)).await;
+        if call["state"] == "ended" { Ok(()) } else { Err((call, sfu.log())) }
+    })
+    .await;
+    let gone = sfu.log().iter().filter(|line| line.ends_with("/tracks/close 410")).count();
+    // Both sides of the call, and whatever of its abandoned sessions was still to be closed.
+    assert!(gone >= 2, "{:?}", sfu.log());
     let refused: Vec<String> = sfu.log().into_iter().filter(|line| line.ends_with(" 400")).collect();
     // The second answer to an offer that the first one had answered.
     assert!(refused.len() == 1 && refused[0].contains("renegotiate"), "{refused:?}");
