@@ -272,6 +272,14 @@ async fn dashboard(site: &Site) {
     let live =
         "document.querySelector('[data-testid=seat-guest1][data-state=live]')?.innerText.includes('Ada Lovelace')";
     page.until(PATIENCE, "the guest on the dashboard", live, "document.body.innerText").await;
+    for name in ["programme", "guest1"] {
+        page.click(&format!("live-{name}")).await;
+        let frames = format!(
+            "document.querySelector('[data-testid=live-{name}]').parentElement.querySelector('video')
+                ?.getVideoPlaybackQuality().totalVideoFrames > 30"
+        );
+        page.until(PATIENCE, &format!("{name} live on the dashboard"), &frames, "document.body.innerText").await;
+    }
     page.screenshot("fleet-guests").await;
     let ctl = async |args: &[&str]| {
         let mut command = tokio::process::Command::new(binary());

@@ -46,6 +46,19 @@ export function iceServers(answer: TurnAnswer | null | undefined): RTCIceServer[
     .filter((server) => server.urls.length > 0);
 }
 
+/** The same from the Link headers of an answer to an offer (RFC 9725, section 4.6), which a browser gives as one text. Pure. */
+export function linkedServers(header: string | null): RTCIceServer[] {
+  const entries: IceEntry[] = [];
+  for (const [, url, parameters] of (header ?? "").matchAll(/<([^>]*)>((?:\s*;\s*[\w-]+=(?:"(?:[^"\\]|\\.)*"|[^\s;,"]+))*)/g)) {
+    const said: Record<string, string> = {};
+    for (const [, name, quoted, plain] of (parameters ?? "").matchAll(/([\w-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]+))/g)) {
+      said[(name ?? "").toLowerCase()] = plain ?? (quoted ?? "").replace(/\\(.)/g, "$1");
+    }
+    if (url && said.rel === "ice-server") entries.push({ urls: [url], username: said.username, credential: said.credential });
+  }
+  return iceServers({ iceServers: entries });
+}
+
 export const hasTurn = (servers: readonly RTCIceServer[]): boolean =>
   servers.some((server) => [server.urls].flat().some((url) => /^turns?:/i.test(url)));
 

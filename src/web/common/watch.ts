@@ -3,7 +3,7 @@
 import { canHls, playHls } from "./hls.js";
 import { Problem, wordsFor } from "./problem.js";
 import { handle, ICE_LIMIT, start, type Abilities, type Effect, type Happening, type Watching } from "./watching.js";
-import { whepSession } from "./whep.js";
+import { boxDoor, whepSession, type WhepDoor } from "./whep.js";
 
 export interface WatchOptions {
   name: string;
@@ -11,8 +11,8 @@ export interface WatchOptions {
   video: HTMLVideoElement;
   /** For viewers from outside. */
   token?: string | null;
-  /** Where ICE servers are told, when not where viewers ask. */
-  iceFrom?: string;
+  /** Where WHEP is, if not at the box that served the page. */
+  door?: WhepDoor;
   /** What may be used, of what the browser can do; both when absent. */
   ways?: Abilities;
   onState(state: Watching): void;
@@ -68,10 +68,8 @@ export function watch(options: WatchOptions): () => void {
     const down: Happening = { what: "down", way: "whep", why: "ended" };
     try {
       down.why = await whepSession({
-        name,
+        door: options.door ?? boxDoor(name, token ?? null),
         audio: options.audio,
-        token: token ?? null,
-        ...(options.iceFrom ? { iceFrom: options.iceFrom } : {}),
         iceLimit: ICE_LIMIT,
         onEnd: (stop) => (stops.whep = end = stop),
         onStream: (value) => (stream = value),

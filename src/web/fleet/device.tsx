@@ -8,7 +8,7 @@ import type { Detail } from "./contract.js";
 import { Guests } from "./guests.js";
 import { History } from "./history.js";
 import { Operations } from "./operations.js";
-import { absence, Ago, Bar, Degradation, InputThumb, Online, Thumb } from "./parts.js";
+import { absence, Ago, Bar, Degradation, InputThumb, LiveThumb, Online } from "./parts.js";
 import { Link } from "./router.js";
 import { mayOperate } from "./session.js";
 import { closeDevice, detail, detailError, loadDevice, now, openDevice } from "./store.js";
@@ -52,9 +52,9 @@ function Body({ box, id }: { box: Detail; id: string }) {
       </header>
       <div class="split">
         <section class="panel" aria-label="Pictures">
-          <Thumb device={id} name="programme" label={`Programme of ${box.name}`} class="programme">
+          <LiveThumb device={id} name="programme" label={`Programme of ${box.name}`} can={box.online} class="programme">
             <span class="what cut-off">{sceneLabel(box, box.programme?.scene)}</span>
-          </Thumb>
+          </LiveThumb>
           <div class="inputs large">
             {inputs.map((input) => (
               <InputThumb key={input.id} device={id} input={input} large />

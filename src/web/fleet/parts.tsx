@@ -1,10 +1,14 @@
 // Small parts that cards and the device page share.
 
+import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
+import { useMemo } from "preact/hooks";
 import { ago, percent } from "../common/format.js";
+import { LiveVideo } from "../common/live.js";
 import { Picture } from "../common/picture.js";
 import { hasPicture, signalWords } from "../common/words.js";
 import type { Card, CardInput } from "./contract.js";
+import { bearer } from "./session.js";
 import { now, pictureName, pictures } from "./store.js";
 
 /** A component of its own, so that only this text is drawn again each second. */
@@ -64,15 +68,43 @@ export function Thumb(props: { device: string; name: string; label: string; clas
   );
 }
 
+/** A picture that can be watched live: carried over the broker, because nobody can connect to the box itself. */
+export function LiveThumb(props: { device: string; name: string; label: string; can: boolean; class?: string; children?: ComponentChildren }) {
+  const { device, name, label, can } = props;
+  const watching = useMemo(() => signal(false), []);
+  const door = useMemo(
+    () => ({ url: `/whep/${encodeURIComponent(device)}/${encodeURIComponent(name)}`, headers: bearer, servers: null }),
+    [device, name],
+  );
+  const live = watching.value && can;
+  return (
+    <div class={`picture ${props.class ?? ""}`}>
+      <Picture store={pictures} name={pictureName(device, name)} label={label} />
+      {live ? <LiveVideo name={name} door={door} /> : null}
+      {props.children}
+      <button
+        class="small watch"
+        aria-pressed={live}
+        aria-label={`Watch ${label} live`}
+        disabled={!can}
+        onClick={() => (watching.value = !watching.value)}
+        data-testid={`live-${name}`}
+      >
+        Live
+      </button>
+    </div>
+  );
+}
+
 export function InputThumb({ device, input, large }: { device: string; input: CardInput; large?: boolean }) {
   const live = hasPicture(input.signal);
   const { words, mood } = signalWords(input.signal);
   const label = input.label ?? input.id;
+  const picture = { device, name: input.id, label: `${label}, ${words}`, class: live ? "" : "old" };
+  const slate = live ? null : <span class={`no ${mood}`}>{large ? words : ""}</span>;
   return (
     <div class={`input ${input.tally ?? "none"}`} title={`${label}: ${input.reason || words}`} data-testid={`input-${input.id}`} data-signal={input.signal}>
-      <Thumb device={device} name={input.id} label={`${label}, ${words}`} class={live ? "" : "old"}>
-        {live ? null : <span class={`no ${mood}`}>{large ? words : ""}</span>}
-      </Thumb>
+      {large ? <LiveThumb {...picture} can={live}>{slate}</LiveThumb> : <Thumb {...picture}>{slate}</Thumb>}
       <span class="name cut-off">
         <i class={mood} aria-hidden="true" />
         {label}

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { videoPreference } from "../common/codecs.js";
-import { hasTurn, iceServers, isRelay } from "../common/ice.js";
+import { hasTurn, iceServers, isRelay, linkedServers } from "../common/ice.js";
 import { parseRetryAfter, problemFrom } from "../common/problem.js";
 import { answerFailure, failure, mediaFailure, type Reason } from "../device/guest/failure.js";
 import { handle, MAX_REJOINS, start, type Happening, type Session } from "../device/guest/session.js";
@@ -154,4 +154,15 @@ test("retry-after is read as seconds and as a date", () => {
   assert.equal(parseRetryAfter("Thu, 01 Jan 1970 00:00:09 GMT", 2_000), 7);
   assert.equal(parseRetryAfter(null, 0), null);
   assert.equal(parseRetryAfter("soon", 0), null);
+});
+
+test("ICE servers are read from the Link headers of an answer, and nothing else is", () => {
+  const turn = '<turn:t.example:3478?transport=udp>; rel="ice-server"; username="17:a, b"; credential="p\\"w;,"; credential-type="password"';
+  assert.deepEqual(linkedServers(`<stun:s.example>; rel="ice-server", ${turn}, <https://x.example>; rel="next"`), [
+    { urls: ["stun:s.example"] },
+    { urls: ["turn:t.example:3478?transport=udp"], username: "17:a, b", credential: 'p"w;,' },
+  ]);
+  assert.deepEqual(linkedServers(null), []);
+  assert.deepEqual(linkedServers('<turn:t.example>; rel="ice-server"'), [], "a TURN server without its credential is of no use");
+  assert.deepEqual(linkedServers("<<>;;; rel=, <"), []);
 });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { fragment, merged } from "../device/guest/trickle.js";
+import { fragment, merged } from "../common/trickle.js";
 
 const section = (kind: string, mid: number, ice: string, candidate = "") =>
   `m=${kind} 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:${mid}\r\na=ice-ufrag:${ice}\r\na=ice-pwd:${ice}-password-long-enough\r\n${candidate}`;

@@ -9,7 +9,7 @@ import { answerFailure, failure, type Failure } from "./failure.js";
 import { whipOf, type GuestLink } from "./link.js";
 import type { Attempt } from "./road.js";
 import { DISCONNECT_GRACE } from "./session.js";
-import { fragment, merged } from "./trickle.js";
+import { fragment, merged } from "../../common/trickle.js";
 
 /** Enough for 1280x720p30 by H.264 in hardware; the browser goes lower by itself when the network asks for it. */
 const MAX_BITRATE = 2_500_000;

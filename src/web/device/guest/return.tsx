@@ -3,6 +3,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { watch } from "../../common/watch.js";
+import { boxDoor } from "../../common/whep.js";
 import { stateOf, type GuestLink } from "./link.js";
 
 export function Return({ link }: { link: GuestLink }) {
@@ -11,10 +12,10 @@ export function Return({ link }: { link: GuestLink }) {
   const [silent, setSilent] = useState(false);
   useEffect(() => {
     if (!video.current) return;
+    const name = `return-${link.name}`;
     return watch({
-      name: `return-${link.name}`,
-      token: link.token,
-      iceFrom: stateOf(link),
+      name,
+      door: boxDoor(name, link.token, stateOf(link)),
       audio: true,
       video: video.current,
       ways: { whep: true, hls: false },

@@ -1,15 +1,13 @@
 // One input: picture, tally, what its signal is in words, its level. A click takes it; shift or right click previews it.
 
 import { signal } from "@preact/signals";
-import { useEffect, useMemo, useRef } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 import type { Input, State } from "../../common/contract.js";
-import { watchFrames } from "../../common/frames.js";
+import { LiveVideo } from "../../common/live.js";
 import { Meter } from "../../common/meter.js";
 import { Picture } from "../../common/picture.js";
 import { digitOf, fullSceneOf } from "../../common/scenes.js";
 import { toast } from "../../common/toasts.js";
-import { watch } from "../../common/watch.js";
-import { start, type Watching } from "../../common/watching.js";
 import { hasPicture, isLive, signalReason, signalWords } from "../../common/words.js";
 import { Age } from "../age.js";
 import { level, pictures } from "../box.js";
@@ -123,24 +121,5 @@ function Rehearsal({ input }: { input: Input }) {
         ))}
       </div>
     </details>
-  );
-}
-
-function LiveVideo({ name }: { name: string }) {
-  const video = useRef<HTMLVideoElement>(null);
-  const watching = useMemo(() => signal<Watching>(start), []);
-  const moving = useMemo(() => signal(false), []);
-  useEffect(() => {
-    if (!video.current) return;
-    return watch({ name, audio: false, video: video.current, onState: (state) => (watching.value = state) });
-  }, [name]);
-  useEffect(() => (video.current ? watchFrames(video.current, (now) => (moving.value = now)) : undefined), []);
-  const { on, trying, why } = watching.value;
-  const live = on !== null && moving.value;
-  return (
-    <>
-      <video ref={video} class={`over ${live ? "" : "unseen"}`} muted autoplay playsinline />
-      <span class="how">{live ? (on === "hls" ? "Live (HLS)" : "Live") : on || trying ? "Connecting…" : (why ?? "No live picture")}</span>
-    </>
   );
 }
