@@ -91,7 +91,8 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     let directory = state.path().to_owned();
     let store = tokio::task::spawn_blocking(move || turn::open_store(&directory)).await??;
     let viewers = store.clone();
-    let viewers = Arc::new(tokio::task::spawn_blocking(move || ViewerTokens::open(viewers)).await??);
+    let private = settings.seats.iter().map(|seat| seat.id.clone()).collect();
+    let viewers = Arc::new(tokio::task::spawn_blocking(move || ViewerTokens::open(viewers, private)).await??);
 
     let (lost, gave_up) = mpsc::unbounded_channel();
     let house = House::open(HouseSettings {

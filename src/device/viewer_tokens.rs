@@ -2,6 +2,8 @@
 //!
 //! A token is a JWT (RFC 7519, HS256) whose key lies in the box's durable store, together with a row for each token that is
 //! good: taking the row away takes the token back, a new key takes all of them back. Whoever is refused is not told why.
+//!
+//! A guest's own picture is for the crew: it may be one who still waits to be let in. Others see guests in the programme.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,6 +58,8 @@ struct Claims {
 /// See the module.
 pub struct ViewerTokens {
     store: Arc<dyn KeyValue>,
+    /// Names of seats, which no token opens.
+    seats: Vec<String>,
     kept: Mutex<Kept>,
 }
 
@@ -65,11 +69,11 @@ struct Kept {
 }
 
 impl ViewerTokens {
-    /// Reads key and rows; makes a key at the first start. Blocks for as long as the disk takes.
+    /// Reads key and rows; makes a key at the first start. Blocks for as long as the disk takes. No token opens `seats`.
     ///
     /// # Errors
     /// When the store cannot be read or written.
-    pub fn open(store: Arc<dyn KeyValue>) -> Result<Self> {
+    pub fn open(store: Arc<dyn KeyValue>, seats: Vec<String>) -> Result<Self> {
         let mut changes = Changes::new();
         let key = store.get(KEY).context("cannot read the key of viewers' tokens")?;
         let key = key.unwrap_or_else(|| {
@@ -88,11 +92,16 @@ impl ViewerTokens {
         if !changes.is_empty() {
             store.commit(changes).context("cannot write the key of viewers' tokens")?;
         }
-        Ok(Self { store, kept: Mutex::new(Kept { key, good }) })
+        Ok(Self { store, seats, kept: Mutex::new(Kept { key, good }) })
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is a guest's seat, which is not for viewers from outside.
+    pub fn is_seat(&self, name: &str) -> bool {
+        self.seats.iter().any(|seat| seat == name)
     }
 
     /// Makes a token that is good for `life` from now on.
@@ -202,7 +211,7 @@ impl ViewerTokens {
             return Err(bad());
         }
         match name {
-            Some(name) if !claims.names.iter().any(|known| known == ANY || known == name) => {
+            Some(name) if self.is_seat(name) || !claims.names.iter().any(|known| known == ANY || known == name) => {
                 Err(Problem::forbidden("the token is not valid here"))
             }
             _ => Ok(()),
@@ -234,7 +243,7 @@ mod tests {
 
     fn tokens() -> (ViewerTokens, Arc<Memory>) {
         let store = Arc::new(Memory::new());
-        (ViewerTokens::open(store.clone()).unwrap(), store)
+        (ViewerTokens::open(store.clone(), vec!["guest1".into()]).unwrap(), store)
     }
 
     async fn issue(tokens: &ViewerTokens, names: &[&str]) -> (ViewerToken, String) {
@@ -256,6 +265,7 @@ mod tests {
         assert_eq!(status(&tokens, &word, "programme", Duration::hours(1)), 401);
         let (_, any) = issue(&tokens, &[ANY]).await;
         assert_eq!(status(&tokens, &any, "cam2", none), 200);
+        assert_eq!(status(&tokens, &any, "guest1", none), 403, "a guest's own picture");
     }
 
     #[tokio::test]
@@ -263,7 +273,7 @@ mod tests {
         let (tokens, store) = tokens();
         let ((first, one), (_, two), none) =
             (issue(&tokens, &[ANY]).await, issue(&tokens, &[ANY]).await, Duration::zero());
-        let again = || ViewerTokens::open(store.clone()).unwrap();
+        let again = || ViewerTokens::open(store.clone(), Vec::new()).unwrap();
         assert_eq!(again().list(Utc::now()).len(), 2);
         tokens.revoke(&first.id).await.unwrap();
         assert_eq!(tokens.revoke(&first.id).await.unwrap_err().status().as_u16(), 404);

@@ -65,6 +65,11 @@ async fn issue(face: web::Data<Face>, request: HttpRequest, order: web::Json<Ord
     if let Some(unknown) = names.iter().find(|name| !known(name)) {
         return wrong(format!("there is nothing named {unknown:?} to watch"));
     }
+    if let Some(seat) = names.iter().find(|name| face.viewers.is_seat(name)) {
+        return wrong(format!(
+            "{seat} is a guest's own picture, for the crew alone: others see guests in the programme"
+        ));
+    }
     let first = if names[0] == ANY { PROGRAMME.to_owned() } else { names[0].clone() };
     let (token, word) = face.viewers.issue(label, names, Utc::now(), Duration::seconds(life)).await?;
     let mut answer = described(&token);
