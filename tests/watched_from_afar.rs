@@ -7,10 +7,9 @@ use r58_actors::fleet_link::identity::{self, Registration, Secret};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::guest_gets_in::{COLOUR, PITCH, is_the_guest};
+use super::guest_gets_in::{COLOUR, PITCH};
 use super::support::browser::{Browser, Capture};
 use super::support::footage::Footage;
-use super::support::jpeg::Picture;
 use super::support::namespace::is_root_or_ran_as_root;
 use super::support::nat::{BROKER_URL, FLEET_URL, Internet, STUN_URL, TURN_URL};
 use super::support::r58::{Home, PATIENCE, R58, binary};
@@ -116,7 +115,6 @@ async fn joined(internet: &Internet) {
     for round in 1..=3 {
         let ready = "document.querySelector('[data-testid=join]')?.disabled === false";
         guest.until(PATIENCE, "a page that lets one join", ready, "document.body.innerText").await;
-        let shown = |image: &[u8]| is_the_guest(Picture::decode(image).mean(0.1, 0.1, 0.8, 0.8));
         guest.click("join").await;
         let clicked = Instant::now();
         // What the box says of the seat, by its own log: it is live when a picture was decoded.
@@ -129,10 +127,15 @@ async fn joined(internet: &Internet) {
         guest.until(PATIENCE, "a live page", "document.body.dataset.state === 'live'", "document.body.innerText").await;
         println!("join {round}: first picture decoded {decoded:?} after the click");
         assert!(decoded < PROMISED, "{decoded:?}");
-        // And it is on air: as the thumbnail of the programme that the box sends to the fleet.
-        until(PATIENCE, "the guest in the programme's picture", || async {
-            let image = afar.thumbnail().await?;
-            if shown(&image) { Ok(()) } else { Err("another picture".to_owned()) }
+        // And it is on air, as the box says to whoever asks it from within its own network.
+        let state = format!("{}/api/state", afar.device.device);
+        until(PATIENCE, "the guest in the programme", || async {
+            let state: Value = internet
+                .device
+                .run(async { reqwest::get(&state).await.expect("an answer").json().await.expect("JSON") });
+            let on_air =
+                |input: &Value| input["id"] == "guest1" && input["signal"] == "live" && input["tally"] == "programme";
+            if state["inputs"].as_array().into_iter().flatten().any(on_air) { Ok(()) } else { Err(state) }
         })
         .await;
         guest.click("leave").await;
@@ -184,16 +187,6 @@ impl Afar {
         })
         .await;
         Self { fleet, device, api, _homes: (home, boxed) }
-    }
-
-    async fn thumbnail(&self) -> Result<Vec<u8>, String> {
-        let path = format!("{FLEET_URL}/api/v1/devices/box1/thumbnails/programme");
-        let answer =
-            self.api.http.get(path).bearer_auth(self.api.token()).send().await.map_err(|error| error.to_string())?;
-        if answer.status() != StatusCode::OK {
-            return Err(answer.status().to_string());
-        }
-        answer.bytes().await.map(Vec::from).map_err(|error| error.to_string())
     }
 
     async fn stop(self) {
