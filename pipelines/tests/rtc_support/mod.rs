@@ -3,6 +3,7 @@
 
 pub mod clap;
 pub mod impaired;
+pub mod session;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use r58_pipelines::ice::IceServer;
+use r58_pipelines::peer::PeerFactory;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -25,7 +26,7 @@ use tempfile::TempDir;
 use crate::fleet::Fleet;
 use crate::peers::{Home, PATIENCE, RunningBox};
 use crate::process::Process;
-use crate::rtc::{Client, OPUS, VP8};
+use crate::rtc::{Client, OPUS, VP8, session};
 use crate::sfu::{APP_ID, SECRET, Sfu};
 use crate::table::{Row, Unit, median};
 
@@ -116,7 +117,21 @@ pub async fn rows() -> Result<Vec<Row>> {
         });
     }
     device.process.stop().await;
+    rows.push(Row::new("ICE restart: longest time without a packet", Unit::Ms, restart_gap().await?));
     Ok(rows)
+}
+
+/// The median gap of some restarts, between a client and the box's peer without the box around it, in milliseconds.
+async fn restart_gap() -> Result<f64> {
+    let factory = PeerFactory::new(session::settings())?;
+    let mut session = session::join(&factory, &[], &[VP8, OPUS]).await;
+    let mut gaps = Vec::new();
+    for _ in 0..ROUNDS {
+        gaps.push(session.restart().await.2.as_secs_f64() * 1000.0);
+    }
+    session.client.close().await;
+    session.peer.close().await;
+    median(&gaps).context("no restart")
 }
 
 /// From the click to the first decoded picture, in milliseconds; the guest has left again then.

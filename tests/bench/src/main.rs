@@ -8,7 +8,8 @@
 //! | `programme` | rate and gaps while inputs die, take latency | - |
 //! | `mixer` | processor time a frame | gst-launch's compositor, voctocore |
 //! | `guest` | WHIP answer and first decoded picture | whipserversrc |
-//! | `join` | click to first decoded picture: direct, relayed, over MQTT, by the SFU | - |
+//! | `join` | click to first decoded picture: direct, relayed, over MQTT, by the SFU; gap of an ICE restart | - |
+//! | `guests` | guests that are decoded at full rate, and what each costs | - |
 //! | `viewers` | processor time a viewer by WHEP at 1, 10 and 50, and of players of HLS | - |
 //! | `command` | signed command to its terminal status | an MQTT echo |
 //! | `start` | memory, exec to first heartbeat and frame | - |
@@ -17,6 +18,7 @@
 mod command;
 mod fleet;
 mod guest;
+mod guests;
 mod heartbeats;
 mod join;
 mod mixer;
@@ -47,7 +49,7 @@ use crate::table::Row;
 
 /// A room that takes longer is broken.
 const ROOM_LIMIT: Duration = Duration::from_secs(240);
-const ROOMS: [&str; 8] = ["programme", "mixer", "guest", "join", "viewers", "command", "start", "heartbeats"];
+const ROOMS: [&str; 9] = ["programme", "mixer", "guest", "guests", "join", "viewers", "command", "start", "heartbeats"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -83,6 +85,9 @@ async fn measure(wanted: &[String]) -> Vec<Row> {
     }
     if is_wanted("guest") {
         rows.extend(room("guest", guest::rows()).await);
+    }
+    if is_wanted("guests") {
+        rows.extend(room("guests", guests::rows()).await);
     }
     if is_wanted("viewers") {
         rows.extend(room("viewers", viewers::rows()).await);

@@ -116,6 +116,16 @@ impl RunningBox {
         Ok(())
     }
 
+    /// Cores that the box uses, over so long.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub async fn cores(&self, window: Duration) -> Result<f64> {
+        let (begin, used) = (Instant::now(), self.process.cpu_seconds()?);
+        tokio::time::sleep(window).await;
+        Ok((self.process.cpu_seconds()? - used) / begin.elapsed().as_secs_f64())
+    }
+
     /// Waits until the figures of the mixer are as wanted.
     ///
     /// # Errors

@@ -41,7 +41,7 @@ pub async fn rows() -> Result<Vec<Row>> {
     ))?;
     let device = RunningBox::start(&home).await?;
     device.mixer("programme", |stats| stats["frames"].as_u64() > Some(60)).await?;
-    let alone = cores(&device).await?;
+    let alone = device.cores(WINDOW).await?;
     let mut rows = Vec::new();
     let mut viewers: Vec<Viewer> = Vec::new();
     let mut first = None;
@@ -51,7 +51,7 @@ pub async fn rows() -> Result<Vec<Row>> {
         }
         tokio::time::sleep(WARM).await;
         let before: Vec<u64> = viewers.iter().map(|viewer| viewer.packets.load(Ordering::Relaxed)).collect();
-        let each = (cores(&device).await? - alone) / step as f64 * 100.0;
+        let each = (device.cores(WINDOW).await? - alone) / step as f64 * 100.0;
         let got = viewers.iter().zip(before).map(|(viewer, before)| viewer.packets.load(Ordering::Relaxed) - before);
         let (least, most) = (got.clone().min().unwrap_or_default(), got.max().unwrap_or_default());
         let row = Row::new(format!("viewers: a core's share each, {step} by WHEP"), Unit::Percent, each);
@@ -76,7 +76,7 @@ pub async fn rows() -> Result<Vec<Row>> {
         players.spawn(play(device.url.clone(), device.http.clone()));
     }
     tokio::time::sleep(WARM).await;
-    let each = (cores(&device).await? - alone) / PLAYERS as f64 * 100.0;
+    let each = (device.cores(WINDOW).await? - alone) / PLAYERS as f64 * 100.0;
     while let Some(player) = players.try_join_next() {
         player.context("a player panicked")??;
     }
@@ -84,13 +84,6 @@ pub async fn rows() -> Result<Vec<Row>> {
     rows.push(Row::new(format!("viewers: a core's share each, {PLAYERS} by HLS"), Unit::Percent, each));
     device.process.stop().await;
     Ok(rows)
-}
-
-/// Cores that the box uses.
-async fn cores(device: &RunningBox) -> Result<f64> {
-    let (begin, used) = (Instant::now(), device.process.cpu_seconds()?);
-    tokio::time::sleep(WINDOW).await;
-    Ok((device.process.cpu_seconds()? - used) / begin.elapsed().as_secs_f64())
 }
 
 async fn watch(device: &RunningBox) -> Result<Viewer> {
