@@ -22,11 +22,12 @@ use crate::peers::{Home, PATIENCE, RunningBox};
 use crate::rtc::{CONSTRAINED_BASELINE, Client, Encoder, Stream};
 use crate::table::{Row, Unit};
 
-/// Guests at most; a machine that takes them all says so.
-const MOST: usize = 16;
+/// The seats that a box may have.
+const MOST: usize = 8;
 const WINDOW: Duration = Duration::from_secs(6);
 /// Nine tenths of the rate that is sent.
 const FULL_RATE: f64 = 27.0;
+/// With the seat's number behind it, each has its own.
 const TOKEN: &str = "bench-seat-token-0123456789abcdef";
 
 const PICTURES: Stream = Stream {
@@ -42,7 +43,7 @@ const PICTURES: Stream = Stream {
 /// When the box cannot be started or lets the first guest not in.
 pub async fn rows() -> Result<Vec<Row>> {
     let seats: String =
-        (1..=MOST).map(|n| format!("[[device.seats]]\nid = \"guest{n}\"\ntoken = \"{TOKEN}\"\n")).collect();
+        (1..=MOST).map(|n| format!("[[device.seats]]\nid = \"guest{n}\"\ntoken = \"{TOKEN}{n}\"\n")).collect();
     let home = Home::new(&format!(
         "[device]\nid = \"bench\"\nlisten = \"127.0.0.1:0\"\n[device.webrtc]\nloopback = true\n\
          [[device.inputs]]\nid = \"cam1\"\nsource = {{ kind = \"test\", pattern = \"ball\", tone_hz = 330.0 }}\n{seats}"
@@ -110,7 +111,8 @@ async fn join(
     let track = std::sync::Arc::new(TrackLocalStaticRTP::new(capability, "video".to_owned(), format!("guest{n}")));
     let sender = client.pc.add_track(track.clone()).await?;
     let endpoint = format!("{}/whip/guest{n}", device.url);
-    let request = device.http.post(endpoint).bearer_auth(TOKEN).header("Content-Type", "application/sdp");
+    let request =
+        device.http.post(endpoint).bearer_auth(format!("{TOKEN}{n}")).header("Content-Type", "application/sdp");
     let answer = request.body(client.offer().await).send().await?;
     ensure!(answer.status() == StatusCode::CREATED, "guest {n} was answered {}", answer.status());
     client.accept(answer.text().await?).await;
