@@ -258,6 +258,7 @@ mod tests {
         use Diagnosis::*;
         let all = [
             Fine,
+            Voice,
             Connecting,
             NoCandidates,
             NoPath,
