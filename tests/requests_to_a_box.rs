@@ -31,10 +31,10 @@ struct Rig {
 impl Rig {
     async fn start() -> Self {
         let mut broker = Mosquitto::prepare();
+        broker.start().await;
         let site = Site::with(&broker).await;
         let boxed = site.enrol("box1", "[device.webrtc]\nloopback = true").await;
         broker.let_in(ORG, boxed.identity().token.expose());
-        broker.start().await;
         let wire = Wire::start(&broker.url(), "tester", TESTER, PASSWORD, &boxed.topic("#")).await;
         let device = boxed.start().await;
         let rig = Self { broker, site, boxed, device, wire };

@@ -5,12 +5,13 @@
 //! Out: requests on `down/request`, the box's [`Response`].
 //!
 //! Failure policy: every call ends, with an answer or one [`CallError`], after at most eight seconds. Nothing is sent twice:
-//! whoever asked may ask again. A broker that is away refuses calls at once. A panic ends the calls that wait. Supervised by
-//! the house.
+//! whoever asked may ask again. While the broker is away calls wait for it for a moment, so that a link that blinks is
+//! nobody's error, then they are refused. A panic ends the calls that wait. Supervised by the house.
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,10 @@ use crate::supervision::{Life, Retire};
 const PRESENCE: &str = "r58/1/+/+/up/presence";
 const ONLINE: &str = "connected to the broker";
 const AWAY: &str = "the broker is away";
+/// A call waits this long for a broker that is away; with the answer's own deadline it is over before WHIP clients give up.
+const GRACE: Duration = Duration::from_secs(2);
+/// Calls that wait for the broker at most.
+const MAX_HELD: usize = 64;
 
 /// What a box is asked; the parts of an HTTP request that matter here.
 #[derive(Clone)]
@@ -94,6 +99,8 @@ pub struct Caller {
     session: Option<Session>,
     online: bool,
     calls: Calls<Asker>,
+    /// Calls that came while the broker was away, oldest first, and until when each waits.
+    held: VecDeque<(Instant, CallDevice, Asker)>,
     timer: Option<SpawnHandle>,
     strange: Sparing,
 }
@@ -108,6 +115,7 @@ impl Caller {
             session: None,
             online: false,
             calls: Calls::default(),
+            held: VecDeque::new(),
             timer: None,
             strange: Sparing::default(),
         }
@@ -138,9 +146,16 @@ impl Caller {
         ctx.stop();
     }
 
-    /// Signs and publishes; who waits is told when that fails.
-    fn call(&mut self, call: CallDevice, asker: Asker, ctx: &mut Context<Self>) -> Result<(), (CallError, Asker)> {
-        let (Some(session), Some(server)) = (self.session.clone().filter(|_| self.online), self.name.clone()) else {
+    /// Sends a request; who waits is told when that fails.
+    fn call(&mut self, call: CallDevice, asker: Asker, ctx: &mut Context<Self>) {
+        if let Err((why, asker)) = self.send(call, asker, ctx) {
+            let _ = asker.send(Err(why));
+        }
+    }
+
+    /// Signs and publishes.
+    fn send(&mut self, call: CallDevice, asker: Asker, ctx: &mut Context<Self>) -> Result<(), (CallError, Asker)> {
+        let (Some(session), Some(server)) = (self.session.clone(), self.name.clone()) else {
             return Err((CallError::BrokerAway, asker));
         };
         let CallDevice { device, ask } = call;
@@ -168,6 +183,20 @@ impl Caller {
         ctx.spawn(async move { drop(session.publish(message).await) }.into_actor(self));
         self.arm(ctx);
         Ok(())
+    }
+
+    /// Keeps a call until the broker is back, or has been away for too long.
+    fn hold(&mut self, call: CallDevice, asker: Asker, ctx: &mut Context<Self>) {
+        if self.held.len() >= MAX_HELD {
+            return drop(asker.send(Err(CallError::BrokerAway)));
+        }
+        let until = Instant::now() + GRACE;
+        self.held.push_back((until, call, asker));
+        ctx.run_later(GRACE, move |me, _| {
+            while let Some((_, _, asker)) = me.held.pop_front_if(|(held, ..)| *held <= until) {
+                let _ = asker.send(Err(CallError::BrokerAway));
+            }
+        });
     }
 
     fn take(&mut self, message: &Incoming) {
@@ -266,8 +295,10 @@ impl Handler<CallDevice> for Caller {
 
     fn handle(&mut self, call: CallDevice, ctx: &mut Self::Context) -> Self::Result {
         let (asker, answer) = oneshot::channel();
-        if let Err((why, asker)) = self.call(call, asker, ctx) {
-            let _ = asker.send(Err(why));
+        if self.online {
+            self.call(call, asker, ctx)
+        } else {
+            self.hold(call, asker, ctx)
         }
         Box::pin(async move { answer.await.unwrap_or(Err(CallError::BrokerAway)) })
     }
@@ -278,6 +309,7 @@ impl Handler<Retire> for Caller {
 
     fn handle(&mut self, _: Retire, _: &mut Self::Context) -> Self::Result {
         self.calls = Calls::default();
+        self.held.clear();
         let session = self.session.take();
         Box::pin(async move {
             if let Some(session) = session {
@@ -293,6 +325,9 @@ impl StreamHandler<Heard> for Caller {
             Some(SessionEvent::Subscribed { .. }) => {
                 self.online = true;
                 self.tell();
+                for (_, call, asker) in std::mem::take(&mut self.held) {
+                    self.call(call, asker, ctx);
+                }
             }
             Some(SessionEvent::Message(message)) => self.take(&message),
             Some(SessionEvent::Disconnected { .. }) => {

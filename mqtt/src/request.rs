@@ -11,8 +11,10 @@ use chrono::{DateTime, Utc};
 use crate::id::{DeviceAddress, Name};
 use crate::payload::{Request, Response};
 
-/// How long an asker waits. WHIP clients give up after eight seconds (facts of one that does).
-pub const DEADLINE: Duration = Duration::from_secs(8);
+/// How long an asker waits. WHIP clients give up after eight seconds (OBS does), and by then they want to have the answer, be it
+/// an error. It is also well below the delay of a device's will: whoever asks a device that just died is not told by chance
+/// that it is not connected.
+pub const DEADLINE: Duration = Duration::from_secs(6);
 /// How long an answer is kept for a repetition: past the deadline of any asker, with a clock that is a little off.
 const KEPT: Duration = Duration::from_secs(60);
 /// Answers kept at most; some are 8 KiB of SDP.

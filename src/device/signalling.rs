@@ -36,8 +36,8 @@ use request::{Side, Target, is_type};
 
 /// Largest body, in bytes; the largest offers that browsers make are some 8 KiB.
 pub const BODY_LIMIT: usize = 64 * 1024;
-/// Longest that an actor may take for an answer; clients give up soon after.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// Longest that an actor may take for an answer; whoever asks from afar gives up soon after.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";

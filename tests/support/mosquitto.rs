@@ -46,7 +46,7 @@ impl Mosquitto {
         broker
     }
 
-    /// Gives a user a password, as of the next start.
+    /// Gives a user a password, at once when it runs.
     pub fn let_in(&self, user: &str, password: &str) {
         let done = Command::new("mosquitto_passwd")
             .arg("-b")
@@ -56,6 +56,7 @@ impl Mosquitto {
             .status()
             .expect("mosquitto_passwd is installed");
         assert!(done.success(), "mosquitto_passwd: {done}");
+        self.reload();
     }
 
     /// Starts it, for the first time or again, and waits until it listens.
@@ -81,7 +82,12 @@ impl Mosquitto {
     pub fn lose_answers(&self) {
         let deny = format!("{ACL}pattern deny r58/1/%u/%c/up/response/#\n");
         std::fs::write(self.dir.path().join("acl"), deny).expect("write");
-        let child = self.child.as_ref().expect("it runs");
+        self.reload();
+    }
+
+    /// Has it read its files again, if it runs.
+    fn reload(&self) {
+        let Some(child) = &self.child else { return };
         let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
         nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGHUP).expect("a signal");
     }

@@ -38,15 +38,10 @@ impl Rig {
     }
 
     async fn call(&self, device: &DeviceAddress, path: &str) -> Result<Response, CallError> {
-        let ask = Ask {
-            method: Method::Post,
-            path: path.to_owned(),
-            content_type: Some("application/sdp".to_owned()),
-            authorization: Some("Bearer token".to_owned()),
-            if_match: None,
-            body: "offer".to_owned(),
-        };
-        self.door.send_within(CallDevice { device: device.clone(), ask }, Duration::from_secs(20)).await.unwrap()
+        self.door
+            .send_within(CallDevice { device: device.clone(), ask: ask(path) }, Duration::from_secs(20))
+            .await
+            .unwrap()
     }
 
     /// The next request to the box, and where its answer goes.
@@ -71,18 +66,22 @@ impl Rig {
     }
 }
 
-#[actix_rt::test]
-async fn a_box_is_asked_and_its_answer_comes_back_once() {
-    let mut rig = Rig::start().await;
-    let (door, device) = (rig.door.clone(), rig.device.clone());
-    let ask = Ask {
+fn ask(path: &str) -> Ask {
+    Ask {
         method: Method::Post,
-        path: "/whip/guest1".to_owned(),
+        path: path.to_owned(),
         content_type: Some("application/sdp".to_owned()),
         authorization: Some("Bearer token".to_owned()),
         if_match: None,
         body: "offer".to_owned(),
-    };
+    }
+}
+
+#[actix_rt::test]
+async fn a_box_is_asked_and_its_answer_comes_back_once() {
+    let mut rig = Rig::start().await;
+    let (door, device) = (rig.door.clone(), rig.device.clone());
+    let ask = ask("/whip/guest1");
     let call =
         actix_rt::spawn(
             async move { door.send_within(CallDevice { device, ask }, Duration::from_secs(20)).await.unwrap() },
@@ -129,11 +128,28 @@ async fn a_box_that_does_not_answer_ends_the_call_at_its_deadline_and_one_that_g
 }
 
 #[actix_rt::test]
-async fn without_a_broker_nobody_waits() {
+async fn without_a_broker_nobody_waits_for_long() {
     let mut rig = Rig::start().await;
     let device = rig.device.clone();
     rig.broker.kill();
     rig.until(AWAY).await;
+    let begun = Instant::now();
     assert_eq!(rig.call(&device, "/x").await, Err(CallError::BrokerAway));
+    assert!((GRACE..DEADLINE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    rig.stop().await;
+}
+
+#[actix_rt::test]
+async fn a_call_is_sent_when_the_broker_comes_back_in_time() {
+    let mut rig = Rig::start().await;
+    let device = rig.device.clone();
+    rig.broker.kill();
+    rig.until(AWAY).await;
+    let door = rig.door.clone();
+    let asked = door.send_within(CallDevice { device, ask: ask("/x") }, Duration::from_secs(20));
+    let (outcome, ()) = tokio::join!(asked, async { rig.broker.again() });
+    // Nobody answers it, which is only found out of a call that was sent.
+    assert_eq!(outcome.unwrap(), Err(CallError::TimedOut));
+    rig.until(ONLINE).await;
     rig.stop().await;
 }

@@ -20,6 +20,8 @@ pub enum Retained {
     There,
     /// It is to be removed.
     Withdraw,
+    /// It is to be removed, and once more after that: another copy came while a removal was under way.
+    Again,
 }
 
 impl Retained {
@@ -30,6 +32,7 @@ impl Retained {
             Self::Publish => "publish",
             Self::There => "there",
             Self::Withdraw => "withdraw",
+            Self::Again => "again",
         }
     }
 }
@@ -402,11 +405,12 @@ impl Store {
     /// Those of the database.
     pub async fn undelivered(&self, change: Retained, limit: i64) -> Result<Vec<CommandRef>, StoreError> {
         Ok(sqlx::query_as(
-            "SELECT id, org, device_id, message FROM commands WHERE retained = $1 \
-             AND retained IN ('publish', 'withdraw') ORDER BY created_at, seq, id LIMIT $2",
+            "SELECT id, org, device_id, message FROM commands WHERE retained IN ($1, $3) \
+             AND retained IN ('publish', 'withdraw', 'again') ORDER BY created_at, seq, id LIMIT $2",
         )
         .bind(change.as_str())
         .bind(limit)
+        .bind(if change == Retained::Withdraw { Retained::Again } else { change }.as_str())
         .fetch_all(&self.reader)
         .await?)
     }
@@ -421,8 +425,9 @@ impl Store {
         let mut tx = self.begin().await?;
         for id in ids {
             sqlx::query(
-                "UPDATE commands SET retained = $3, published_at = COALESCE(published_at, $4) \
-                 WHERE id = $1 AND retained = $2",
+                "UPDATE commands SET retained = CASE retained WHEN 'again' THEN 'withdraw' ELSE $3 END, \
+                 published_at = COALESCE(published_at, $4) \
+                 WHERE id = $1 AND (retained = $2 OR (retained = 'again' AND $2 = 'withdraw'))",
             )
             .bind(*id)
             .bind(change.as_str())

@@ -51,9 +51,10 @@ const READERS: u32 = 4;
 /// How long a statement waits for another process that holds the file.
 const BUSY: Duration = Duration::from_secs(5);
 /// Every migration, in order. A file that was released is never edited.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "floor", include_str!("../migrations/0001_floor.sql")),
     (2, "heartbeat once", include_str!("../migrations/0002_heartbeat_once.sql")),
+    (3, "withdraw again", include_str!("../migrations/0003_withdraw_again.sql")),
 ];
 
 /// What ingest needs to know of a device for each message.

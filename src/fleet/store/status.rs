@@ -82,7 +82,12 @@ pub(super) async fn apply(
 }
 
 async fn withdraw_again(tx: &mut Transaction<'static, Db>, id: &str) -> Result<bool, StoreError> {
-    let marked = sqlx::query("UPDATE commands SET retained = 'withdraw' WHERE id = $1 AND retained = 'none'").bind(id);
+    // A withdrawal under way may have overtaken the copy that the device speaks of, so it does not count for this one.
+    let marked = sqlx::query(
+        "UPDATE commands SET retained = CASE retained WHEN 'none' THEN 'withdraw' ELSE 'again' END \
+         WHERE id = $1 AND retained IN ('none', 'withdraw')",
+    )
+    .bind(id);
     Ok(marked.execute(&mut **tx).await?.rows_affected() > 0)
 }
 
