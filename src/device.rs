@@ -42,6 +42,7 @@ pub use http::SeatLink;
 
 use crate::config::{DeviceSettings, InputSettings, WebrtcSettings};
 use crate::preflight::StateDir;
+use crate::proxies::TrustedProxies;
 use access::Access;
 use carrier::Carrier;
 use config_seam::LiveConfig;
@@ -151,6 +152,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
         own,
         signalling,
         desk,
+        proxies: TrustedProxies::new(&settings.trusted_proxies)?,
         access: Access::new(settings.crew_password.as_deref(), settings.public_url.as_deref()),
         device,
         house: house.clone(),

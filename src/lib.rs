@@ -13,5 +13,6 @@ pub mod logging;
 pub mod pages;
 pub mod preflight;
 pub mod problem;
+pub mod proxies;
 mod rates;
 pub mod run;

@@ -11,6 +11,7 @@ use crate::config::{self, BrokerSettings, FleetSettings, Settings};
 use crate::fleet::switchboard::BridgePlan;
 use crate::fleet::{self, AccessPlan, BrokerPlan, BrokerTls, FleetPlan, RetainedPlan, TurnPlan};
 use crate::preflight::{self, StateDir};
+use crate::proxies::TrustedProxies;
 use crate::{demo, device, logging};
 
 /// How long an orderly stop may take before the process leaves anyway.
@@ -124,6 +125,7 @@ pub fn fleet_plan(settings: &FleetSettings, state_dir: &Path) -> Result<FleetPla
         listen: settings.listen,
         public_url: settings.public_url.clone(),
         database_url: settings.database_url.clone(),
+        trusted_proxies: TrustedProxies::new(&settings.trusted_proxies)?,
         state_dir: state_dir.to_owned(),
         broker: broker_plan(&settings.broker)?,
         turn: TurnPlan {

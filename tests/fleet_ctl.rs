@@ -37,6 +37,7 @@ impl World {
             listen: ([127, 0, 0, 1], 0).into(),
             public_url: None,
             database_url: None,
+            trusted_proxies: Default::default(),
             state_dir: state.path().to_owned(),
             broker: BrokerPlan::Embedded {
                 listen: ([127, 0, 0, 1], 0).into(),

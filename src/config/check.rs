@@ -11,6 +11,8 @@ use r58_pipelines::profile::Profile;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::proxies::{self, TrustedProxies};
+
 use super::settings::{DeviceSettings, FleetSettings, Settings, SfuSettings};
 
 /// Most camera inputs and most seats of one box; the programme prepares a slot for each.
@@ -115,6 +117,15 @@ impl Found {
         self.unless(!other.1 || one.1, other.0, format!("needs {} beside it", one.0));
     }
 
+    fn proxies(&mut self, key: &str, list: &[String]) {
+        self.unless(list.len() <= proxies::MOST, key, format!("at most {} addresses and networks", proxies::MOST));
+        for (index, entry) in list.iter().enumerate() {
+            if let Err(error) = TrustedProxies::new(std::slice::from_ref(entry)) {
+                self.unless(false, format!("{key}.{index}"), error.to_string());
+            }
+        }
+    }
+
     fn ice_urls(&mut self, key: &str, urls: &[String], schemes: &[&str]) {
         for (index, url) in urls.iter().enumerate() {
             self.url(&format!("{key}.{index}"), Some(url), schemes);
@@ -134,6 +145,7 @@ fn judge_device(device: &DeviceSettings, found: &mut Found) {
         "device.listen",
         "is not loopback, so device.crew_password must be set (8 characters or more)",
     );
+    found.proxies("device.trusted_proxies", &device.trusted_proxies);
     found.url("device.public_url", device.public_url.as_deref(), &["http://", "https://"]);
     if let Err(error) = Profile::load(&device.profile) {
         let said = error.to_string();
@@ -213,6 +225,7 @@ fn judge_sfu(sfu: &SfuSettings, found: &mut Found) {
 
 fn judge_fleet(fleet: &FleetSettings, found: &mut Found) {
     found.url("fleet.public_url", fleet.public_url.as_deref(), &["http://", "https://"]);
+    found.proxies("fleet.trusted_proxies", &fleet.trusted_proxies);
     found.url("fleet.database_url", fleet.database_url.as_deref(), &["sqlite:"]);
     let broker = &fleet.broker;
     found.url("fleet.broker.url", broker.url.as_deref(), &["mqtt://", "mqtts://"]);
@@ -326,6 +339,15 @@ mod tests {
         let problems = check_text("[device.programme]\nfps = 500\nwidth = 7\n[device.link]\nheartbeat_seconds = 0\n");
         let lines: Vec<_> = problems.iter().filter_map(|problem| problem.line).collect();
         assert_eq!(lines, vec![2, 3, 3, 5]);
+    }
+
+    #[test]
+    fn a_proxy_is_an_address_or_a_network() {
+        let list = |entries: &str| format!("[fleet]\ntrusted_proxies = [\n{entries}]\n");
+        assert_eq!(check_text(&list("\"10.0.0.0/8\",\n\"::1\",\n")), vec![]);
+        let problem = only(&list("\"10.0.0.0/8\",\n\"proxy.example\",\n"));
+        assert_eq!((problem.line, problem.key.as_str()), (Some(4), "fleet.trusted_proxies.1"));
+        assert_eq!(only("[device]\ntrusted_proxies = [\"10.0.0.0/99\"]\n").key, "device.trusted_proxies.0");
     }
 
     #[test]

@@ -35,6 +35,23 @@ fn listed(problems: &[Problem]) -> String {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
 }
 
+/// Lists that the environment may hold, with commas between.
+const LISTS: [&str; 8] = [
+    "device.trusted_proxies",
+    "device.turn.stun",
+    "device.turn.shared_urls",
+    "device.webrtc.interfaces",
+    "device.link.services",
+    "fleet.trusted_proxies",
+    "fleet.turn.stun",
+    "fleet.turn.urls",
+];
+
+fn environment() -> Environment {
+    let environment = Environment::with_prefix("R58").prefix_separator("__").separator("__").try_parsing(true);
+    LISTS.iter().fold(environment.list_separator(","), |environment, key| environment.with_list_parse_key(key))
+}
+
 /// Reads `file` if given, then `R58__SECTION__KEY` and `R58_STATE_DIR` of the environment.
 ///
 /// # Errors
@@ -51,9 +68,8 @@ pub fn load(file: Option<&Path>) -> Result<Settings, ConfigError> {
         }
         builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
     }
-    let environment = Environment::with_prefix("R58").prefix_separator("__").separator("__").try_parsing(true);
     let mut settings: Settings = builder
-        .add_source(environment)
+        .add_source(environment())
         .build()
         .and_then(Config::try_deserialize)
         .map_err(|error| ConfigError::Environment(error.to_string()))?;
@@ -70,4 +86,26 @@ pub fn load(file: Option<&Path>) -> Result<Settings, ConfigError> {
         return Err(ConfigError::Environment(format!("{key}: {message}")));
     }
     Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_can_come_from_the_environment_and_what_is_no_list_keeps_its_commas() {
+        let variables = [
+            ("R58__FLEET__TRUSTED_PROXIES", "10.0.0.0/8,fd00::/8"),
+            ("R58__DEVICE__TURN__STUN", "stun:stun.example:3478"),
+            ("R58__DEVICE__NAME", "left, and right"),
+            ("R58__DEVICE__LINK__HEARTBEAT_SECONDS", "30"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let source = environment().source(Some(variables.into()));
+        let settings: Settings = Config::builder().add_source(source).build().unwrap().try_deserialize().unwrap();
+        assert_eq!(settings.fleet.trusted_proxies, ["10.0.0.0/8", "fd00::/8"]);
+        assert_eq!(settings.device.turn.stun, ["stun:stun.example:3478"]);
+        assert_eq!(settings.device.name, "left, and right");
+        assert_eq!(settings.device.link.heartbeat_seconds, 30);
+    }
 }

@@ -84,6 +84,9 @@ pub struct DeviceSettings {
     pub public_url: Option<String>,
     /// Password of the user `crew`; needed as soon as `listen` is not loopback.
     pub crew_password: Option<String>,
+    /// Addresses and networks of proxies whose `X-Forwarded-For` says who asks, such as `10.0.0.0/8`; at most 64. A proxy that
+    /// is not named here is the one client of all who come by it.
+    pub trusted_proxies: Vec<String>,
     /// Allows `POST /api/cameras/{id}/rehearse`: pulls, stalls and panics on request.
     pub rehearsal: bool,
     /// Hardware profile: `auto`, `r58-4x4`, or the path of a file. Its ports are the inputs when none are configured.
@@ -112,6 +115,7 @@ impl Default for DeviceSettings {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             public_url: None,
             crew_password: None,
+            trusted_proxies: Vec::new(),
             rehearsal: false,
             profile: "auto".into(),
             programme: ProgrammeSettings::default(),
@@ -313,6 +317,8 @@ pub struct FleetSettings {
     pub public_url: Option<String>,
     /// `sqlite://PATH`; default: `fleet.db` under the state directory.
     pub database_url: Option<String>,
+    /// As `device.trusted_proxies`.
+    pub trusted_proxies: Vec<String>,
     /// The MQTT broker.
     pub broker: BrokerSettings,
     /// TURN credentials handed to signed-in devices.
@@ -325,6 +331,7 @@ impl Default for FleetSettings {
             listen: SocketAddr::from(([127, 0, 0, 1], 8180)),
             public_url: None,
             database_url: None,
+            trusted_proxies: Vec::new(),
             broker: BrokerSettings::default(),
             turn: FleetTurnSettings::default(),
         }

@@ -36,10 +36,12 @@ use serde_json::json;
 use super::access::Access;
 use super::calls::Calls;
 use super::guest_desk::GuestDesk;
-use super::signalling::{Signalling, client_of};
+use super::signalling::Signalling;
 use super::viewer_tokens::ViewerTokens;
 use crate::pages::{self, PageSet};
 use crate::problem::{self, Answer, Problem};
+use crate::proxies::TrustedProxies;
+use crate::rates::client_of;
 
 /// One seat as the crew is told of it.
 #[derive(Debug, Clone, Serialize)]
@@ -81,6 +83,8 @@ pub struct Face {
     pub own: SelfCheck,
     /// Who may call.
     pub access: Access,
+    /// Who may say for whom it calls.
+    pub proxies: TrustedProxies,
     /// The seats with their links, in the order of the configuration.
     pub seats: Vec<SeatLink>,
     /// Tokens of viewers from outside.
@@ -93,6 +97,13 @@ pub struct Face {
     pub peer_ice: tokio::sync::watch::Receiver<r58_actors::turn::IceSnapshot>,
     /// When the process came up.
     pub since: Instant,
+}
+
+impl Face {
+    /// Whom a request counts for.
+    fn client(&self, request: &HttpRequest) -> String {
+        self.proxies.client(request).map(client_of).unwrap_or_default()
+    }
 }
 
 /// Serves the face on a port that was taken before. Two threads: these pages are for a crew, not for a crowd.
@@ -180,7 +191,7 @@ pub(super) fn may_watch(
     };
     // Who guesses is soon told to wait.
     if judged.is_err() {
-        face.signalling.count(&request.peer_addr().map(|address| client_of(address.ip())).unwrap_or_default())?;
+        face.signalling.count(&face.client(request))?;
     }
     judged
 }

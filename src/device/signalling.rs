@@ -30,8 +30,8 @@ pub use request::{SignalRequest, SignalResponse, bearer, decoded};
 
 use super::viewer_tokens::ViewerTokens;
 use crate::problem::Problem;
+pub use crate::rates::RatePolicy;
 use crate::rates::Rates;
-pub use crate::rates::{RatePolicy, client_of};
 use request::{Side, Target, is_type};
 
 /// Largest body, in bytes; the largest offers that browsers make are some 8 KiB.

@@ -160,6 +160,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
         sign_ins: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
         doorkeeper: Doorkeeper::default(),
         enrolments: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
+        proxies: plan.trusted_proxies,
         access: plan.access,
     });
     let served = async {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::switchboard::BridgePlan;
+use crate::proxies::TrustedProxies;
 
 /// Everything [`super::start`] needs; the configuration file is translated to this.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub struct FleetPlan {
     pub public_url: Option<String>,
     /// `sqlite:` URL of the database; by default the file `fleet.db` in `state_dir`.
     pub database_url: Option<String>,
+    /// Proxies that may say for whom they call.
+    pub trusted_proxies: TrustedProxies,
     /// Directory of the database, the keys (mode 0600) and the embedded broker's state.
     pub state_dir: PathBuf,
     /// The MQTT broker between this server and its boxes.

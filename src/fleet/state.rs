@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use actix_web::HttpRequest;
 use async_trait::async_trait;
 use chrono::Utc;
 use r58_actors::caller::Ask;
@@ -21,6 +22,7 @@ use super::switchboard::Switchboard;
 use super::turn::TurnDesk;
 use super::{AccessPlan, FleetError};
 use crate::problem::Problem;
+use crate::proxies::TrustedProxies;
 
 /// What the API asks of the broker's side.
 #[async_trait]
@@ -98,6 +100,8 @@ pub struct Fleet {
     pub switchboard: Switchboard,
     /// When the server started.
     pub started: Instant,
+    /// Who may say for whom it calls.
+    pub proxies: TrustedProxies,
     /// How often guests may knock.
     pub doorkeeper: Doorkeeper,
     pub(super) sign_ins: Mutex<Lockout>,
@@ -105,6 +109,14 @@ pub struct Fleet {
 }
 
 impl Fleet {
+    /// The address of whoever asks: rates, lock-out and log lines go by it.
+    ///
+    /// # Errors
+    /// 400 where the connection has none.
+    pub fn client(&self, request: &HttpRequest) -> Result<IpAddr, Problem> {
+        self.proxies.client(request).ok_or_else(|| Problem::bad_request("the connection has no address"))
+    }
+
     /// Refuses a caller that failed too often.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use r58::fleet::{self, FleetError};
+use r58::proxies::TrustedProxies;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -160,6 +161,32 @@ async fn guessing_a_password_has_to_wait() {
     let other = json!({"email": "somebody@else.example", "password": PASSWORD});
     world.post("/api/v1/auth/login", "", other).await.expect(401);
     world.end().await;
+}
+
+#[actix_web::test]
+async fn behind_a_known_proxy_each_client_waits_for_itself_and_a_header_of_others_changes_nothing() {
+    let guess = |password: &str| json!({"email": "admin@r58.local", "password": password});
+    // What a client claims stands left of what its proxy writes.
+    for (trusted, other_client) in [("127.0.0.0/8", 200), ("192.0.2.0/24", 429)] {
+        let world = World::with(|plan| {
+            plan.access.max_failures = 3;
+            plan.access.lockout = Duration::from_secs(600);
+            plan.trusted_proxies = TrustedProxies::new(&[trusted.to_owned()]).unwrap();
+        })
+        .await;
+        let sign_in = async |forwarded: &str, password: &str| {
+            let request = world.http.post(world.url("/api/v1/auth/login")).header("X-Forwarded-For", forwarded);
+            let response = request.json(&guess(password)).send().await.unwrap();
+            world.read(&Method::POST, "/api/v1/auth/login", response).await
+        };
+        for n in 0..3 {
+            sign_in(&format!("203.0.113.{n}, 198.51.100.7"), "wrong password").await.expect(401);
+        }
+        sign_in("198.51.100.7", PASSWORD).await.expect(429);
+        sign_in("198.51.100.8, 198.51.100.7", PASSWORD).await.expect(429);
+        sign_in("198.51.100.8", PASSWORD).await.expect(other_client);
+        world.end().await;
+    }
 }
 
 #[actix_web::test]

@@ -48,6 +48,7 @@ pub fn plan(state_dir: &Path) -> FleetPlan {
         listen: ([127, 0, 0, 1], 0).into(),
         public_url: None,
         database_url: None,
+        trusted_proxies: Default::default(),
         state_dir: state_dir.to_owned(),
         broker: BrokerPlan::Embedded {
             listen: ([127, 0, 0, 1], 0).into(),

@@ -5,7 +5,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::super::guest_desk::{BODY_LIMIT, DeskRequest};
-use super::super::signalling::{SignalResponse, client_of};
+use super::super::signalling::SignalResponse;
 use super::{Face, webrtc};
 use crate::pages::{self, PageSet};
 use crate::problem::Problem;
@@ -48,8 +48,7 @@ async fn desk(face: web::Data<Face>, request: HttpRequest, body: web::Payload) -
 /// The body, from whom it may come: a guest within its rate, or the crew.
 async fn read(face: &Face, request: &HttpRequest, body: web::Payload) -> Result<Vec<u8>, Problem> {
     if request.path().starts_with("/guest/") {
-        let client = request.peer_addr().map(|address| client_of(address.ip())).unwrap_or_default();
-        face.signalling.count(&client)?;
+        face.signalling.count(&face.client(request))?;
         return Ok(Vec::new());
     }
     face.access.crew(request)?;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::access::bearer;
-use super::super::signalling::{BODY_LIMIT, SignalRequest, SignalResponse, client_of, refused};
+use super::super::signalling::{BODY_LIMIT, SignalRequest, SignalResponse, refused};
 use super::{Face, may_watch, shut};
 use crate::problem::{Answer, Problem};
 
@@ -38,7 +38,7 @@ pub(super) fn order(face: &Face, request: &HttpRequest) -> SignalRequest {
         content_type: text(CONTENT_TYPE),
         authorization: text(AUTHORIZATION),
         if_match: text(IF_MATCH),
-        client: request.peer_addr().map(|address| client_of(address.ip())).unwrap_or_default(),
+        client: face.client(request),
         crew: face.access.crew(request),
         token: web::Query::<Token>::from_query(request.query_string()).ok().and_then(|query| query.token.clone()),
     }

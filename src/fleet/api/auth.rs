@@ -60,7 +60,7 @@ pub struct Tokens {
     (status = 415, body = ProblemBody), (status = 429, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn login(request: HttpRequest, fleet: web::Data<Fleet>, body: web::Json<Login>) -> Answer {
     let email = body.email.trim().to_lowercase();
-    let from = peer(&request)?;
+    let from = fleet.client(&request)?;
     Fleet::check_lockout(&fleet.sign_ins, &email, from)?;
     let user = fleet.store.user_by_email(&email).await.map_err(store_problem)?;
     let stored = user.as_ref().map(|user| user.password_hash.clone());
@@ -133,10 +133,4 @@ async fn issue(fleet: &Fleet, user: &UserRow, family: &str, now: DateTime<Utc>) 
         refresh_token: refresh,
         refresh_expires_in: refresh_ttl.num_seconds(),
     })
-}
-
-/// The caller's address, as the connection has it: a header could be made up.
-pub(super) fn peer(request: &HttpRequest) -> Result<std::net::IpAddr, Problem> {
-    let address = request.peer_addr().ok_or_else(|| Problem::bad_request("the connection has no address"))?;
-    Ok(address.ip())
 }

@@ -10,7 +10,6 @@ use serde_json::Value;
 use ulid::Ulid;
 use utoipa::ToSchema;
 
-use super::auth::peer;
 use super::paging::{Page, PageQuery};
 use super::problem::{ProblemBody, store_problem};
 use super::{input, resource};
@@ -191,7 +190,7 @@ pub async fn delete(fleet: web::Data<Fleet>, caller: Admin, id: web::Path<String
     (status = 409, body = ProblemBody), (status = 413, body = ProblemBody), (status = 415, body = ProblemBody),
     (status = 429, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn register(request: HttpRequest, fleet: web::Data<Fleet>, body: web::Json<Register>) -> Answer {
-    let from = peer(&request)?;
+    let from = fleet.client(&request)?;
     Fleet::check_lockout(&fleet.enrolments, "", from)?;
     let device = new_device(&body)?;
     let (token, code) = (secret::token(), secret::hash(&secret::normalized_code(&body.enrolment_code)));

@@ -1,6 +1,7 @@
 //! Invitations to a box and its guests, for operators: signed requests to the box, which keeps them. A link is told once.
 
 use actix_web::http::StatusCode;
+use actix_web::http::header::HOST;
 use actix_web::{HttpRequest, HttpResponse, web};
 use r58_actors::caller::Ask;
 use r58_mqtt::payload::{Method, Response};
@@ -74,8 +75,8 @@ pub async fn create(
     let mut made: Value = serde_json::from_str(&answer.body).map_err(|_| foreign())?;
     let (id, token) = (made["id"].as_str(), made["token"].as_str());
     let (id, token) = id.zip(token).ok_or_else(foreign)?;
-    let host = request.connection_info().host().to_owned();
-    let link = format!("{}/join/{id}.{device}#{token}", fleet.places.public_url(&host));
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let link = format!("{}/join/{id}.{device}#{token}", fleet.places.public_url(host));
     let place = format!("/api/v1/devices/{device}/invitations/{id}");
     tracing::info!(device = %device, invitation = id, by = caller.email, "invitation made");
     made["box_url"] = made["join_url"].take();

@@ -14,7 +14,6 @@ use r58_mqtt::payload::Method;
 use r58_mqtt::request::CallError;
 use r58_mqtt::{DeviceAddress, DeviceId, OrgId};
 
-use super::auth::peer;
 use super::problem::store_problem;
 use super::resource;
 use super::whep::{away, passed_on, segment};
@@ -118,7 +117,7 @@ async fn carry(
     path: String,
     body: Option<web::Payload>,
 ) -> Answer {
-    let from = peer(request)?;
+    let from = fleet.client(request)?;
     fleet.doorkeeper.knock(from, invitation.device.as_str(), &invitation.id)?;
     let text = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let authorization = text(AUTHORIZATION);

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::rates::client_of;
+
 /// Entries kept; beyond it those whose time is over go, then the older half.
 const MAX_ENTRIES: usize = 4_096;
 /// An address may fail this many times as often as one account from it: people share addresses.
@@ -20,7 +22,8 @@ struct Failures {
 pub struct Lockout {
     max_failures: u32,
     wait: Duration,
-    failures: HashMap<(Option<String>, IpAddr), Failures>,
+    /// By account, or for all accounts together; and by client.
+    failures: HashMap<(Option<String>, String), Failures>,
 }
 
 impl Lockout {
@@ -31,12 +34,13 @@ impl Lockout {
 
     /// How long the caller has to wait before it may try; `None` when it may now.
     pub fn must_wait(&self, account: &str, from: IpAddr, now: Instant) -> Option<Duration> {
-        let account = self.waits(&(Some(account.to_owned()), from), self.max_failures, now);
+        let from = client_of(from);
+        let account = self.waits(&(Some(account.to_owned()), from.clone()), self.max_failures, now);
         let address = self.waits(&(None, from), self.max_failures.saturating_mul(ADDRESS_FACTOR), now);
         account.max(address)
     }
 
-    fn waits(&self, key: &(Option<String>, IpAddr), max: u32, now: Instant) -> Option<Duration> {
+    fn waits(&self, key: &(Option<String>, String), max: u32, now: Instant) -> Option<Duration> {
         let failures = self.failures.get(key).filter(|failures| failures.count >= max)?;
         self.wait.checked_sub(now.saturating_duration_since(failures.last)).filter(|left| !left.is_zero())
     }
@@ -44,7 +48,8 @@ impl Lockout {
     /// Notes a failure.
     pub fn failed(&mut self, account: &str, from: IpAddr, now: Instant) {
         self.make_room(now);
-        for key in [(Some(account.to_owned()), from), (None, from)] {
+        let from = client_of(from);
+        for key in [(Some(account.to_owned()), from.clone()), (None, from)] {
             let wait = self.wait;
             let entry = self.failures.entry(key).or_insert(Failures { count: 0, last: now });
             if now.saturating_duration_since(entry.last) >= wait {
@@ -57,7 +62,7 @@ impl Lockout {
 
     /// Notes a success: the account's failures from there are forgotten, the address's are not.
     pub fn succeeded(&mut self, account: &str, from: IpAddr) {
-        self.failures.remove(&(Some(account.to_owned()), from));
+        self.failures.remove(&(Some(account.to_owned()), client_of(from)));
     }
 
     fn make_room(&mut self, now: Instant) {
@@ -105,6 +110,17 @@ mod tests {
             lockout.failed(&format!("user{n}"), HERE, now);
         }
         assert!(lockout.must_wait("somebody", HERE, now).is_some());
+    }
+
+    #[test]
+    fn a_network_of_the_sixth_version_that_changes_addresses_is_the_same_guesser() {
+        let now = Instant::now();
+        let mut lockout = Lockout::new(2, Duration::from_secs(60));
+        for n in 0..2u16 {
+            lockout.failed("a", IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, n]), now);
+        }
+        assert!(lockout.must_wait("a", IpAddr::from([0x2001, 0xdb8, 0, 1, 9, 9, 9, 9]), now).is_some());
+        assert!(lockout.must_wait("a", IpAddr::from([0x2001, 0xdb8, 0, 2, 0, 0, 0, 1]), now).is_none());
     }
 
     #[test]
