@@ -13,6 +13,7 @@ mod guests_are_invited;
 mod guests_come_and_go;
 mod guests_come_by_the_sfu;
 mod guests_hear_the_others;
+mod guests_keep_to_their_road;
 mod hostile_input;
 mod nothing_measured_is_lost;
 mod operators_use_mqtt;

@@ -16,7 +16,7 @@ use super::support::r58::{Home, PATIENCE, R58, binary};
 use super::support::site::Api;
 use super::support::{stage, until};
 
-const TURN_SECRET: &str = "north-sea-herring";
+pub(super) const TURN_SECRET: &str = "north-sea-herring";
 /// From the click to the first frame of the programme.
 const PROMISED: Duration = Duration::from_secs(3);
 
@@ -144,16 +144,18 @@ async fn joined(internet: &Internet) {
 }
 
 /// Fleet server, broker and TURN server on the public network, and a box that was enrolled there.
-struct Afar {
+pub(super) struct Afar {
     fleet: R58,
-    device: R58,
-    api: Api,
+    /// The box.
+    pub(super) device: R58,
+    /// The server's API, as the administrator.
+    pub(super) api: Api,
     _homes: (Home, Home),
 }
 
 impl Afar {
-    /// `seats` are further tables of the box.
-    async fn start(internet: &Internet, seats: &str) -> Self {
+    /// `tables` are further ones of the box.
+    pub(super) async fn start(internet: &Internet, tables: &str) -> Self {
         let turn = |urls: &str| format!("shared_secret_file = \"turn-secret\"\n{urls} = [\"{TURN_URL}\"]");
         let listen = |url: &str| url.split_once("://").expect("a URL").1.to_owned();
         let home = Home::new(&format!(
@@ -172,7 +174,7 @@ impl Afar {
         let registration = Registration::of_this_machine(code, "box1", "box1", "0");
         let identity = identity::register(&api.http, FLEET_URL, &registration).await.expect("an identity");
         let link = format!(
-            "[device.link]\nfleet_url = \"{FLEET_URL}\"\nmqtt_url = \"{BROKER_URL}\"\n[device.turn]\n{}\n{seats}",
+            "[device.link]\nfleet_url = \"{FLEET_URL}\"\nmqtt_url = \"{BROKER_URL}\"\n[device.turn]\n{}\n{tables}",
             turn("shared_urls")
         );
         let boxed = Home::small("id = \"box1\"\nlisten = \"127.0.0.1:0\"", &link);
@@ -189,7 +191,7 @@ impl Afar {
         Self { fleet, device, api, _homes: (home, boxed) }
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         assert!(self.device.stop().await.success());
         assert!(self.fleet.stop().await.success());
     }

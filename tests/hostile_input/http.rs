@@ -426,17 +426,17 @@ async fn of_the_clients_of_one_proxy_only_the_one_that_floods_has_to_wait() {
     let _stage = stage().await;
     let home = Home::small("listen = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.1\"]", "");
     let r58 = R58::start(&home, "device").await;
-    let knock = async |forwarded: &str| {
+    let knock = async |forwarded: String| {
         let request = r58.http().get(format!("{}/guest/guest1", r58.device)).header("X-Forwarded-For", forwarded);
         request.send().await.expect("an answer").status()
     };
     until(PATIENCE, "a flood that is refused", async || {
         // What it claims to be before its proxy speaks makes no difference.
-        let flood = (0..100).map(|n| knock(&format!("203.0.113.{n}, 198.51.100.7")));
+        let flood = (0..100).map(|n| knock(format!("203.0.113.{n}, 198.51.100.7")));
         let said = futures_util::future::join_all(flood.collect::<Vec<_>>()).await;
         if said.contains(&StatusCode::SERVICE_UNAVAILABLE) { Ok(()) } else { Err(said.len()) }
     })
     .await;
-    assert_eq!(knock("198.51.100.8").await, StatusCode::UNAUTHORIZED);
+    assert_eq!(knock("198.51.100.8".to_owned()).await, StatusCode::UNAUTHORIZED);
     r58.stop().await;
 }

@@ -1,6 +1,6 @@
 // How a guest's line is doing, in one short line for the crew. Pure.
 
-import type { GuestReport } from "./contract.js";
+import type { GuestReport, Seat } from "./contract.js";
 
 const FINE = ["Pictures arrive and are decoded.", "The guest came with sound alone, which arrives and is decoded."];
 
@@ -17,4 +17,14 @@ export function lineOf(report: GuestReport): string {
     report.round_trip_ms == null ? "" : `round trip ${Math.round(report.round_trip_ms)} ms`,
   ];
   return parts.filter((part) => part).join(" · ");
+}
+
+/** What it means that the box's own path to a guest is of this kind (RFC 8445, section 5.1.1). */
+const PATHS: Record<string, string> = { host: "same network", srflx: "direct", prflx: "direct", relay: "through a TURN relay" };
+
+/** By which road a guest who is in comes; empty while that is not known. */
+export function roadOf(seat: Pick<Seat, "state" | "path" | "road">): string {
+  if (seat.state !== "live") return "";
+  if (seat.road === "sfu") return "through the SFU";
+  return seat.path ? (PATHS[seat.path] ?? seat.path) : "";
 }

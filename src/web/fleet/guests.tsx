@@ -4,6 +4,7 @@ import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import type { Invitation, MadeInvitation, Seat } from "../common/contract.js";
 import { Invite } from "../common/invite.js";
+import { roadOf } from "../common/line.js";
 import { wordsFor } from "../common/problem.js";
 import { attempt } from "../common/toasts.js";
 import { signalWords } from "../common/words.js";
@@ -44,6 +45,7 @@ export function Guests({ box, id }: { box: Detail; id: string }) {
             <div key={seat.id} class="row" data-testid={`seat-${seat.id}`} data-state={seat.state}>
               <b class="cut-off">{seat.label}</b>
               <span class={`badge ${mood}`}>{words}</span>
+              <span class="muted">{roadOf(seat)}</span>
               {seat.waiting ? (
                 <>
                   <button class="small primary" onClick={() => void order(seat, "admit")} data-testid={`admit-${seat.id}`}>

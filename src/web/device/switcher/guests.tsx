@@ -6,7 +6,7 @@ import { useEffect } from "preact/hooks";
 import type { GuestReport, Invitation, MadeInvitation, Seat, State } from "../../common/contract.js";
 import { copyText } from "../../common/copy.js";
 import { Invite } from "../../common/invite.js";
-import { lineOf } from "../../common/line.js";
+import { lineOf, roadOf } from "../../common/line.js";
 import { json, send, wordsFor } from "../../common/problem.js";
 import { attempt, toast } from "../../common/toasts.js";
 import { now } from "../box.js";
@@ -30,8 +30,6 @@ const words: Record<string, [string, string]> = {
   live: ["Live", "good"],
   silent: ["No picture arriving", "warn"],
 };
-
-const paths: Record<string, string> = { host: "same network", srflx: "direct", prflx: "direct", relay: "through a TURN relay" };
 
 const linkOf = (seat: Seat): string =>
   seat.join_url ?? (seat.token ? new URL(`/guest_join?seat=${encodeURIComponent(seat.id)}&token=${encodeURIComponent(seat.token)}`, location.href).href : "");
@@ -97,7 +95,7 @@ function Row({ seat, report }: { seat: Seat; report: GuestReport | null }) {
           {lineOf(report)}
         </span>
       ) : null}
-      {seat.path && seat.state === "live" ? <span class="muted">{seat.road === "sfu" ? "through the SFU" : (paths[seat.path] ?? seat.path)}</span> : null}
+      <span class="muted">{roadOf(seat)}</span>
       {seat.waiting ? (
         <>
           <button class="small primary" onClick={() => void order(seat, "admit")} data-testid={`admit-${seat.id}`}>
