@@ -214,6 +214,7 @@ fn serve(listener: TcpListener, fleet: web::Data<Fleet>) -> Result<ServerHandle,
 async fn prepare(store: &Store, access: &AccessPlan) -> Result<Option<GeneratedAdmin>, FleetError> {
     let now = Utc::now();
     store.ensure_organization(DEFAULT_ORG, "Default", now).await?;
+    store.index_older_tags().await?;
     if store.count_users().await? > 0 {
         return Ok(None);
     }
@@ -228,6 +229,9 @@ async fn prepare(store: &Store, access: &AccessPlan) -> Result<Option<GeneratedA
         role: Role::Admin.as_str().into(),
         password_hash,
     };
-    let email = store.create_user(&Actor::server(DEFAULT_ORG), user, now).await?.email;
+    let server = Actor::server(DEFAULT_ORG);
+    let made = store.create_user(&server, user, now).await?;
+    store.set_platform(&server, &made.id, true, now).await?;
+    let email = made.email;
     Ok(Some(GeneratedAdmin { email, password }))
 }

@@ -6,12 +6,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod access;
+mod api_keys;
 mod bridge;
 mod commands;
 mod devices;
 mod input;
 mod join;
 mod live;
+mod organizations;
 mod users;
 mod whep;
 mod world;

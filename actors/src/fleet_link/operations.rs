@@ -8,6 +8,7 @@
 //! | `restart_service` | `service`, on the allow-list: an actor's name or a systemd unit | the house, or the host |
 //! | `reboot` | `delay_seconds?` 0..300, default 0 | the host |
 //! | `config` | `changes` | [`config`](super::config) |
+//! | `rotate_token` | | [`renewal`](super::renewal) |
 //!
 //! What the arguments alone decide is refused before anything is begun ([`Operations::judge`]): unknown arguments or ones
 //! of another kind, an unknown scene, a service that is not on the list, a configuration that is not valid. What only the
@@ -120,6 +121,8 @@ pub enum Operation {
         /// What changes.
         changes: Map<String, Value>,
     },
+    /// `rotate_token`
+    RotateToken,
 }
 
 /// The operations and what the command core must know about each.
@@ -134,6 +137,7 @@ pub fn specs() -> BTreeMap<String, OpSpec> {
         ("restart_service", spec(false, false)),
         ("reboot", spec(false, true)),
         ("config", spec(false, false)),
+        ("rotate_token", spec(true, false)),
     ]
     .into_iter()
     .map(|(name, spec)| (name.to_owned(), spec))
@@ -174,6 +178,10 @@ struct RebootArgs {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct NoArgs {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ConfigArgs {
     changes: Map<String, Value>,
 }
@@ -205,6 +213,7 @@ impl Operation {
                 within("delay_seconds", seconds, 0, REBOOT_DELAY_MAX).map(|delay| Self::Reboot { delay })
             }
             "config" => read::<ConfigArgs>(args).map(|ConfigArgs { changes }| Self::Config { changes }),
+            "rotate_token" => read::<NoArgs>(args).map(|_| Self::RotateToken),
             _ => Err(Refusal::rejected("unsupported", "this box does not know the operation")),
         }
     }
@@ -262,7 +271,7 @@ impl Operations {
         }
     }
 
-    /// Does everything but a reboot.
+    /// Does everything but what concerns the link itself: a reboot, another token.
     pub async fn run(&self, id: &CommandId, operation: Operation) -> EffectOutcome {
         let done = match operation {
             Operation::Take { scene, kind } => answered("the mixer", self.mixer.take(scene, kind)).await,
@@ -275,15 +284,11 @@ impl Operations {
                 ConfigOutcome::RolledBack(reason) => Err(Refusal::failed("rolled_back", reason)),
                 ConfigOutcome::Unwritable(reason) => Err(Refusal::failed("disk", reason)),
             },
-            Operation::Reboot { .. } => Err(Refusal::failed("bug", "a reboot is not an ordinary effect")),
-        };
-        match done {
-            Ok(Value::Null) => EffectOutcome::Succeeded(None),
-            Ok(result) => EffectOutcome::Succeeded(Some(result)),
-            Err(Refusal::Rejected { code, reason } | Refusal::Failed { code, reason }) => {
-                EffectOutcome::Failed { code, reason }
+            Operation::Reboot { .. } | Operation::RotateToken => {
+                Err(Refusal::failed("bug", "this is not an ordinary effect"))
             }
-        }
+        };
+        outcome(done)
     }
 
     async fn restart(&self, service: &str) -> Result<Value, Refusal> {
@@ -300,6 +305,17 @@ impl Operations {
             ComeBack::Running { restarts } => Ok(json!({"actor": service, "restarts": restarts})),
             ComeBack::Unknown => Err(Refusal::rejected("unknown", "no actor or unit has that name")),
             ComeBack::Failed(reason) => Err(Refusal::failed("not_back", reason)),
+        }
+    }
+}
+
+/// What the command core is told.
+pub(super) fn outcome(done: Result<Value, Refusal>) -> EffectOutcome {
+    match done {
+        Ok(Value::Null) => EffectOutcome::Succeeded(None),
+        Ok(result) => EffectOutcome::Succeeded(Some(result)),
+        Err(Refusal::Rejected { code, reason } | Refusal::Failed { code, reason }) => {
+            EffectOutcome::Failed { code, reason }
         }
     }
 }
@@ -346,7 +362,7 @@ mod tests {
     #[test]
     fn every_operation_of_the_table_can_be_parsed_and_only_a_reboot_reboots() {
         let specs = specs();
-        assert_eq!(specs.len(), 6);
+        assert_eq!(specs.len(), 7);
         assert!(specs.iter().all(|(name, spec)| spec.reboots == (name == "reboot")));
         for op in specs.keys() {
             let unsupported =

@@ -16,7 +16,7 @@ use super::devices::no_such_device;
 use super::paging::{Page, PageQuery};
 use super::problem::{ProblemBody, store_problem};
 use super::{input, resource};
-use crate::fleet::auth::{Operator, Session, Viewer};
+use crate::fleet::auth::{Operator, Role, Session, Viewer};
 use crate::fleet::state::Fleet;
 use crate::fleet::store::{CommandRow, HistoryRow, NewCommand, Signed, StoreError, instant};
 use crate::problem::{Answer, Problem};
@@ -29,6 +29,8 @@ const MAX_LIFE: Duration = Duration::days(30);
 const DEFAULT_PRIORITY: u8 = 5;
 /// Attempts at what may run again; operators have always known three.
 const MAX_ATTEMPTS: u32 = 3;
+/// The one command that only administrators send.
+const ROTATE_TOKEN: &str = "rotate_token";
 /// Longest an effect may take, in seconds: the protocol's limit.
 const LONGEST_EFFECT: u32 = 86_400;
 
@@ -191,6 +193,9 @@ pub(super) async fn make(
 }
 
 async fn store(fleet: &Fleet, caller: &Session, device: String, body: CreateCommand) -> Result<CommandAnswer, Problem> {
+    if body.kind == ROTATE_TOKEN && caller.role < Role::Admin {
+        return Err(Problem::forbidden("this needs the role admin"));
+    }
     let (now, draft) = (Utc::now(), body.draft);
     let address = DeviceAddress {
         org: OrgId::new(&caller.org).map_err(|_| no_such_device())?,
@@ -283,7 +288,7 @@ fn checked(body: &CreateCommand, to: &DeviceAddress, caller: &Session, now: Date
 fn when_cut(op: &str) -> (OnInterrupt, u32) {
     match op {
         "reboot" | "config" => (OnInterrupt::Verify, 1),
-        "scene" | "identify" => (OnInterrupt::Resume, MAX_ATTEMPTS),
+        "scene" | "identify" | "rotate_token" => (OnInterrupt::Resume, MAX_ATTEMPTS),
         _ => (OnInterrupt::Fail, 1),
     }
 }

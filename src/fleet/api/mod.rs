@@ -3,9 +3,11 @@
 //! | file | paths |
 //! |---|---|
 //! | `auth` | /api/v1/auth/... |
+//! | `organizations` | /api/v1/organizations... |
 //! | `users` | /api/v1/users... |
+//! | `api_keys` | /api/v1/api-keys... |
 //! | `enrolment` | /api/v1/enrolment-codes..., /api/v1/devices/register |
-//! | `devices` | /api/v1/devices, /api/v1/devices/{id}, .../rotate-token |
+//! | `devices` | /api/v1/devices, .../summary, .../bulk, /api/v1/devices/{id}, .../rotate-token, .../token |
 //! | `heartbeats` | /api/v1/devices/{id}/heartbeats, .../metrics |
 //! | `commands` | /api/v1/devices/{id}/commands, /api/v1/commands/{id}... |
 //! | `invitations` | /api/v1/devices/{id}/invitations..., /api/v1/devices/{id}/guests... |
@@ -17,6 +19,7 @@
 //! | `public` | /health, /turn-credentials, /openapi.json |
 //! | `pages` | everything else that is a page |
 
+pub mod api_keys;
 pub mod auth;
 pub mod bridge;
 pub mod commands;
@@ -29,6 +32,7 @@ pub mod input;
 pub mod invitations;
 pub mod join;
 pub mod openapi;
+pub mod organizations;
 pub mod pages;
 pub mod paging;
 pub mod problem;
@@ -52,7 +56,9 @@ pub fn configure(config: &mut web::ServiceConfig) {
     config.service(
         web::scope("/api/v1")
             .configure(auth::configure)
+            .configure(organizations::configure)
             .configure(users::configure)
+            .configure(api_keys::configure)
             .configure(enrolment::configure)
             .configure(heartbeats::configure)
             .configure(commands::configure)

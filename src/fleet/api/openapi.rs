@@ -3,7 +3,10 @@
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{auth, commands, devices, enrolment, events, heartbeats, invitations, public, thumbnails, users};
+use super::{
+    api_keys, auth, commands, devices, enrolment, events, heartbeats, invitations, organizations, public, thumbnails,
+    users,
+};
 
 /// The description.
 #[derive(OpenApi)]
@@ -11,9 +14,12 @@ use super::{auth, commands, devices, enrolment, events, heartbeats, invitations,
     info(title = "R58 fleet", description = "Every error is application/problem+json (RFC 9457)."),
     paths(
         auth::login, auth::refresh, auth::logout, auth::me,
+        organizations::list, organizations::create, organizations::get, organizations::change,
         users::list, users::create, users::get, users::change, users::delete, users::reset_password,
+        api_keys::list, api_keys::create, api_keys::delete,
         enrolment::create, enrolment::list, enrolment::delete, enrolment::register,
-        devices::list, devices::get, devices::change, devices::decommission, devices::rotate_token,
+        devices::list, devices::get, devices::change, devices::decommission,
+        devices::bulk::summary, devices::bulk::change, devices::tokens::rotate, devices::tokens::renew,
         heartbeats::list, heartbeats::metrics,
         commands::create, commands::list, commands::get, commands::cancel,
         invitations::create, invitations::list, invitations::revoke, invitations::guests, invitations::order,

@@ -5,6 +5,7 @@ use serde_json::Value;
 use sqlx::{QueryBuilder, Transaction};
 
 use super::audit::record;
+use super::bulk::index_tags;
 use super::{Actor, Db, Store, StoreError, millis};
 
 /// A device that asks to be let in.
@@ -67,6 +68,8 @@ pub struct DeviceFilter {
     pub search: Option<String>,
     /// Only these identifiers.
     pub ids: Option<Vec<String>>,
+    /// Only with this tag.
+    pub tag: Option<String>,
 }
 
 /// A device with its last words.
@@ -176,7 +179,7 @@ pub(super) async fn insert_device(
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, platform = excluded.platform, arch = excluded.arch, \
          serial_number = excluded.serial_number, mac_address = excluded.mac_address, \
          registered_version = excluded.registered_version, capabilities = excluded.capabilities, \
-         token_hash = excluded.token_hash, registered_at = excluded.registered_at, updated_at = excluded.updated_at, \
+         token_hash = excluded.token_hash, old_token_hash = NULL, registered_at = excluded.registered_at, updated_at = excluded.updated_at, \
          decommissioned_at = NULL",
     )
     .bind(&device.id)
@@ -228,6 +231,10 @@ fn where_filter(query: &mut QueryBuilder<Db>, org: &str, filter: &DeviceFilter) 
         }
         list.push_unseparated(")");
     }
+    if let Some(tag) = &filter.tag {
+        query.push(" AND EXISTS (SELECT 1 FROM device_tags t WHERE t.org = d.org AND t.tag = ").push_bind(tag.clone());
+        query.push(" AND t.device_id = d.id)");
+    }
 }
 
 impl Store {
@@ -264,6 +271,27 @@ impl Store {
         Ok((query.build_query_as().fetch_all(&self.reader).await?, total))
     }
 
+    /// Devices of an organization by name, after the place of one (its name and identifier), at most `limit`. Unlike a page,
+    /// this costs the same however far it goes.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn devices_after(
+        &self,
+        org: &str,
+        filter: &DeviceFilter,
+        after: Option<(String, String)>,
+        limit: i64,
+    ) -> Result<Vec<DeviceRow>, StoreError> {
+        let mut query = QueryBuilder::<Db>::new(select_device!(""));
+        where_filter(&mut query, org, filter);
+        if let Some((name, id)) = after {
+            query.push(" AND (d.name, d.id) > (").push_bind(name).push(", ").push_bind(id).push(")");
+        }
+        query.push(" ORDER BY d.name, d.id LIMIT ").push_bind(limit);
+        Ok(query.build_query_as().fetch_all(&self.reader).await?)
+    }
+
     /// Changes a device; `None` when it is not in service.
     ///
     /// # Errors
@@ -296,6 +324,7 @@ impl Store {
             changed.push("update_channel");
         }
         if let Some(tags) = change.tags {
+            index_tags(&mut tx, &actor.org, id, &tags).await?;
             query.push(", tags = ").push_bind(Value::from(tags).to_string());
             changed.push("tags");
         }
@@ -311,36 +340,6 @@ impl Store {
         record(&mut tx, actor, "device.change", id, Some(changed.join(",")), millis(now)).await?;
         tx.commit().await?;
         self.device(&actor.org, id).await
-    }
-
-    /// Gives a device another token; `false` when it is not in service.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn rotate_device_token(
-        &self,
-        actor: &Actor,
-        id: &str,
-        token_hash: &str,
-        now: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
-        let mut tx = self.begin().await?;
-        let done = sqlx::query(
-            "UPDATE devices SET token_hash = $3, updated_at = $4 \
-             WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL",
-        )
-        .bind(id)
-        .bind(&actor.org)
-        .bind(token_hash)
-        .bind(millis(now))
-        .execute(&mut *tx)
-        .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        record(&mut tx, actor, "device.rotate_token", id, None, millis(now)).await?;
-        tx.commit().await?;
-        Ok(true)
     }
 
     /// Takes a device out of service: its token dies, its open commands are cancelled and withdrawn, its history stays.

@@ -6,8 +6,10 @@
 //! SQLite knows one writer at a time. Giving it one connection turns the engine's "busy" into a queue, and lets a
 //! transaction read before it writes without a deadlock.
 
+mod api_keys;
 mod apply;
 mod audit;
+mod bulk;
 mod commands;
 mod devices;
 mod ending;
@@ -16,17 +18,23 @@ mod error;
 mod heartbeats;
 mod ingest;
 mod keys;
+mod organizations;
 mod refresh;
 mod status;
+mod tokens;
 mod users;
 
+pub use api_keys::{ApiKeyRow, NewApiKey};
 pub use audit::Actor;
+pub use bulk::{BulkChange, Selection, Summary};
 pub use commands::{CommandRef, CommandRow, HistoryRow, NewCommand, Retained, Signed};
 pub use devices::{DeviceChange, DeviceFilter, DeviceRow, NewDevice, PresenceFilter};
 pub use enrolment::{Enrolled, EnrolmentRow};
 pub use error::StoreError;
 pub use heartbeats::{MetricSummary, StoredHeartbeat};
+pub use organizations::OrganizationRow;
 pub use refresh::Refreshed;
+pub use tokens::DeviceSecrets;
 pub use users::{NewUser, UserChange, UserRow};
 
 use std::collections::HashMap;
@@ -51,10 +59,12 @@ const READERS: u32 = 4;
 /// How long a statement waits for another process that holds the file.
 const BUSY: Duration = Duration::from_secs(5);
 /// Every migration, in order. A file that was released is never edited.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "floor", include_str!("../migrations/0001_floor.sql")),
     (2, "heartbeat once", include_str!("../migrations/0002_heartbeat_once.sql")),
     (3, "withdraw again", include_str!("../migrations/0003_withdraw_again.sql")),
+    (10, "organizations", include_str!("../migrations/0010_organizations.sql")),
+    (11, "tags and tokens", include_str!("../migrations/0011_tags_and_tokens.sql")),
 ];
 
 /// What ingest needs to know of a device for each message.

@@ -22,6 +22,8 @@ pub struct UserRow {
     pub password_hash: String,
     /// Whether signing in is allowed.
     pub is_active: bool,
+    /// Whether it looks after organizations, besides its own.
+    pub platform: bool,
     /// Tokens of an older generation are dead.
     pub generation: i64,
     /// Milliseconds since 1970.
@@ -61,8 +63,8 @@ pub struct UserChange {
 macro_rules! select_user {
     ($tail:literal) => {
         concat!(
-            "SELECT id, org, email, name, role, password_hash, is_active, generation, created_at, last_login_at \
-             FROM users ",
+            "SELECT id, org, email, name, role, password_hash, is_active, platform, generation, created_at, \
+             last_login_at FROM users ",
             $tail
         )
     };
