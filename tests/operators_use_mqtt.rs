@@ -77,7 +77,7 @@ async fn heartbeats_are_read_and_a_signed_command_is_done_once_and_withdrawn() {
 
     // The box takes another token, signs in with it, and obeys as before.
     let token = || -> String {
-        let text = std::fs::read_to_string(home.state().join("box/identity.json")).expect("the identity");
+        let text = std::fs::read_to_string(home.state().join("device/identity.json")).expect("the identity");
         let identity: Value = serde_json::from_str(&text).expect("an identity");
         identity["token"].as_str().expect("a token").to_owned()
     };

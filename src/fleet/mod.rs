@@ -6,6 +6,7 @@
 //! | `auth/` | passwords, tokens, roles, lock-out |
 //! | `api/` | the REST interface, one file a resource, and its description |
 //! | `push` | live updates to dashboards |
+//! | `rehearsal` | what a device would say to a command |
 //! | `broker` | embedded or remote broker, Ingest and CommandDesk on it |
 //! | `doorkeeper` | how often guests without an account may knock |
 //! | `switchboard` | lines between older units and their controllers |
@@ -22,6 +23,7 @@ mod error;
 pub mod keys;
 pub mod plan;
 pub mod push;
+pub mod rehearsal;
 pub mod state;
 pub mod store;
 pub mod switchboard;

@@ -9,6 +9,8 @@
 //! | `enrolment` | /api/v1/enrolment-codes..., /api/v1/devices/register |
 //! | `devices` | /api/v1/devices, .../summary, .../bulk, /api/v1/devices/{id}, .../rotate-token, .../token |
 //! | `heartbeats` | /api/v1/devices/{id}/heartbeats, .../metrics |
+//! | `dry_run` | /api/v1/devices/{id}/commands/dry-run, /api/v1/command-groups/dry-run |
+//! | `command_groups` | /api/v1/command-groups... |
 //! | `commands` | /api/v1/devices/{id}/commands, /api/v1/commands/{id}... |
 //! | `invitations` | /api/v1/devices/{id}/invitations..., /api/v1/devices/{id}/guests... |
 //! | `join` | /join/{invitation}, and /whip and /guest of it, carried to the box |
@@ -22,12 +24,15 @@
 pub mod api_keys;
 pub mod auth;
 pub mod bridge;
+pub mod command_groups;
 pub mod commands;
 pub mod devices;
+pub mod dry_run;
 pub mod enrolment;
 pub mod events;
 pub mod gate;
 pub mod heartbeats;
+pub mod idempotency;
 pub mod input;
 pub mod invitations;
 pub mod join;
@@ -61,6 +66,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .configure(api_keys::configure)
             .configure(enrolment::configure)
             .configure(heartbeats::configure)
+            .configure(dry_run::configure)
+            .configure(command_groups::configure)
             .configure(commands::configure)
             .configure(invitations::configure)
             .configure(thumbnails::configure)

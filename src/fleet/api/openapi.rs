@@ -4,8 +4,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    api_keys, auth, commands, devices, enrolment, events, heartbeats, invitations, organizations, public, thumbnails,
-    users,
+    api_keys, auth, command_groups, commands, devices, dry_run, enrolment, events, heartbeats, invitations,
+    organizations, public, thumbnails, users,
 };
 
 /// The description.
@@ -21,6 +21,8 @@ use super::{
         devices::list, devices::get, devices::change, devices::decommission,
         devices::bulk::summary, devices::bulk::change, devices::tokens::rotate, devices::tokens::renew,
         heartbeats::list, heartbeats::metrics,
+        command_groups::create, command_groups::list, command_groups::get, command_groups::members,
+        command_groups::cancel, dry_run::one, dry_run::many,
         commands::create, commands::list, commands::get, commands::cancel,
         invitations::create, invitations::list, invitations::revoke, invitations::guests, invitations::order,
         thumbnails::get, events::events, public::health, public::turn_credentials,

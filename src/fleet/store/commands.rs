@@ -7,7 +7,8 @@ use r58_mqtt::payload::ServerState;
 use sqlx::Transaction;
 
 use super::audit::record;
-use super::{Actor, Db, Store, StoreError, millis};
+use super::once::claim;
+use super::{Actor, Db, Once, Store, StoreError, millis};
 
 /// What the broker holds of a command, or should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl Retained {
 }
 
 /// A command to be made.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct NewCommand {
     /// ULID.
     pub id: String,
@@ -58,6 +59,14 @@ pub struct NewCommand {
     pub expires_at: DateTime<Utc>,
     /// Sign it but leave publishing to the operator.
     pub draft: bool,
+    /// What must hold before it begins, JSON.
+    pub precond: Option<String>,
+    /// The group that it is made in.
+    pub group: Option<String>,
+    /// The version of the configuration that it brings.
+    pub config_ver: Option<i64>,
+    /// Asked for with a key.
+    pub once: Option<Once>,
 }
 
 /// A signed message and its hash.
@@ -123,6 +132,14 @@ pub struct CommandRow {
     pub published_at: Option<i64>,
     /// When it reached its terminal state.
     pub finished_at: Option<i64>,
+    /// What must hold before it begins, JSON.
+    pub precond: Option<String>,
+    /// The group that it was made in.
+    pub group_id: Option<String>,
+    /// When a device that speaks HTTP was last given it.
+    pub handed_at: Option<i64>,
+    /// The version of the configuration that it brings.
+    pub config_ver: Option<i64>,
 }
 
 impl CommandRow {
@@ -168,7 +185,7 @@ macro_rules! select_command {
         concat!(
             "SELECT id, org, device_id, seq, type, payload, priority, state, rev, attempts, progress, code, reason, \
              result, notes, message, hash, retained, cancel_requested, created_by, created_at, not_before, expires_at, \
-             published_at, finished_at FROM commands ",
+             published_at, finished_at, precond, group_id, handed_at, config_ver FROM commands ",
             $tail
         )
     };
@@ -218,9 +235,68 @@ pub(super) async fn finish(
     append_history(tx, id, state, -1, now, Some(reason)).await
 }
 
+/// Writes a command down with the device's next number; `false` when the device is not in service.
+pub(super) async fn insert<E>(
+    tx: &mut Transaction<'static, Db>,
+    actor: &Actor,
+    command: &NewCommand,
+    now: DateTime<Utc>,
+    sign: impl FnOnce(u64) -> Result<Signed, E>,
+) -> Result<bool, E>
+where
+    E: From<StoreError>,
+{
+    let seq: Option<(i64,)> = sqlx::query_as(
+        "UPDATE devices SET command_seq = command_seq + 1 \
+         WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL RETURNING command_seq",
+    )
+    .bind(&command.device_id)
+    .bind(&actor.org)
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(StoreError::from)?;
+    let Some((seq,)) = seq else { return Ok(false) };
+    let message = sign(seq.unsigned_abs())?;
+    let (state, retained) = match command.draft {
+        true => (ServerState::Draft, Retained::None),
+        false => (ServerState::Published, Retained::Publish),
+    };
+    sqlx::query(
+        "INSERT INTO commands (id, org, device_id, seq, type, payload, priority, state, rev, attempts, notes, \
+         message, hash, retained, cancel_requested, created_by, created_at, not_before, expires_at, precond, group_id, \
+         config_ver) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, -1, 0, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
+    )
+    .bind(&command.id)
+    .bind(&actor.org)
+    .bind(&command.device_id)
+    .bind(seq)
+    .bind(&command.kind)
+    .bind(&command.payload)
+    .bind(command.priority)
+    .bind(state.as_str())
+    .bind(&command.notes)
+    .bind(&message.text)
+    .bind(&message.hash)
+    .bind(retained.as_str())
+    .bind(false)
+    .bind(&actor.name)
+    .bind(millis(now))
+    .bind(command.not_before.map(millis))
+    .bind(millis(command.expires_at))
+    .bind(&command.precond)
+    .bind(&command.group)
+    .bind(command.config_ver)
+    .execute(&mut **tx)
+    .await
+    .map_err(StoreError::from)?;
+    append_history(tx, &command.id, state.as_str(), -1, millis(now), None).await?;
+    Ok(true)
+}
+
 impl Store {
     /// Makes a command: takes the device's next number, has `sign` make the message with it, and stores both.
-    /// `None` when the device is not in service.
+    /// `None` when the device is not in service. One whose key was used for the same before is not made: the answer is that one.
     ///
     /// # Errors
     /// Those of the database and of `sign`; then nothing is stored and the number is not used up.
@@ -235,48 +311,14 @@ impl Store {
         E: From<StoreError>,
     {
         let mut tx = self.begin().await?;
-        let seq: Option<(i64,)> = sqlx::query_as(
-            "UPDATE devices SET command_seq = command_seq + 1 \
-             WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL RETURNING command_seq",
-        )
-        .bind(&command.device_id)
-        .bind(&actor.org)
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(StoreError::from)?;
-        let Some((seq,)) = seq else { return Ok(None) };
-        let message = sign(seq.unsigned_abs())?;
-        let (state, retained) = if command.draft {
-            (ServerState::Draft, Retained::None)
-        } else {
-            (ServerState::Published, Retained::Publish)
-        };
-        sqlx::query(
-            "INSERT INTO commands (id, org, device_id, seq, type, payload, priority, state, rev, attempts, notes, \
-             message, hash, retained, cancel_requested, created_by, created_at, not_before, expires_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, -1, 0, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
-        )
-        .bind(&command.id)
-        .bind(&actor.org)
-        .bind(&command.device_id)
-        .bind(seq)
-        .bind(&command.kind)
-        .bind(&command.payload)
-        .bind(command.priority)
-        .bind(state.as_str())
-        .bind(&command.notes)
-        .bind(&message.text)
-        .bind(&message.hash)
-        .bind(retained.as_str())
-        .bind(false)
-        .bind(&actor.name)
-        .bind(millis(now))
-        .bind(command.not_before.map(millis))
-        .bind(millis(command.expires_at))
-        .execute(&mut *tx)
-        .await
-        .map_err(StoreError::from)?;
-        append_history(&mut tx, &command.id, state.as_str(), -1, millis(now), None).await?;
+        if let Some(once) = &command.once
+            && let Some(before) = claim(&mut tx, &actor.org, once, &command.id, millis(now)).await?
+        {
+            return Ok(self.command(&actor.org, &before).await?);
+        }
+        if !insert(&mut tx, actor, command, now, sign).await? {
+            return Ok(None);
+        }
         record(&mut tx, actor, "command.create", &command.id, Some(command.kind.clone()), millis(now)).await?;
         let row = sqlx::query_as(select_command!("WHERE id = $1"))
             .bind(&command.id)
@@ -399,14 +441,14 @@ impl Store {
         })
     }
 
-    /// Commands whose copy at the broker is to be made or removed, oldest first.
+    /// Commands whose copy at the broker is to be made or removed: the highest priority first, then the oldest.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn undelivered(&self, change: Retained, limit: i64) -> Result<Vec<CommandRef>, StoreError> {
         Ok(sqlx::query_as(
             "SELECT id, org, device_id, message FROM commands WHERE retained IN ($1, $3) \
-             AND retained IN ('publish', 'withdraw', 'again') ORDER BY created_at, seq, id LIMIT $2",
+             AND retained IN ('publish', 'withdraw', 'again') ORDER BY priority DESC, created_at, seq, id LIMIT $2",
         )
         .bind(change.as_str())
         .bind(limit)

@@ -15,9 +15,11 @@ mod devices;
 mod ending;
 mod enrolment;
 mod error;
+mod groups;
 mod heartbeats;
 mod ingest;
 mod keys;
+mod once;
 mod organizations;
 mod refresh;
 mod status;
@@ -31,7 +33,9 @@ pub use commands::{CommandRef, CommandRow, HistoryRow, NewCommand, Retained, Sig
 pub use devices::{DeviceChange, DeviceFilter, DeviceRow, NewDevice, PresenceFilter};
 pub use enrolment::{Enrolled, EnrolmentRow};
 pub use error::StoreError;
+pub use groups::{GroupRow, NewGroup, StateCount};
 pub use heartbeats::{MetricSummary, StoredHeartbeat};
+pub use once::Once;
 pub use organizations::OrganizationRow;
 pub use refresh::Refreshed;
 pub use tokens::DeviceSecrets;
@@ -59,12 +63,13 @@ const READERS: u32 = 4;
 /// How long a statement waits for another process that holds the file.
 const BUSY: Duration = Duration::from_secs(5);
 /// Every migration, in order. A file that was released is never edited.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (1, "floor", include_str!("../migrations/0001_floor.sql")),
     (2, "heartbeat once", include_str!("../migrations/0002_heartbeat_once.sql")),
     (3, "withdraw again", include_str!("../migrations/0003_withdraw_again.sql")),
     (10, "organizations", include_str!("../migrations/0010_organizations.sql")),
     (11, "tags and tokens", include_str!("../migrations/0011_tags_and_tokens.sql")),
+    (12, "commands", include_str!("../migrations/0012_commands.sql")),
 ];
 
 /// What ingest needs to know of a device for each message.

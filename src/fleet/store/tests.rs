@@ -70,6 +70,7 @@ impl World {
             not_before: None,
             expires_at,
             draft: false,
+            ..NewCommand::default()
         };
         let sign =
             |seq: u64| Ok::<_, StoreError>(Signed { text: format!("signed {seq}"), hash: format!("sha256:{id}") });

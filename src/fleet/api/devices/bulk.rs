@@ -21,7 +21,7 @@ pub const MOST: usize = 10_000;
 const AT_ONCE: usize = 500;
 
 /// Which devices: those with a tag, or a list.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Which {
     /// All in service with this tag.

@@ -171,6 +171,7 @@ async fn a_failed_signature_stores_nothing_and_uses_no_number() {
         not_before: None,
         expires_at: Utc::now(),
         draft: false,
+        ..NewCommand::default()
     };
     let refused =
         world.store.create_command(&actor(), &command, Utc::now(), |_| Err(StoreError::Bug("no".into()))).await;
