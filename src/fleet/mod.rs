@@ -5,7 +5,9 @@
 //! | `store/` | the database: one file a table family, and `apply`, which Ingest writes through |
 //! | `auth/` | passwords, tokens, roles, lock-out |
 //! | `api/` | the REST interface, one file a resource, and its description |
+//! | `difference` | what differs between two configurations |
 //! | `push` | live updates to dashboards |
+//! | `rollout`, `rollouts` | staged rollouts: the pure core, and what carries it out |
 //! | `rehearsal` | what a device would say to a command |
 //! | `broker` | embedded or remote broker, Ingest and CommandDesk on it |
 //! | `doorkeeper` | how often guests without an account may knock |
@@ -18,12 +20,15 @@
 pub mod api;
 pub mod auth;
 mod broker;
+pub mod difference;
 pub mod doorkeeper;
 mod error;
 pub mod keys;
 pub mod plan;
 pub mod push;
 pub mod rehearsal;
+pub mod rollout;
+pub mod rollouts;
 pub mod state;
 pub mod store;
 pub mod switchboard;
@@ -177,7 +182,8 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
             return Err(error);
         }
     };
-    let tasks = vec![tokio::spawn(hub.clone().run(store)), tokio::spawn(broker::bridge(desk.events(), hub))];
+    let mut tasks = vec![tokio::spawn(hub.clone().run(store)), tokio::spawn(broker::bridge(desk.events(), hub))];
+    tasks.push(tokio::spawn(rollouts::run(fleet.clone())));
     tracing::info!(%addr, broker = %fleet.places.mqtt_url, "fleet server is up");
     Ok(FleetHandle { addr, broker: desk.addr(), first_start, fleet, desk, http, tasks })
 }

@@ -16,7 +16,8 @@ const PUBLIC: [&str; 5] =
 
 /// Operations of devices alone, which no user's token opens.
 fn is_for_devices(method: &Method, path: &str) -> bool {
-    *method == Method::POST && path.ends_with("/token")
+    (*method == Method::POST && (path.ends_with("/token") || path.ends_with("/heartbeat")))
+        || (*method == Method::PATCH && path.contains("/commands/"))
 }
 
 /// A body that passes the checks of its path, so that what is refused is refused for the role.
@@ -30,6 +31,18 @@ fn body(method: &Method, path: &str) -> Option<Value> {
         }
         ("PATCH", path) if path.contains("/organizations/") => json!({"name": "N"}),
         ("POST", "/api/v1/api-keys") => json!({"name": "N", "scopes": ["devices:read"]}),
+        ("POST", "/api/v1/command-groups" | "/api/v1/command-groups/dry-run") => {
+            json!({"devices": {"ids": ["box1"]}, "command": {"type": "identify"}})
+        }
+        ("POST", "/api/v1/releases") => json!({"version": "1.0.0", "channel": "stable",
+            "artifact_url": "https://x.example/a", "checksum_sha256": "00".repeat(32), "size_bytes": 1}),
+        ("POST", "/api/v1/release-keys") => json!({"name": "N", "public_key": ""}),
+        ("POST", "/api/v1/rollouts") => json!({"version": "1.0.0", "percent": 1}),
+        ("POST", path) if path.ends_with("/publish") => json!({"key_id": "k", "signature": ""}),
+        ("PUT", _) => json!({"document": {}}),
+        ("PATCH", path) if path.ends_with("/config") => json!({"changes": {}}),
+        ("POST", path) if path.ends_with("/rollback") => json!({"ver": 1}),
+        ("POST", path) if path.ends_with("/commands/dry-run") => json!({"type": "identify"}),
         ("POST", path) if path.ends_with("/commands") => json!({"type": "identify"}),
         ("POST", "/api/v1/devices/bulk") => json!({"devices": {"ids": ["box1"]}}),
         ("POST", path) if path.ends_with("/invitations") => json!({"seat": "guest1", "name": "N"}),
@@ -66,11 +79,12 @@ async fn each_role_may_do_its_own_and_no_more() {
             || path.contains("/organizations")
             || path.contains("/enrolment-codes")
             || path.ends_with("/rotate-token")
+            || (*method != Method::GET && ["/release", "/rollouts"].iter().any(|part| path.contains(part)))
             || (*method == Method::DELETE && path.contains("/devices/"))
     };
-    // Who comes when is the crew's business, also to read; so are keys.
+    // Who comes when is the crew's business, also to read; so are keys, and configurations, which may hold passwords.
     let crew_only =
-        |path: &str| path.contains("/invitations") || path.contains("/guests") || path.contains("/api-keys");
+        |path: &str| ["/invitations", "/guests", "/api-keys", "/config"].iter().any(|part| path.contains(part));
     for (method, path, _) in world.operations("box1") {
         if PUBLIC.contains(&path.as_str()) || path.ends_with("/events") {
             continue;

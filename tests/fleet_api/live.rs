@@ -218,7 +218,8 @@ async fn a_wrong_token_does_not_get_onto_the_broker_and_a_rotated_one_is_thrown_
     let world = World::new().await;
     let registration = world.enrol(&world.admin, "box1").await;
     let mut device = Device::connect(&registration).await;
-    world.post("/api/v1/devices/box1/rotate-token", &world.admin, json!({})).await.expect(200);
+    let at_once = json!({"overlap_seconds": 0});
+    world.post("/api/v1/devices/box1/rotate-token", &world.admin, at_once).await.expect(200);
     device
         .until("the end of the connection", |event| matches!(event, SessionEvent::Disconnected { .. }).then_some(()))
         .await;

@@ -8,12 +8,16 @@
 mod access;
 mod api_keys;
 mod bridge;
+mod by_http;
+mod command_groups;
 mod commands;
+mod config;
 mod devices;
 mod input;
 mod join;
 mod live;
 mod organizations;
+mod releases;
 mod users;
 mod whep;
 mod world;

@@ -196,7 +196,11 @@ impl World {
         for (template, item) in self.description["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
                 if let Ok(method) = method.to_uppercase().parse::<Method>() {
-                    let path = template.replace("{id}", id).replace("{name}", "programme");
+                    let path = template
+                        .replace("{id}", id)
+                        .replace("{name}", "programme")
+                        .replace("{ver}", "1")
+                        .replace("{v}", "1.0.0");
                     all.push((method, path, operation.clone()));
                 }
             }

@@ -7,7 +7,7 @@
 //! | `identify` | `seconds?` 1..300, default 10 | the mixer |
 //! | `restart_service` | `service`, on the allow-list: an actor's name or a systemd unit | the house, or the host |
 //! | `reboot` | `delay_seconds?` 0..300, default 0 | the host |
-//! | `config` | `changes` | [`config`](super::config) |
+//! | `config` | `changes`, or `document` and `version` | [`config`](super::config) |
 //! | `rotate_token` | | [`renewal`](super::renewal) |
 //!
 //! What the arguments alone decide is refused before anything is begun ([`Operations::judge`]): unknown arguments or ones
@@ -26,7 +26,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::actors::{ActorsView, ComeBack};
-use super::config::{ConfigDesk, ConfigOutcome};
+use super::config::{Change, ConfigDesk, ConfigOutcome};
 use crate::host::{Host, REBOOT_DELAY_MAX, is_unit_name};
 use crate::mixer::core::{MixerRefusal, TakeKind};
 
@@ -119,7 +119,7 @@ pub enum Operation {
     /// `config`
     Config {
         /// What changes.
-        changes: Map<String, Value>,
+        change: Change,
     },
     /// `rotate_token`
     RotateToken,
@@ -183,7 +183,9 @@ struct NoArgs {}
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ConfigArgs {
-    changes: Map<String, Value>,
+    changes: Option<Map<String, Value>>,
+    document: Option<Map<String, Value>>,
+    version: Option<u64>,
 }
 
 impl Operation {
@@ -212,7 +214,15 @@ impl Operation {
                 let seconds = read::<RebootArgs>(args)?.delay_seconds.unwrap_or(0);
                 within("delay_seconds", seconds, 0, REBOOT_DELAY_MAX).map(|delay| Self::Reboot { delay })
             }
-            "config" => read::<ConfigArgs>(args).map(|ConfigArgs { changes }| Self::Config { changes }),
+            "config" => match read::<ConfigArgs>(args)? {
+                ConfigArgs { changes: Some(changes), document: None, .. } => {
+                    Ok(Self::Config { change: Change::Merge(changes) })
+                }
+                ConfigArgs { changes: None, document: Some(document), version: Some(version) } => {
+                    Ok(Self::Config { change: Change::Replace { document, version } })
+                }
+                _ => Err(Refusal::rejected("arguments", "either changes, or document and version")),
+            },
             "rotate_token" => read::<NoArgs>(args).map(|_| Self::RotateToken),
             _ => Err(Refusal::rejected("unsupported", "this box does not know the operation")),
         }
@@ -263,7 +273,7 @@ impl Operations {
             Operation::RestartService { service } if !self.services.contains(service) => {
                 Err(Refusal::rejected("not_listed", "the service is not on this box's list"))
             }
-            Operation::Config { changes } => match self.config.check(changes) {
+            Operation::Config { change } => match self.config.check(change) {
                 Ok(()) => Ok(operation),
                 Err(reason) => Err(Refusal::rejected("invalid", reason)),
             },
@@ -278,7 +288,7 @@ impl Operations {
             Operation::Scene { scene } => answered("the mixer", self.mixer.preview(scene)).await,
             Operation::Identify { length } => answered("the mixer", self.mixer.identify(length)).await,
             Operation::RestartService { service } => self.restart(&service).await,
-            Operation::Config { changes } => match self.config.change(id, changes, &self.actors).await {
+            Operation::Config { change } => match self.config.change(id, change, &self.actors).await {
                 ConfigOutcome::Applied { ver, restarted } => Ok(json!({"ver": ver, "restarted": restarted})),
                 ConfigOutcome::Refused(reason) => Err(Refusal::rejected("invalid", reason)),
                 ConfigOutcome::RolledBack(reason) => Err(Refusal::failed("rolled_back", reason)),
@@ -349,6 +359,9 @@ mod tests {
         assert_eq!(code(parse("identify", json!({"seconds": 0}))), "arguments");
         assert_eq!(code(parse("reboot", json!({"delay_seconds": 301}))), "arguments");
         assert_eq!(code(parse("reboot", json!({"delay_seconds": -1}))), "arguments");
+        assert_eq!(code(parse("config", json!({"document": {}}))), "arguments");
+        assert_eq!(code(parse("config", json!({"document": {}, "version": 2, "changes": {}}))), "arguments");
+        assert_eq!(code(parse("rotate_token", json!({"token": "ab"}))), "arguments");
     }
 
     #[test]

@@ -154,7 +154,8 @@ pub async fn create(
         let nobody = DeviceAddress { org, device: DeviceId::new("nobody").map_err(|_| no_such_device())? };
         commands::checked(&command, &nobody, &caller, now)?;
     }
-    let made = fleet.store.create_group(&caller.actor(), &group, &rows, now, |place, seq| {
+    let actor = caller.actor();
+    let made = fleet.store.create_group(&actor, &group, &rows, now, |place, seq| {
         let message = messages.get(place).cloned();
         message.map_or_else(|| Err(Refusal::Unsignable("has no message".into())), |message| sign(&fleet, message, seq))
     });

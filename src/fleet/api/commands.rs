@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::str::FromStr;
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{FromRequest as _, HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Duration, Utc};
 use r58_mqtt::payload::{Command, IssuedBy, OnInterrupt, Precond, ServerState};
 use r58_mqtt::{CommandId, DeviceAddress, DeviceId, Down, OrgId, Topic};
@@ -16,8 +16,9 @@ use utoipa::ToSchema;
 use super::devices::no_such_device;
 use super::paging::{Page, PageQuery};
 use super::problem::{ProblemBody, store_problem};
-use super::{idempotency, input, resource};
+use super::{by_http, idempotency, input, resource};
 use crate::fleet::auth::{Operator, Role, Session, Viewer};
+use crate::fleet::difference::mask;
 use crate::fleet::rehearsal::Conditions;
 use crate::fleet::state::Fleet;
 use crate::fleet::store::{CommandRow, HistoryRow, NewCommand, Once, Signed, StoreError, instant};
@@ -41,7 +42,9 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(
             resource("/devices/{id}/commands", "GET, POST").route(web::get().to(list)).route(web::post().to(create)),
         )
-        .service(resource("/commands/{id}", "GET").route(web::get().to(get)))
+        .service(
+            resource("/commands/{id}", "GET, PATCH").route(web::get().to(get)).route(web::patch().to(by_http::report)),
+        )
         .service(resource("/commands/{id}/cancel", "POST").route(web::post().to(cancel)));
 }
 
@@ -91,7 +94,7 @@ pub struct CreateCommand {
 
 impl CreateCommand {
     /// A command with the defaults of everything else.
-    pub(super) fn plain(kind: &str, payload: Map<String, Value>) -> Self {
+    pub(in crate::fleet) fn plain(kind: &str, payload: Map<String, Value>) -> Self {
         Self {
             kind: kind.to_owned(),
             payload,
@@ -105,7 +108,7 @@ impl CreateCommand {
     }
 
     /// The same, not to be begun after.
-    pub(super) fn until(mut self, expires_at: DateTime<Utc>) -> Self {
+    pub(in crate::fleet) fn until(mut self, expires_at: DateTime<Utc>) -> Self {
         self.expires_at = Some(expires_at);
         self
     }
@@ -163,7 +166,10 @@ pub struct CommandAnswer {
     state: String,
     /// The same in the older words: pending, sent, acked, running, completed, failed, cancelled or expired.
     status: String,
+    /// Attempts begun; of a device that speaks HTTP, how often it was given the command.
     attempts: i64,
+    /// At most.
+    max_attempts: u32,
     /// 0 to 1.
     progress: Option<f64>,
     code: Option<String>,
@@ -194,8 +200,19 @@ pub struct CommandAnswer {
 }
 
 impl CommandAnswer {
-    /// A stored command with its steps.
+    /// A stored command with its steps, for people: without the passwords that addresses in its arguments may hold.
     pub fn new(row: CommandRow, history: Vec<HistoryRow>) -> Self {
+        let mut answer = Self::with_steps(row, history);
+        mask(&mut answer.payload);
+        answer
+    }
+
+    /// A stored command for the device that is to do it.
+    pub fn whole(row: CommandRow) -> Self {
+        Self::with_steps(row, Vec::new())
+    }
+
+    fn with_steps(row: CommandRow, history: Vec<HistoryRow>) -> Self {
         let status = ServerState::from_str(&row.state).map(|state| state.legacy(row.code.as_deref()).as_str());
         Self {
             status: status.unwrap_or("failed").to_owned(),
@@ -219,6 +236,7 @@ impl CommandAnswer {
             priority: row.priority,
             state: row.state,
             attempts: row.attempts,
+            max_attempts: MAX_ATTEMPTS,
             progress: row.progress,
             code: row.code,
             reason: row.reason,
@@ -281,7 +299,7 @@ pub(super) fn check_role(caller: &Session, body: &CreateCommand) -> Result<(), P
 ///
 /// # Errors
 /// 400 when its remarks are no text.
-pub(super) fn row(body: &CreateCommand, command: &Command, device: &str) -> Result<NewCommand, Problem> {
+pub(in crate::fleet) fn row(body: &CreateCommand, command: &Command, device: &str) -> Result<NewCommand, Problem> {
     let precond = body.preconditions.as_ref().map(serde_json::to_string).transpose();
     Ok(NewCommand {
         id: command.id.to_string(),
@@ -333,8 +351,9 @@ async fn store(
 }
 
 /// Why a command was not made.
-pub(super) enum Refusal {
+pub(in crate::fleet) enum Refusal {
     Store(StoreError),
+    Problem(Problem),
     Unsignable(String),
 }
 
@@ -342,6 +361,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Store(error) => store_problem(error),
+            Refusal::Problem(problem) => problem,
             Refusal::Unsignable(reason) => Self::bad_request(format!("payload: {reason}")),
         }
     }
@@ -354,7 +374,7 @@ impl From<StoreError> for Refusal {
 }
 
 /// Gives a command its number and the server's signature.
-pub(super) fn sign(fleet: &Fleet, mut command: Command, seq: u64) -> Result<Signed, Refusal> {
+pub(in crate::fleet) fn sign(fleet: &Fleet, mut command: Command, seq: u64) -> Result<Signed, Refusal> {
     command.seq = seq;
     let bytes = fleet.keys.commands.sign(&mut command).map_err(|error| Refusal::Unsignable(error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| Refusal::Unsignable("is not UTF-8".into()))?;
@@ -365,7 +385,7 @@ pub(super) fn sign(fleet: &Fleet, mut command: Command, seq: u64) -> Result<Sign
 ///
 /// # Errors
 /// 400 when it cannot be one.
-pub(super) fn checked(
+pub(in crate::fleet) fn checked(
     body: &CreateCommand,
     to: &DeviceAddress,
     caller: &Session,
@@ -416,17 +436,23 @@ fn when_cut(op: &str) -> (OnInterrupt, u32) {
     }
 }
 
-/// A device's commands, newest first.
-#[utoipa::path(get, path = "/api/v1/devices/{id}/commands", tag = "commands", security(("user" = [])),
+/// A device's commands, newest first. To the device itself (by its token): those that wait for it, by priority; each counts
+/// as handed out, three times at most until the device says something about it.
+#[utoipa::path(get, path = "/api/v1/devices/{id}/commands", tag = "commands",
+    security(("user" = []), ("device_id" = [], "device_token" = [])),
     params(("id" = String, Path), PageQuery), responses((status = 200, body = Page<CommandAnswer>),
     (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 404, body = ProblemBody),
     (status = 503, body = ProblemBody)))]
 pub async fn list(
     fleet: web::Data<Fleet>,
-    caller: Viewer,
+    request: HttpRequest,
     device: web::Path<String>,
     page: web::Query<PageQuery>,
 ) -> Answer {
+    if request.headers().contains_key("X-Device-Token") {
+        return by_http::pending(&fleet, &request, &device).await;
+    }
+    let caller = Viewer::extract(&request).await?;
     let span = page.check()?;
     if fleet.store.device(&caller.org, &device).await.map_err(store_problem)?.is_none() {
         return Err(no_such_device());

@@ -10,8 +10,12 @@
 //! | `devices` | /api/v1/devices, .../summary, .../bulk, /api/v1/devices/{id}, .../rotate-token, .../token |
 //! | `heartbeats` | /api/v1/devices/{id}/heartbeats, .../metrics |
 //! | `dry_run` | /api/v1/devices/{id}/commands/dry-run, /api/v1/command-groups/dry-run |
+//! | `by_http` | /api/v1/devices/{id}/heartbeat, and what devices do with `commands` |
 //! | `command_groups` | /api/v1/command-groups... |
 //! | `commands` | /api/v1/devices/{id}/commands, /api/v1/commands/{id}... |
+//! | `config` | /api/v1/devices/{id}/config... |
+//! | `releases` | /api/v1/releases..., /api/v1/release-keys... |
+//! | `rollouts` | /api/v1/rollouts... |
 //! | `invitations` | /api/v1/devices/{id}/invitations..., /api/v1/devices/{id}/guests... |
 //! | `join` | /join/{invitation}, and /whip and /guest of it, carried to the box |
 //! | `thumbnails` | /api/v1/devices/{id}/thumbnails/{name} |
@@ -24,8 +28,10 @@
 pub mod api_keys;
 pub mod auth;
 pub mod bridge;
+pub mod by_http;
 pub mod command_groups;
 pub mod commands;
+pub mod config;
 pub mod devices;
 pub mod dry_run;
 pub mod enrolment;
@@ -42,6 +48,8 @@ pub mod pages;
 pub mod paging;
 pub mod problem;
 pub mod public;
+pub mod releases;
+pub mod rollouts;
 pub mod thumbnails;
 pub mod users;
 pub mod whep;
@@ -66,9 +74,13 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .configure(api_keys::configure)
             .configure(enrolment::configure)
             .configure(heartbeats::configure)
+            .configure(by_http::configure)
             .configure(dry_run::configure)
             .configure(command_groups::configure)
             .configure(commands::configure)
+            .configure(self::config::configure)
+            .configure(releases::configure)
+            .configure(rollouts::configure)
             .configure(invitations::configure)
             .configure(thumbnails::configure)
             .configure(events::configure)

@@ -11,17 +11,21 @@ mod apply;
 mod audit;
 mod bulk;
 mod commands;
+mod config;
 mod devices;
 mod ending;
 mod enrolment;
 mod error;
 mod groups;
+mod handed;
 mod heartbeats;
 mod ingest;
 mod keys;
 mod once;
 mod organizations;
 mod refresh;
+mod releases;
+mod rollouts;
 mod status;
 mod tokens;
 mod users;
@@ -30,6 +34,7 @@ pub use api_keys::{ApiKeyRow, NewApiKey};
 pub use audit::Actor;
 pub use bulk::{BulkChange, Selection, Summary};
 pub use commands::{CommandRef, CommandRow, HistoryRow, NewCommand, Retained, Signed};
+pub use config::{ConfigRow, NewConfig, Put};
 pub use devices::{DeviceChange, DeviceFilter, DeviceRow, NewDevice, PresenceFilter};
 pub use enrolment::{Enrolled, EnrolmentRow};
 pub use error::StoreError;
@@ -38,6 +43,8 @@ pub use heartbeats::{MetricSummary, StoredHeartbeat};
 pub use once::Once;
 pub use organizations::OrganizationRow;
 pub use refresh::Refreshed;
+pub use releases::{ReleaseKeyRow, ReleaseRow};
+pub use rollouts::RolloutRow;
 pub use tokens::DeviceSecrets;
 pub use users::{NewUser, UserChange, UserRow};
 
@@ -63,13 +70,15 @@ const READERS: u32 = 4;
 /// How long a statement waits for another process that holds the file.
 const BUSY: Duration = Duration::from_secs(5);
 /// Every migration, in order. A file that was released is never edited.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (1, "floor", include_str!("../migrations/0001_floor.sql")),
     (2, "heartbeat once", include_str!("../migrations/0002_heartbeat_once.sql")),
     (3, "withdraw again", include_str!("../migrations/0003_withdraw_again.sql")),
     (10, "organizations", include_str!("../migrations/0010_organizations.sql")),
     (11, "tags and tokens", include_str!("../migrations/0011_tags_and_tokens.sql")),
     (12, "commands", include_str!("../migrations/0012_commands.sql")),
+    (13, "config", include_str!("../migrations/0013_config.sql")),
+    (14, "releases", include_str!("../migrations/0014_releases.sql")),
 ];
 
 /// What ingest needs to know of a device for each message.
