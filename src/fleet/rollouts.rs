@@ -107,7 +107,7 @@ async fn further(fleet: &Fleet, rollout: &RolloutRow, walk: &mut String) -> Resu
         let devices = fleet.store.rollout_candidates(rollout, walk, AT_ONCE).await?;
         let Some(last) = devices.last() else {
             walk.clear();
-            return ended(fleet, rollout, &actor, tally).await;
+            return ended(fleet, rollout, &actor).await;
         };
         let percent = rollout.percent.unsigned_abs();
         let mut reached = walk.clone();
@@ -130,8 +130,13 @@ async fn further(fleet: &Fleet, rollout: &RolloutRow, walk: &mut String) -> Resu
 }
 
 /// Over when every device that it is for was reached and none is at it any more.
-async fn ended(fleet: &Fleet, rollout: &RolloutRow, actor: &Actor, tally: Tally) -> Result<(), StoreError> {
-    if rollout.percent < 100 || tally.open > 0 {
+async fn ended(fleet: &Fleet, rollout: &RolloutRow, actor: &Actor) -> Result<(), StoreError> {
+    if rollout.percent < 100 {
+        return Ok(());
+    }
+    // Counted anew: this very look may have sent the last ones.
+    let tally = tally(&fleet.store, &rollout.id).await?;
+    if tally.open > 0 || tally.halt(rollout.abort_percent.unsigned_abs()).is_some() {
         return Ok(());
     }
     let (devices, reached) = fleet.store.rollout_reach(rollout).await?;

@@ -12,7 +12,10 @@ mod by_http;
 mod command_groups;
 mod commands;
 mod config;
+mod description;
 mod devices;
+#[path = "../support/environment.rs"]
+mod environment;
 mod input;
 mod join;
 mod live;

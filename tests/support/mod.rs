@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each promise uses its own part of the harness")]
 
 pub mod browser;
+pub mod environment;
 pub mod footage;
 pub mod jpeg;
 pub mod mosquitto;

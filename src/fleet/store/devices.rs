@@ -5,7 +5,7 @@ use serde_json::Value;
 use sqlx::{QueryBuilder, Transaction};
 
 use super::audit::record;
-use super::bulk::index_tags;
+use super::selection::index_tags;
 use super::{Actor, Db, Store, StoreError, millis};
 
 /// A device that asks to be let in.

@@ -9,7 +9,6 @@
 mod api_keys;
 mod apply;
 mod audit;
-mod bulk;
 mod commands;
 mod config;
 mod devices;
@@ -26,13 +25,13 @@ mod organizations;
 mod refresh;
 mod releases;
 mod rollouts;
+mod selection;
 mod status;
 mod tokens;
 mod users;
 
 pub use api_keys::{ApiKeyRow, NewApiKey};
 pub use audit::Actor;
-pub use bulk::{BulkChange, Selection, Summary};
 pub use commands::{CommandRef, CommandRow, HistoryRow, NewCommand, Retained, Signed};
 pub use config::{ConfigRow, NewConfig, Put};
 pub use devices::{DeviceChange, DeviceFilter, DeviceRow, NewDevice, PresenceFilter};
@@ -45,6 +44,7 @@ pub use organizations::OrganizationRow;
 pub use refresh::Refreshed;
 pub use releases::{ReleaseKeyRow, ReleaseRow};
 pub use rollouts::RolloutRow;
+pub use selection::{BulkChange, Selection, Summary};
 pub use tokens::DeviceSecrets;
 pub use users::{NewUser, UserChange, UserRow};
 
