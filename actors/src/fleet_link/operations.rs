@@ -7,8 +7,7 @@
 //! | `identify` | `seconds?` 1..300, default 10 | the mixer |
 //! | `restart_service` | `service`, on the allow-list: an actor's name or a systemd unit | the house, or the host |
 //! | `reboot` | `delay_seconds?` 0..300, default 0 | the host |
-//! | `config` | `changes`, or `document` and `version` | [`config`](super::config) |
-//! | `rotate_token` | | [`renewal`](super::renewal) |
+//! | `config` | `changes` | [`config`](super::config) |
 //!
 //! What the arguments alone decide is refused before anything is begun ([`Operations::judge`]): unknown arguments or ones
 //! of another kind, an unknown scene, a service that is not on the list, a configuration that is not valid. What only the
@@ -26,7 +25,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::actors::{ActorsView, ComeBack};
-use super::config::{Change, ConfigDesk, ConfigOutcome};
+use super::config::{ConfigDesk, ConfigOutcome};
 use crate::host::{Host, REBOOT_DELAY_MAX, is_unit_name};
 use crate::mixer::core::{MixerRefusal, TakeKind};
 
@@ -119,10 +118,8 @@ pub enum Operation {
     /// `config`
     Config {
         /// What changes.
-        change: Change,
+        changes: Map<String, Value>,
     },
-    /// `rotate_token`
-    RotateToken,
 }
 
 /// The operations and what the command core must know about each.
@@ -137,7 +134,6 @@ pub fn specs() -> BTreeMap<String, OpSpec> {
         ("restart_service", spec(false, false)),
         ("reboot", spec(false, true)),
         ("config", spec(false, false)),
-        ("rotate_token", spec(true, false)),
     ]
     .into_iter()
     .map(|(name, spec)| (name.to_owned(), spec))
@@ -178,14 +174,8 @@ struct RebootArgs {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NoArgs {}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct ConfigArgs {
-    changes: Option<Map<String, Value>>,
-    document: Option<Map<String, Value>>,
-    version: Option<u64>,
+    changes: Map<String, Value>,
 }
 
 impl Operation {
@@ -214,16 +204,7 @@ impl Operation {
                 let seconds = read::<RebootArgs>(args)?.delay_seconds.unwrap_or(0);
                 within("delay_seconds", seconds, 0, REBOOT_DELAY_MAX).map(|delay| Self::Reboot { delay })
             }
-            "config" => match read::<ConfigArgs>(args)? {
-                ConfigArgs { changes: Some(changes), document: None, .. } => {
-                    Ok(Self::Config { change: Change::Merge(changes) })
-                }
-                ConfigArgs { changes: None, document: Some(document), version: Some(version) } => {
-                    Ok(Self::Config { change: Change::Replace { document, version } })
-                }
-                _ => Err(Refusal::rejected("arguments", "either changes, or document and version")),
-            },
-            "rotate_token" => read::<NoArgs>(args).map(|_| Self::RotateToken),
+            "config" => read::<ConfigArgs>(args).map(|ConfigArgs { changes }| Self::Config { changes }),
             _ => Err(Refusal::rejected("unsupported", "this box does not know the operation")),
         }
     }
@@ -273,7 +254,7 @@ impl Operations {
             Operation::RestartService { service } if !self.services.contains(service) => {
                 Err(Refusal::rejected("not_listed", "the service is not on this box's list"))
             }
-            Operation::Config { change } => match self.config.check(change) {
+            Operation::Config { changes } => match self.config.check(changes) {
                 Ok(()) => Ok(operation),
                 Err(reason) => Err(Refusal::rejected("invalid", reason)),
             },
@@ -281,24 +262,28 @@ impl Operations {
         }
     }
 
-    /// Does everything but what concerns the link itself: a reboot, another token.
+    /// Does everything but a reboot.
     pub async fn run(&self, id: &CommandId, operation: Operation) -> EffectOutcome {
         let done = match operation {
             Operation::Take { scene, kind } => answered("the mixer", self.mixer.take(scene, kind)).await,
             Operation::Scene { scene } => answered("the mixer", self.mixer.preview(scene)).await,
             Operation::Identify { length } => answered("the mixer", self.mixer.identify(length)).await,
             Operation::RestartService { service } => self.restart(&service).await,
-            Operation::Config { change } => match self.config.change(id, change, &self.actors).await {
+            Operation::Config { changes } => match self.config.change(id, changes, &self.actors).await {
                 ConfigOutcome::Applied { ver, restarted } => Ok(json!({"ver": ver, "restarted": restarted})),
                 ConfigOutcome::Refused(reason) => Err(Refusal::rejected("invalid", reason)),
                 ConfigOutcome::RolledBack(reason) => Err(Refusal::failed("rolled_back", reason)),
                 ConfigOutcome::Unwritable(reason) => Err(Refusal::failed("disk", reason)),
             },
-            Operation::Reboot { .. } | Operation::RotateToken => {
-                Err(Refusal::failed("bug", "this is not an ordinary effect"))
-            }
+            Operation::Reboot { .. } => Err(Refusal::failed("bug", "a reboot is not an ordinary effect")),
         };
-        outcome(done)
+        match done {
+            Ok(Value::Null) => EffectOutcome::Succeeded(None),
+            Ok(result) => EffectOutcome::Succeeded(Some(result)),
+            Err(Refusal::Rejected { code, reason } | Refusal::Failed { code, reason }) => {
+                EffectOutcome::Failed { code, reason }
+            }
+        }
     }
 
     async fn restart(&self, service: &str) -> Result<Value, Refusal> {
@@ -315,17 +300,6 @@ impl Operations {
             ComeBack::Running { restarts } => Ok(json!({"actor": service, "restarts": restarts})),
             ComeBack::Unknown => Err(Refusal::rejected("unknown", "no actor or unit has that name")),
             ComeBack::Failed(reason) => Err(Refusal::failed("not_back", reason)),
-        }
-    }
-}
-
-/// What the command core is told.
-pub(super) fn outcome(done: Result<Value, Refusal>) -> EffectOutcome {
-    match done {
-        Ok(Value::Null) => EffectOutcome::Succeeded(None),
-        Ok(result) => EffectOutcome::Succeeded(Some(result)),
-        Err(Refusal::Rejected { code, reason } | Refusal::Failed { code, reason }) => {
-            EffectOutcome::Failed { code, reason }
         }
     }
 }
@@ -359,9 +333,6 @@ mod tests {
         assert_eq!(code(parse("identify", json!({"seconds": 0}))), "arguments");
         assert_eq!(code(parse("reboot", json!({"delay_seconds": 301}))), "arguments");
         assert_eq!(code(parse("reboot", json!({"delay_seconds": -1}))), "arguments");
-        assert_eq!(code(parse("config", json!({"document": {}}))), "arguments");
-        assert_eq!(code(parse("config", json!({"document": {}, "version": 2, "changes": {}}))), "arguments");
-        assert_eq!(code(parse("rotate_token", json!({"token": "ab"}))), "arguments");
     }
 
     #[test]
@@ -375,7 +346,7 @@ mod tests {
     #[test]
     fn every_operation_of_the_table_can_be_parsed_and_only_a_reboot_reboots() {
         let specs = specs();
-        assert_eq!(specs.len(), 7);
+        assert_eq!(specs.len(), 6);
         assert!(specs.iter().all(|(name, spec)| spec.reboots == (name == "reboot")));
         for op in specs.keys() {
             let unsupported =

@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::problem::Problem;
 
 /// Items on a page unless asked otherwise.
-pub const DEFAULT_SIZE: u32 = 50;
+const DEFAULT_SIZE: u32 = 50;
 /// Most items on a page.
 pub const MAX_SIZE: u32 = 200;
 
