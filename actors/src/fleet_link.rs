@@ -27,6 +27,7 @@ pub mod operations;
 #[cfg(test)]
 mod power_cuts;
 mod pulse;
+mod renewal;
 mod report;
 pub mod requests;
 mod state;
@@ -190,7 +191,8 @@ impl FleetLink {
         self.show(&word);
         match wish {
             Some(Wish::StartOver(reason)) => self.fall(ctx, &reason),
-            Some(Wish::BootAgain) => self.boot_again(ctx),
+            Some(Wish::BootAgain) => self.open_again(ctx, Some("rebooting")),
+            Some(Wish::SignInAgain) => self.open_again(ctx, None),
             None => self.arm(ctx),
         }
     }
@@ -233,10 +235,11 @@ impl FleetLink {
         ctx.stop();
     }
 
-    /// The box says goodbye as it would before a reboot, and comes back with the host's new boot id.
-    fn boot_again(&mut self, ctx: &mut Context<Self>) {
+    /// The box closes its link and opens another from what is durable. With a reason it says goodbye first, as before a
+    /// reboot; without one it is back before anybody has to know.
+    fn open_again(&mut self, ctx: &mut Context<Self>, reason: Option<&str>) {
         let Some(link) = self.link.take() else { return };
-        let farewell = link.farewell(self.conn_seq, "rebooting");
+        let farewell = reason.and_then(|reason| link.farewell(self.conn_seq, reason));
         let session = link.session().clone();
         self.epoch += 1;
         let closed = async move { session.close(farewell, FAREWELL).await };

@@ -149,6 +149,14 @@ impl Client {
         read(self.signed_in(Method::POST, path, Some(body)).await?).await
     }
 
+    /// Changes a document under `/api/v1`.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer.
+    pub async fn patch(&mut self, path: &str, body: &Value) -> Result<Value, CtlError> {
+        read(self.signed_in(Method::PATCH, path, Some(body)).await?).await
+    }
+
     /// Deletes something under `/api/v1`.
     ///
     /// # Errors

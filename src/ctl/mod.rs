@@ -6,6 +6,7 @@
 
 mod client;
 mod invite;
+mod org;
 mod output;
 mod session;
 mod watch;
@@ -28,7 +29,7 @@ pub struct Args {
     /// Address of the fleet server.
     #[arg(long, env = "R58_FLEET_URL", default_value = "http://127.0.0.1:8180", global = true)]
     pub url: String,
-    /// An access token, instead of the kept session.
+    /// An access token or an API key, instead of the kept session.
     #[arg(long, env = "R58_FLEET_TOKEN", hide_env_values = true, global = true)]
     token: Option<String>,
     /// Sign in as this user for this command; the password comes from R58_FLEET_PASSWORD or is asked for.
@@ -123,6 +124,12 @@ enum Command {
         /// The invitation.
         invitation: String,
     },
+    /// Organizations; for platform administrators.
+    #[command(subcommand)]
+    Org(org::Org),
+    /// Keys that programs sign in with.
+    #[command(subcommand)]
+    Key(org::Key),
     /// Make a one-time code with which a box enrols itself.
     Enrol {
         /// For whom it is.
@@ -209,6 +216,8 @@ async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
         Command::Invite(order) => invite::invite(&mut client, output, &order).await?,
         Command::Invitations { device } => invite::list(&mut client, output, &device).await?,
         Command::Revoke { device, invitation } => invite::revoke(&mut client, output, &device, &invitation).await?,
+        Command::Org(order) => org::org(&mut client, output, &order).await?,
+        Command::Key(order) => org::key(&mut client, output, &order).await?,
         Command::Enrol { note, expires_in } => {
             let body = json!({"note": note, "expires_in_seconds": expires_in});
             let code = client.post("/enrolment-codes", &body).await?;

@@ -14,13 +14,37 @@ use crate::world::{PASSWORD, World, plan};
 const PUBLIC: [&str; 5] =
     ["/health", "/api/v1/auth/login", "/api/v1/auth/refresh", "/api/v1/auth/logout", "/api/v1/devices/register"];
 
+/// Operations of devices alone, which no user's token opens.
+fn is_for_devices(method: &Method, path: &str) -> bool {
+    (*method == Method::POST && (path.ends_with("/token") || path.ends_with("/heartbeat")))
+        || (*method == Method::PATCH && path.contains("/commands/"))
+}
+
 /// A body that passes the checks of its path, so that what is refused is refused for the role.
 fn body(method: &Method, path: &str) -> Option<Value> {
     let body = match (method.as_str(), path) {
         ("POST", "/api/v1/users") => {
             json!({"email": "n@x.example", "name": "N", "role": "viewer", "password": PASSWORD})
         }
+        ("POST", "/api/v1/organizations") => {
+            json!({"id": "n", "name": "N", "admin": {"email": "a@n.example", "name": "A", "password": PASSWORD}})
+        }
+        ("PATCH", path) if path.contains("/organizations/") => json!({"name": "N"}),
+        ("POST", "/api/v1/api-keys") => json!({"name": "N", "scopes": ["devices:read"]}),
+        ("POST", "/api/v1/command-groups" | "/api/v1/command-groups/dry-run") => {
+            json!({"devices": {"ids": ["box1"]}, "command": {"type": "identify"}})
+        }
+        ("POST", "/api/v1/releases") => json!({"version": "1.0.0", "channel": "stable",
+            "artifact_url": "https://x.example/a", "checksum_sha256": "00".repeat(32), "size_bytes": 1}),
+        ("POST", "/api/v1/release-keys") => json!({"name": "N", "public_key": ""}),
+        ("POST", "/api/v1/rollouts") => json!({"version": "1.0.0", "percent": 1}),
+        ("POST", path) if path.ends_with("/publish") => json!({"key_id": "k", "signature": ""}),
+        ("PUT", _) => json!({"document": {}}),
+        ("PATCH", path) if path.ends_with("/config") => json!({"changes": {}}),
+        ("POST", path) if path.ends_with("/rollback") => json!({"ver": 1}),
+        ("POST", path) if path.ends_with("/commands/dry-run") => json!({"type": "identify"}),
         ("POST", path) if path.ends_with("/commands") => json!({"type": "identify"}),
+        ("POST", "/api/v1/devices/bulk") => json!({"devices": {"ids": ["box1"]}}),
         ("POST", path) if path.ends_with("/invitations") => json!({"seat": "guest1", "name": "N"}),
         ("POST" | "PATCH", _) => json!({}),
         _ => return None,
@@ -36,7 +60,7 @@ async fn without_a_token_nothing_is_served_that_is_not_public() {
         if PUBLIC.contains(&path.as_str()) {
             continue;
         }
-        for token in ["", "nonsense", "eyJhbGciOiJub25lIn0.e30."] {
+        for token in ["", "nonsense", "eyJhbGciOiJub25lIn0.e30.", "r58k_nonsense"] {
             let answer = world.call(method.clone(), &path, token, body(&method, &path)).await;
             assert_eq!(answer.status, 401, "{method} {path} with {token:?}");
             assert!(answer.headers.contains_key("www-authenticate"));
@@ -52,14 +76,21 @@ async fn each_role_may_do_its_own_and_no_more() {
     let (viewer, operator) = (world.user("default", "viewer").await, world.user("default", "operator").await);
     let admins_only = |method: &Method, path: &str| {
         path.contains("/users")
+            || path.contains("/organizations")
             || path.contains("/enrolment-codes")
             || path.ends_with("/rotate-token")
+            || (*method != Method::GET && ["/release", "/rollouts"].iter().any(|part| path.contains(part)))
             || (*method == Method::DELETE && path.contains("/devices/"))
     };
-    // Who comes when is the crew's business, also to read.
-    let crew_only = |path: &str| path.contains("/invitations") || path.contains("/guests");
+    // Who comes when is the crew's business, also to read; so are keys, and configurations, which may hold passwords.
+    let crew_only =
+        |path: &str| ["/invitations", "/guests", "/api-keys", "/config"].iter().any(|part| path.contains(part));
     for (method, path, _) in world.operations("box1") {
         if PUBLIC.contains(&path.as_str()) || path.ends_with("/events") {
+            continue;
+        }
+        if is_for_devices(&method, &path) {
+            world.call(method, &path, &world.admin, None).await.expect(401);
             continue;
         }
         let least = match &method {
@@ -90,11 +121,13 @@ async fn an_administrator_of_another_organization_sees_and_changes_nothing() {
     let code = codes.body["items"][0]["id"].as_str().unwrap().to_owned();
     for id in ["box1", command.text("id").as_str(), own.as_str(), code.as_str()] {
         for (method, path, _) in world.operations(id) {
-            if !path.contains(id) {
+            // Organizations are for platform administrators, whom the stranger is none of.
+            if !path.contains(id) || path.contains("/organizations/") {
                 continue;
             }
             let answer = world.call(method.clone(), &path, &stranger, body(&method, &path)).await;
-            assert_eq!(answer.status, 404, "{method} {path}: {}", answer.body);
+            let expected = if is_for_devices(&method, &path) { 401 } else { 404 };
+            assert_eq!(answer.status, expected, "{method} {path}: {}", answer.body);
         }
     }
     for path in ["/api/v1/devices", "/api/v1/enrolment-codes"] {

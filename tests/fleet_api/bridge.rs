@@ -187,7 +187,8 @@ async fn a_line_whose_right_has_gone_ends_and_so_does_one_that_answers_no_ping()
     unit.say("anybody?").await;
     assert_eq!(awake.hear().await, Message::text("anybody?"));
     let reader = tokio::spawn(async move { (awake.end().await, awake) });
-    world.post("/api/v1/devices/box1/rotate-token", &world.admin, json!({})).await.expect(200);
+    let at_once = json!({"overlap_seconds": 0});
+    world.post("/api/v1/devices/box1/rotate-token", &world.admin, at_once).await.expect(200);
     assert_eq!(unit.end().await, Some(CloseCode::Policy), "its token is another one now");
     world.counts(0, 1).await;
     assert!(!reader.is_finished(), "whoever answers pings stays");

@@ -74,7 +74,8 @@ async fn a_rotated_token_replaces_the_old_one_and_a_decommissioned_device_has_no
     };
     credentials("box1", &old).await.expect(200);
     credentials("box2", &old).await.expect(401);
-    let new = world.post("/api/v1/devices/box1/rotate-token", &world.admin, json!({})).await.expect(200).text("token");
+    let at_once = json!({"overlap_seconds": 0});
+    let new = world.post("/api/v1/devices/box1/rotate-token", &world.admin, at_once).await.expect(200).text("token");
     credentials("box1", &old).await.expect(401);
     credentials("box1", &new).await.expect(200);
     world.call(Method::DELETE, "/api/v1/devices/box1", &world.admin, None).await.expect(204);
@@ -180,5 +181,106 @@ async fn turn_credentials_are_made_from_the_shared_secret_for_whoever_is_signed_
     assert_eq!(answer["provider"], "shared-secret");
     assert!(answer["expiresAt"].is_string());
     world.get("/turn-credentials", &world.admin).await.expect(200);
+    world.end().await;
+}
+
+#[actix_web::test]
+async fn the_old_token_is_good_until_the_new_one_was_used() {
+    let world = World::new().await;
+    let first = world.enrol(&world.admin, "box1").await["token"].as_str().unwrap().to_owned();
+    let call = async |method: Method, path: &str, token: &str| {
+        let request = world.http.request(method.clone(), world.url(path));
+        let answer = request.header("X-Device-Id", "box1").header("X-Device-Token", token).send().await.unwrap();
+        world.read(&method, path, answer).await
+    };
+    let is_good = async |token: &str| call(Method::GET, "/turn-credentials", token).await.status == 200;
+    let carried = world.post("/api/v1/devices/box1/rotate-token", &world.admin, json!({})).await.expect(200);
+    assert!(carried.body["old_token_until"].is_string());
+    assert!(is_good(&first).await, "the box has not heard of the new one");
+    // The new one is lost on the way, and another is made: the box still gets in.
+    let second =
+        world.post("/api/v1/devices/box1/rotate-token", &world.admin, json!({})).await.expect(200).text("token");
+    assert!(is_good(&first).await);
+    assert!(is_good(&second).await);
+    assert!(!is_good(&first).await, "the new one was used");
+    assert!(!is_good(&carried.text("token")).await, "it was replaced before it was used");
+
+    let third = call(Method::POST, "/api/v1/devices/box1/token", &second).await.expect(200).text("token");
+    call(Method::POST, "/api/v1/devices/box2/token", &second).await.expect(404);
+    assert!(is_good(&second).await && is_good(&third).await && !is_good(&second).await);
+    for bad in [json!({"overlap_seconds": -1}), json!({"overlap_seconds": 2_592_001}), json!({"overlap": 1})] {
+        world.post("/api/v1/devices/box1/rotate-token", &world.admin, bad).await.expect(400);
+    }
+    world.end().await;
+}
+
+#[actix_web::test]
+async fn a_walk_by_cursor_meets_every_device_once_though_others_come_and_go() {
+    let world = World::new().await;
+    for n in 1..=5 {
+        world.enrol(&world.admin, &format!("box{n}")).await;
+    }
+    let list = async |query: &str| world.get(&format!("/api/v1/devices{query}"), &world.admin).await.expect(200).body;
+    let ids = |page: &Value| -> Vec<String> {
+        page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = list("?limit=2").await;
+    assert_eq!((ids(&first), &first["has_more"]), (vec!["box1".into(), "box2".into()], &json!(true)));
+    assert!(first.get("total").is_none());
+    world.call(Method::DELETE, "/api/v1/devices/box1", &world.admin, None).await.expect(204);
+    world.enrol(&world.admin, "box0").await;
+    let second = list(&format!("?limit=2&cursor={}", first["next_cursor"].as_str().unwrap())).await;
+    assert_eq!(ids(&second), ["box3", "box4"]);
+    let last = list(&format!("?limit=2&cursor={}", second["next_cursor"].as_str().unwrap())).await;
+    assert_eq!(
+        (ids(&last), &last["has_more"], last.get("next_cursor")),
+        (vec!["box5".to_owned()], &json!(false), None)
+    );
+    for bad in ["?cursor=x", "?limit=0", "?limit=201", "?limit=2&page=1"] {
+        world.get(&format!("/api/v1/devices{bad}"), &world.admin).await.expect(400);
+    }
+    world.end().await;
+}
+
+#[actix_web::test]
+async fn many_devices_are_changed_by_tag_or_by_list_and_counted() {
+    let world = World::new().await;
+    for n in 1..=3 {
+        world.enrol(&world.admin, &format!("box{n}")).await;
+    }
+    let stranger = world.user("other", "admin").await;
+    world.enrol(&stranger, "far").await;
+    let bulk = async |body: Value| world.post("/api/v1/devices/bulk", &world.admin, body).await;
+    let some = json!({"ids": ["box1", "box2", "far", "nobody"]});
+    let done =
+        bulk(json!({"devices": some, "add_tags": ["stage", "\"odd\" %_"], "location": "Hall"})).await.expect(200);
+    assert_eq!((&done.body["changed"], &done.body["unknown"]), (&json!(2), &json!(["far", "nobody"])));
+    let list = async |query: &str| world.get(&format!("/api/v1/devices{query}"), &world.admin).await.expect(200).body;
+    assert_eq!((&list("?tag=stage").await["total"], &list("?tag=stag").await["total"]), (&json!(2), &json!(0)));
+    assert_eq!(list("?tag=%22odd%22%20%25_&limit=9").await["items"][1]["id"], "box2");
+    let tag = json!({"tag": "stage"});
+    let done =
+        bulk(json!({"devices": tag, "remove_tags": ["stage"], "location": null, "update_channel": "beta"})).await;
+    assert_eq!(done.expect(200).body["changed"], 2);
+    let one = world.get("/api/v1/devices/box1", &world.admin).await.expect(200).body;
+    assert_eq!(
+        (&one["tags"], &one["location"], &one["update_channel"]),
+        (&json!(["\"odd\" %_"]), &Value::Null, &json!("beta"))
+    );
+    assert_eq!(list("?tag=stage").await["total"], 0);
+    world.call(Method::DELETE, "/api/v1/devices/box1", &world.admin, None).await.expect(204);
+    let summary = world.get("/api/v1/devices/summary", &world.admin).await.expect(200).body;
+    assert_eq!((&summary["total"], &summary["states"]["unknown"]), (&json!(2), &json!(2)));
+    assert_eq!((&summary["states"]["online"], &summary["states"]["decommissioned"]), (&json!(0), &json!(1)));
+    assert_eq!(summary["tags"], json!([{"tag": "\"odd\" %_", "total": 1, "online": 0}]));
+    for bad in [
+        json!({}),
+        json!({"devices": {}}),
+        json!({"devices": {"tag": "a", "ids": ["b"]}}),
+        json!({"devices": {"ids": []}}),
+        json!({"devices": {"tag": "a"}, "add_tags": ["a\nb"]}),
+    ] {
+        bulk(bad).await.expect(400);
+    }
     world.end().await;
 }

@@ -73,7 +73,7 @@ async fn unknown_paths_and_methods_are_problems_too() {
         (Method::GET, "/api/v1/auth/login"),
         (Method::POST, "/health"),
         (Method::DELETE, "/api/v1/events"),
-        (Method::PATCH, "/api/v1/commands/x"),
+        (Method::PUT, "/api/v1/commands/x"),
     ] {
         let answer = world.call(method.clone(), path, &world.admin, None).await.expect(405);
         assert!(!answer.headers["allow"].is_empty(), "{method} {path}");

@@ -10,8 +10,6 @@ use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::postgres::Postgres;
-
 /// Everybody's password.
 pub const PASSWORD: &str = "a good password";
 
@@ -51,9 +49,6 @@ pub fn plan(state_dir: &Path) -> FleetPlan {
         public_url: None,
         database_url: None,
         trusted_proxies: Default::default(),
-        database_password: None,
-        retention: r58::fleet::store::retention::RetentionPlan::default(),
-        keys_dir: None,
         state_dir: state_dir.to_owned(),
         broker: BrokerPlan::Embedded {
             listen: ([127, 0, 0, 1], 0).into(),
@@ -76,9 +71,6 @@ impl World {
     pub async fn with(change: impl FnOnce(&mut FleetPlan)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut plan = plan(dir.path());
-        if std::env::var("R58_TEST_DATABASE").is_ok_and(|engine| engine == "postgres") {
-            plan.database_url = Some(Postgres::shared().await.database().await);
-        }
         change(&mut plan);
         let handle = fleet::start(plan).await.unwrap();
         let http = Client::builder().build().unwrap();
@@ -204,7 +196,11 @@ impl World {
         for (template, item) in self.description["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
                 if let Ok(method) = method.to_uppercase().parse::<Method>() {
-                    let path = template.replace("{id}", id).replace("{name}", "programme");
+                    let path = template
+                        .replace("{id}", id)
+                        .replace("{name}", "programme")
+                        .replace("{ver}", "1")
+                        .replace("{v}", "1.0.0");
                     all.push((method, path, operation.clone()));
                 }
             }

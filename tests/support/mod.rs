@@ -3,13 +3,13 @@
 #![allow(dead_code, reason = "each promise uses its own part of the harness")]
 
 pub mod browser;
+pub mod environment;
 pub mod footage;
 pub mod jpeg;
 pub mod mosquitto;
 pub mod namespace;
 pub mod nat;
 pub mod paper;
-pub mod postgres;
 pub mod process;
 pub mod python;
 pub mod r58;

@@ -64,6 +64,20 @@ pub trait ConfigSeam: Send + Sync {
     fn public(&self) -> Value;
 }
 
+/// What a command brings.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Merged over what is in force: objects key by key, null removes.
+    Merge(Map<String, Value>),
+    /// Takes the place of everything that commands changed before.
+    Replace {
+        /// The whole document.
+        document: Map<String, Value>,
+        /// Its version, which has to be above the one in force: an older one comes too late.
+        version: u64,
+    },
+}
+
 /// What became of a change.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ConfigOutcome {
@@ -131,34 +145,35 @@ impl ConfigDesk {
     ///
     /// # Errors
     /// One sentence for the operator.
-    pub fn check(&self, changes: &Map<String, Value>) -> Result<(), String> {
-        self.merged(&self.overlay(), changes.clone()).map(drop)
+    pub fn check(&self, change: &Change) -> Result<(), String> {
+        self.applied(&self.overlay(), change.clone()).map(drop)
     }
 
-    /// What the changes make of a document, and who has to be restarted for it.
-    fn merged(
-        &self,
-        before: &Overlay,
-        changes: Map<String, Value>,
-    ) -> Result<(Map<String, Value>, Vec<String>), String> {
-        let doc = merge(before.doc.clone(), changes);
+    /// What a change makes of a document, its version, and who has to be restarted for it.
+    fn applied(&self, before: &Overlay, change: Change) -> Result<(Map<String, Value>, u64, Vec<String>), String> {
+        let (doc, ver) = match change {
+            Change::Merge(changes) => (merge(before.doc.clone(), changes), before.ver.saturating_add(1)),
+            Change::Replace { version, .. } if version <= before.ver => {
+                return Err(format!("stale: version {} is in force", before.ver));
+            }
+            Change::Replace { document, version } => (merge(Map::new(), document), version),
+        };
         let size = serde_json::to_vec(&doc).map_or(usize::MAX, |bytes| bytes.len());
         if size > MAX_BYTES {
             return Err("the changes are larger than 64 KiB in all".to_owned());
         }
         let concerned = self.seam.check(&before.doc, &doc)?;
-        Ok((doc, concerned))
+        Ok((doc, ver, concerned))
     }
 
-    /// Merges `changes` over what is in force (objects key by key, null removes), tries it, keeps it or goes
-    /// back.
-    pub async fn change(&self, id: &CommandId, changes: Map<String, Value>, actors: &ActorsView) -> ConfigOutcome {
+    /// Applies a change to what is in force, tries it, keeps it or goes back.
+    pub async fn change(&self, id: &CommandId, change: Change, actors: &ActorsView) -> ConfigOutcome {
         let before = self.overlay();
-        let (doc, concerned) = match self.merged(&before, changes) {
+        let (doc, ver, concerned) = match self.applied(&before, change) {
             Ok(merged) => merged,
             Err(reason) => return ConfigOutcome::Refused(reason),
         };
-        let after = Overlay { ver: before.ver + 1, doc, by: Some(id.clone()) };
+        let after = Overlay { ver, doc, by: Some(id.clone()) };
         if let Err(reason) = self.put(File { current: after.clone(), trial_over: Some(before.clone()) }).await {
             return ConfigOutcome::Unwritable(reason);
         }

@@ -76,11 +76,33 @@ fn object(value: Value) -> Map<String, Value> {
     map
 }
 
+fn changes(value: Value) -> Change {
+    Change::Merge(object(value))
+}
+
+#[actix_rt::test]
+async fn a_whole_document_takes_the_place_of_all_that_was_changed_and_an_older_one_comes_too_late() {
+    let rig = Rig::new();
+    let desk = rig.desk();
+    desk.change(&id("c1"), changes(json!({"label": "A"})), &rig.actors).await;
+    let whole = |version| Change::Replace { document: object(json!({"label": "B"})), version };
+    let stale = desk.change(&id("c2"), whole(1), &rig.actors).await;
+    assert_eq!(stale, ConfigOutcome::Refused("stale: version 1 is in force".to_owned()));
+    let restarted = vec!["probe".to_owned()];
+    let applied = desk.change(&id("c3"), whole(7), &rig.actors).await;
+    assert_eq!(applied, ConfigOutcome::Applied { ver: 7, restarted: restarted.clone() });
+    assert_eq!(desk.public(), json!({"label": "B"}));
+    let empty = Change::Replace { document: Map::new(), version: 8 };
+    assert_eq!(desk.change(&id("c4"), empty, &rig.actors).await, ConfigOutcome::Applied { ver: 8, restarted });
+    assert_eq!((desk.public(), desk.overlay().ver), (json!({}), 8));
+    rig.house.stop(Duration::from_secs(5)).await;
+}
+
 #[actix_rt::test]
 async fn a_change_restarts_whom_it_concerns_and_is_there_at_the_next_start() {
     let rig = Rig::new();
     let desk = rig.desk();
-    let outcome = desk.change(&id("c1"), object(json!({"label": "A"})), &rig.actors).await;
+    let outcome = desk.change(&id("c1"), changes(json!({"label": "A"})), &rig.actors).await;
     assert_eq!(outcome, ConfigOutcome::Applied { ver: 1, restarted: vec!["probe".to_owned()] });
     assert!(desk.is_applied(&id("c1")) && !desk.is_applied(&id("c2")));
     let next_start = rig.desk();
@@ -93,9 +115,9 @@ async fn a_change_restarts_whom_it_concerns_and_is_there_at_the_next_start() {
 async fn what_is_not_valid_touches_nothing() {
     let rig = Rig::new();
     let desk = rig.desk();
-    let colour = object(json!({"colour": "red"}));
+    let colour = changes(json!({"colour": "red"}));
     assert_eq!(desk.check(&colour), Err("unknown key colour".to_owned()));
-    assert_eq!(desk.check(&object(json!({"label": "A"}))), Ok(()));
+    assert_eq!(desk.check(&changes(json!({"label": "A"}))), Ok(()));
     let outcome = desk.change(&id("c1"), colour, &rig.actors).await;
     assert_eq!(outcome, ConfigOutcome::Refused("unknown key colour".to_owned()));
     assert_eq!(desk.overlay(), Overlay::default());
@@ -107,8 +129,8 @@ async fn what_is_not_valid_touches_nothing() {
 async fn an_actor_that_does_not_come_up_brings_the_old_configuration_back() {
     let rig = Rig::new();
     let desk = rig.desk();
-    desk.change(&id("c1"), object(json!({"label": "A"})), &rig.actors).await;
-    let outcome = desk.change(&id("c2"), object(json!({"broken": true})), &rig.actors).await;
+    desk.change(&id("c1"), changes(json!({"label": "A"})), &rig.actors).await;
+    let outcome = desk.change(&id("c2"), changes(json!({"broken": true})), &rig.actors).await;
     assert!(matches!(outcome, ConfigOutcome::RolledBack(_)), "{outcome:?}");
     assert_eq!(desk.overlay().ver, 1);
     assert_eq!(desk.public(), json!({"label": "A"}));

@@ -10,7 +10,8 @@ use r58_mqtt::payload::Command;
 use serde_json::{Map, Value, json};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::operations::{Operation, Operations, Refusal};
+use super::operations::{Operation, Operations, Refusal, outcome};
+use super::renewal::Renewal;
 use crate::host::Rebooting;
 
 /// What an effect says.
@@ -20,20 +21,23 @@ pub(super) enum EffectNote {
     Input(Box<Input>),
     /// The host was rebooted for show.
     Rebooted,
+    /// The box has another token.
+    Renewed,
 }
 
 pub(super) type NoteSender = Arc<dyn Fn(EffectNote) + Send + Sync>;
 
 pub(super) struct Effects {
     operations: Operations,
+    renewal: Renewal,
     running: HashMap<(CommandId, u32), AbortHandle>,
     /// Delays of reboots that wait for their durable row.
     delays: HashMap<CommandId, Duration>,
 }
 
 impl Effects {
-    pub fn new(operations: Operations) -> Self {
-        Self { operations, running: HashMap::new(), delays: HashMap::new() }
+    pub fn new(operations: Operations, renewal: Renewal) -> Self {
+        Self { operations, renewal, running: HashMap::new(), delays: HashMap::new() }
     }
 
     /// Version of the configuration in force.
@@ -75,17 +79,29 @@ impl Effects {
             return;
         }
         let operations = self.operations.clone();
+        let renewal = (operation == Operation::RotateToken).then(|| self.renewal.clone());
+        let renews = renewal.is_some();
         let key = (id.clone(), attempt);
         let task = tasks.spawn(async move {
             let command = id.clone();
             // A task inside, so that a panic of the effect becomes its outcome.
-            let ran = OnDropAbort(tokio::spawn(async move { operations.run(&command, operation).await }));
-            let outcome = ran.join().await.unwrap_or_else(|| EffectOutcome::Failed {
+            let ran = OnDropAbort(tokio::spawn(async move {
+                match renewal {
+                    Some(renewal) => outcome(renewal.renew().await),
+                    None => operations.run(&command, operation).await,
+                }
+            }));
+            let ended = ran.join().await.unwrap_or_else(|| EffectOutcome::Failed {
                 code: "panic".to_owned(),
                 reason: "the effect failed in a way that nobody foresaw".to_owned(),
             });
             failpoint(Step::AfterEffect);
-            finish(&notes, id, attempt, outcome);
+            let renewed = renews && matches!(ended, EffectOutcome::Succeeded(_));
+            finish(&notes, id, attempt, ended);
+            if renewed {
+                // After the end of the command, which is durable before the link is closed.
+                notes(EffectNote::Renewed);
+            }
         });
         self.running.retain(|_, task| !task.is_finished());
         self.running.insert(key, task);

@@ -61,6 +61,8 @@ pub(super) enum Wish {
     StartOver(String),
     /// The host was rebooted for show: link up again as after a boot.
     BootAgain,
+    /// The box has another token: link up again with it.
+    SignInAgain,
 }
 
 /// What the link is made of once everything is open.
@@ -228,8 +230,14 @@ impl Link {
                 }
                 Err(error) => self.wish = Some(Wish::StartOver(error.to_string())),
             },
-            Noted::Effect(EffectNote::Input(input)) => self.parts.core.handle(now, *input),
+            Noted::Effect(EffectNote::Input(input)) => {
+                // What a command changed counts for the preconditions of the next.
+                let desired_ver = self.parts.effects.desired_ver();
+                self.parts.core.handle(now, Input::Conditions { desired_ver, activities: Vec::new() });
+                self.parts.core.handle(now, *input);
+            }
             Noted::Effect(EffectNote::Rebooted) => self.wish = Some(Wish::BootAgain),
+            Noted::Effect(EffectNote::Renewed) => self.wish = Some(Wish::SignInAgain),
             Noted::Clock { wall } => self.set_clock(wall),
         }
         self.drain(now);

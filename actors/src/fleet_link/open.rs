@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use super::effects::Effects;
 use super::identity::{self, EnrolError, Identity, Registration};
 use super::link::{Link, Note, Noted, Parts};
+use super::renewal::Renewal;
 use super::state::LinkWord;
 use super::{FleetLink, FleetLinkSettings, LinkEvent, RecordEvent, WILL_DELAY, operations};
 use crate::turn::providers::http_client;
@@ -114,6 +115,7 @@ impl FleetLink {
         if disk.loaded.unreadable > 0 {
             warn!(rows = disk.loaded.unreadable, "commands in the journal cannot be read");
         }
+        let renewal = Renewal { state_dir: self.settings.state_dir.clone(), identity: identity.clone() };
         let now = Instant::now();
         let core = Core::new(now, config, disk.loaded.rows, disk.loaded.meta);
         let (notes, noted) = mpsc::unbounded_channel();
@@ -125,7 +127,7 @@ impl FleetLink {
                 session,
                 core,
                 outbox: disk.outbox,
-                effects: Effects::new(self.settings.operations.clone()),
+                effects: Effects::new(self.settings.operations.clone(), renewal),
                 requests: self.settings.requests.clone(),
                 notes: notes.clone(),
                 boot_seq: self.settings.boot_seq,

@@ -7,7 +7,8 @@
 //! | `identify` | `seconds?` 1..300, default 10 | the mixer |
 //! | `restart_service` | `service`, on the allow-list: an actor's name or a systemd unit | the house, or the host |
 //! | `reboot` | `delay_seconds?` 0..300, default 0 | the host |
-//! | `config` | `changes` | [`config`](super::config) |
+//! | `config` | `changes`, or `document` and `version` | [`config`](super::config) |
+//! | `rotate_token` | | [`renewal`](super::renewal) |
 //!
 //! What the arguments alone decide is refused before anything is begun ([`Operations::judge`]): unknown arguments or ones
 //! of another kind, an unknown scene, a service that is not on the list, a configuration that is not valid. What only the
@@ -25,7 +26,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::actors::{ActorsView, ComeBack};
-use super::config::{ConfigDesk, ConfigOutcome};
+use super::config::{Change, ConfigDesk, ConfigOutcome};
 use crate::host::{Host, REBOOT_DELAY_MAX, is_unit_name};
 use crate::mixer::core::{MixerRefusal, TakeKind};
 
@@ -118,8 +119,10 @@ pub enum Operation {
     /// `config`
     Config {
         /// What changes.
-        changes: Map<String, Value>,
+        change: Change,
     },
+    /// `rotate_token`
+    RotateToken,
 }
 
 /// The operations and what the command core must know about each.
@@ -134,6 +137,7 @@ pub fn specs() -> BTreeMap<String, OpSpec> {
         ("restart_service", spec(false, false)),
         ("reboot", spec(false, true)),
         ("config", spec(false, false)),
+        ("rotate_token", spec(true, false)),
     ]
     .into_iter()
     .map(|(name, spec)| (name.to_owned(), spec))
@@ -174,8 +178,14 @@ struct RebootArgs {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct NoArgs {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ConfigArgs {
-    changes: Map<String, Value>,
+    changes: Option<Map<String, Value>>,
+    document: Option<Map<String, Value>>,
+    version: Option<u64>,
 }
 
 impl Operation {
@@ -204,7 +214,16 @@ impl Operation {
                 let seconds = read::<RebootArgs>(args)?.delay_seconds.unwrap_or(0);
                 within("delay_seconds", seconds, 0, REBOOT_DELAY_MAX).map(|delay| Self::Reboot { delay })
             }
-            "config" => read::<ConfigArgs>(args).map(|ConfigArgs { changes }| Self::Config { changes }),
+            "config" => match read::<ConfigArgs>(args)? {
+                ConfigArgs { changes: Some(changes), document: None, .. } => {
+                    Ok(Self::Config { change: Change::Merge(changes) })
+                }
+                ConfigArgs { changes: None, document: Some(document), version: Some(version) } => {
+                    Ok(Self::Config { change: Change::Replace { document, version } })
+                }
+                _ => Err(Refusal::rejected("arguments", "either changes, or document and version")),
+            },
+            "rotate_token" => read::<NoArgs>(args).map(|_| Self::RotateToken),
             _ => Err(Refusal::rejected("unsupported", "this box does not know the operation")),
         }
     }
@@ -254,7 +273,7 @@ impl Operations {
             Operation::RestartService { service } if !self.services.contains(service) => {
                 Err(Refusal::rejected("not_listed", "the service is not on this box's list"))
             }
-            Operation::Config { changes } => match self.config.check(changes) {
+            Operation::Config { change } => match self.config.check(change) {
                 Ok(()) => Ok(operation),
                 Err(reason) => Err(Refusal::rejected("invalid", reason)),
             },
@@ -262,28 +281,24 @@ impl Operations {
         }
     }
 
-    /// Does everything but a reboot.
+    /// Does everything but what concerns the link itself: a reboot, another token.
     pub async fn run(&self, id: &CommandId, operation: Operation) -> EffectOutcome {
         let done = match operation {
             Operation::Take { scene, kind } => answered("the mixer", self.mixer.take(scene, kind)).await,
             Operation::Scene { scene } => answered("the mixer", self.mixer.preview(scene)).await,
             Operation::Identify { length } => answered("the mixer", self.mixer.identify(length)).await,
             Operation::RestartService { service } => self.restart(&service).await,
-            Operation::Config { changes } => match self.config.change(id, changes, &self.actors).await {
+            Operation::Config { change } => match self.config.change(id, change, &self.actors).await {
                 ConfigOutcome::Applied { ver, restarted } => Ok(json!({"ver": ver, "restarted": restarted})),
                 ConfigOutcome::Refused(reason) => Err(Refusal::rejected("invalid", reason)),
                 ConfigOutcome::RolledBack(reason) => Err(Refusal::failed("rolled_back", reason)),
                 ConfigOutcome::Unwritable(reason) => Err(Refusal::failed("disk", reason)),
             },
-            Operation::Reboot { .. } => Err(Refusal::failed("bug", "a reboot is not an ordinary effect")),
-        };
-        match done {
-            Ok(Value::Null) => EffectOutcome::Succeeded(None),
-            Ok(result) => EffectOutcome::Succeeded(Some(result)),
-            Err(Refusal::Rejected { code, reason } | Refusal::Failed { code, reason }) => {
-                EffectOutcome::Failed { code, reason }
+            Operation::Reboot { .. } | Operation::RotateToken => {
+                Err(Refusal::failed("bug", "this is not an ordinary effect"))
             }
-        }
+        };
+        outcome(done)
     }
 
     async fn restart(&self, service: &str) -> Result<Value, Refusal> {
@@ -300,6 +315,17 @@ impl Operations {
             ComeBack::Running { restarts } => Ok(json!({"actor": service, "restarts": restarts})),
             ComeBack::Unknown => Err(Refusal::rejected("unknown", "no actor or unit has that name")),
             ComeBack::Failed(reason) => Err(Refusal::failed("not_back", reason)),
+        }
+    }
+}
+
+/// What the command core is told.
+pub(super) fn outcome(done: Result<Value, Refusal>) -> EffectOutcome {
+    match done {
+        Ok(Value::Null) => EffectOutcome::Succeeded(None),
+        Ok(result) => EffectOutcome::Succeeded(Some(result)),
+        Err(Refusal::Rejected { code, reason } | Refusal::Failed { code, reason }) => {
+            EffectOutcome::Failed { code, reason }
         }
     }
 }
@@ -333,6 +359,9 @@ mod tests {
         assert_eq!(code(parse("identify", json!({"seconds": 0}))), "arguments");
         assert_eq!(code(parse("reboot", json!({"delay_seconds": 301}))), "arguments");
         assert_eq!(code(parse("reboot", json!({"delay_seconds": -1}))), "arguments");
+        assert_eq!(code(parse("config", json!({"document": {}}))), "arguments");
+        assert_eq!(code(parse("config", json!({"document": {}, "version": 2, "changes": {}}))), "arguments");
+        assert_eq!(code(parse("rotate_token", json!({"token": "ab"}))), "arguments");
     }
 
     #[test]
@@ -346,7 +375,7 @@ mod tests {
     #[test]
     fn every_operation_of_the_table_can_be_parsed_and_only_a_reboot_reboots() {
         let specs = specs();
-        assert_eq!(specs.len(), 6);
+        assert_eq!(specs.len(), 7);
         assert!(specs.iter().all(|(name, spec)| spec.reboots == (name == "reboot")));
         for op in specs.keys() {
             let unsupported =

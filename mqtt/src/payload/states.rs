@@ -280,6 +280,25 @@ pub enum LegacyStatus {
 }
 
 impl LegacyStatus {
+    /// The state that a device means which only knows these words; `None` for those that are the server's to say. The other
+    /// way round is [`ServerState::legacy`].
+    ///
+    /// ```
+    /// use r58_mqtt::payload::{DeviceState, LegacyStatus};
+    /// assert_eq!(LegacyStatus::Completed.device_state(), Some(DeviceState::Succeeded));
+    /// assert_eq!(LegacyStatus::Expired.device_state(), None);
+    /// ```
+    pub fn device_state(self) -> Option<DeviceState> {
+        match self {
+            Self::Acked => Some(DeviceState::Accepted),
+            Self::Running => Some(DeviceState::Executing),
+            Self::Completed => Some(DeviceState::Succeeded),
+            Self::Failed => Some(DeviceState::Failed),
+            Self::Cancelled => Some(DeviceState::Cancelled),
+            Self::Pending | Self::Sent | Self::Expired => None,
+        }
+    }
+
     /// The word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -330,6 +349,15 @@ mod tests {
                 assert!(!(server && from.is_terminal()), "{from} to {to}");
             }
             assert_eq!(ServerState::Device(from).can_become(ServerState::Closed), from.is_terminal());
+        }
+    }
+
+    #[test]
+    fn what_an_older_device_says_reads_back_in_its_own_words() {
+        use LegacyStatus as L;
+        for word in [L::Pending, L::Sent, L::Acked, L::Running, L::Completed, L::Failed, L::Cancelled, L::Expired] {
+            let back = word.device_state().map(|state| ServerState::Device(state).legacy(None));
+            assert!(back.is_none_or(|back| back == word), "{word}: {back:?}");
         }
     }
 

@@ -25,6 +25,9 @@ const MAX_LIFE: u32 = 30 * 86_400;
 /// Largest `capabilities`, in bytes of JSON.
 const MAX_CAPABILITIES: usize = 16 * 1024;
 
+/// Words that stand in the place of an identifier in paths under `/devices/`.
+const RESERVED: [&str; 3] = ["register", "summary", "bulk"];
+
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(resource("/enrolment-codes", "GET, POST").route(web::get().to(list)).route(web::post().to(create)))
@@ -218,6 +221,9 @@ pub async fn register(request: HttpRequest, fleet: web::Data<Fleet>, body: web::
 
 fn new_device(body: &Register) -> Result<NewDevice, Problem> {
     let id = DeviceId::new(&body.device_id).map_err(|error| Problem::bad_request(format!("device_id: {error}")))?;
+    if RESERVED.contains(&id.as_str()) {
+        return Err(Problem::bad_request("device_id: a word that the API uses itself"));
+    }
     let capabilities = body.capabilities.as_ref().map(ToString::to_string);
     if capabilities.as_ref().is_some_and(|text| text.len() > MAX_CAPABILITIES) {
         return Err(Problem::bad_request(format!("capabilities: at most {MAX_CAPABILITIES} bytes")));

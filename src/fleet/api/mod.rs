@@ -3,11 +3,19 @@
 //! | file | paths |
 //! |---|---|
 //! | `auth` | /api/v1/auth/... |
+//! | `organizations` | /api/v1/organizations... |
 //! | `users` | /api/v1/users... |
+//! | `api_keys` | /api/v1/api-keys... |
 //! | `enrolment` | /api/v1/enrolment-codes..., /api/v1/devices/register |
-//! | `devices` | /api/v1/devices, /api/v1/devices/{id}, .../rotate-token |
+//! | `devices` | /api/v1/devices, .../summary, .../bulk, /api/v1/devices/{id}, .../rotate-token, .../token |
 //! | `heartbeats` | /api/v1/devices/{id}/heartbeats, .../metrics |
+//! | `dry_run` | /api/v1/devices/{id}/commands/dry-run, /api/v1/command-groups/dry-run |
+//! | `by_http` | /api/v1/devices/{id}/heartbeat, and what devices do with `commands` |
+//! | `command_groups` | /api/v1/command-groups... |
 //! | `commands` | /api/v1/devices/{id}/commands, /api/v1/commands/{id}... |
+//! | `config` | /api/v1/devices/{id}/config... |
+//! | `releases` | /api/v1/releases..., /api/v1/release-keys... |
+//! | `rollouts` | /api/v1/rollouts... |
 //! | `invitations` | /api/v1/devices/{id}/invitations..., /api/v1/devices/{id}/guests... |
 //! | `join` | /join/{invitation}, and /whip and /guest of it, carried to the box |
 //! | `thumbnails` | /api/v1/devices/{id}/thumbnails/{name} |
@@ -17,22 +25,31 @@
 //! | `public` | /health, /turn-credentials, /openapi.json |
 //! | `pages` | everything else that is a page |
 
+pub mod api_keys;
 pub mod auth;
 pub mod bridge;
+pub mod by_http;
+pub mod command_groups;
 pub mod commands;
+pub mod config;
 pub mod devices;
+pub mod dry_run;
 pub mod enrolment;
 pub mod events;
 pub mod gate;
 pub mod heartbeats;
+pub mod idempotency;
 pub mod input;
 pub mod invitations;
 pub mod join;
 pub mod openapi;
+pub mod organizations;
 pub mod pages;
 pub mod paging;
 pub mod problem;
 pub mod public;
+pub mod releases;
+pub mod rollouts;
 pub mod thumbnails;
 pub mod users;
 pub mod whep;
@@ -52,10 +69,18 @@ pub fn configure(config: &mut web::ServiceConfig) {
     config.service(
         web::scope("/api/v1")
             .configure(auth::configure)
+            .configure(organizations::configure)
             .configure(users::configure)
+            .configure(api_keys::configure)
             .configure(enrolment::configure)
             .configure(heartbeats::configure)
+            .configure(by_http::configure)
+            .configure(dry_run::configure)
+            .configure(command_groups::configure)
             .configure(commands::configure)
+            .configure(self::config::configure)
+            .configure(releases::configure)
+            .configure(rollouts::configure)
             .configure(invitations::configure)
             .configure(thumbnails::configure)
             .configure(events::configure)

@@ -3,7 +3,10 @@
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{auth, commands, devices, enrolment, events, heartbeats, invitations, public, thumbnails, users};
+use super::{
+    api_keys, auth, by_http, command_groups, commands, config, devices, dry_run, enrolment, events, heartbeats,
+    invitations, organizations, public, releases, rollouts, thumbnails, users,
+};
 
 /// The description.
 #[derive(OpenApi)]
@@ -11,11 +14,20 @@ use super::{auth, commands, devices, enrolment, events, heartbeats, invitations,
     info(title = "R58 fleet", description = "Every error is application/problem+json (RFC 9457)."),
     paths(
         auth::login, auth::refresh, auth::logout, auth::me,
+        organizations::list, organizations::create, organizations::get, organizations::change,
         users::list, users::create, users::get, users::change, users::delete, users::reset_password,
+        api_keys::list, api_keys::create, api_keys::delete,
         enrolment::create, enrolment::list, enrolment::delete, enrolment::register,
-        devices::list, devices::get, devices::change, devices::decommission, devices::rotate_token,
+        devices::list, devices::get, devices::change, devices::decommission,
+        devices::bulk::summary, devices::bulk::change, devices::tokens::rotate, devices::tokens::renew,
         heartbeats::list, heartbeats::metrics,
+        by_http::heartbeat, by_http::report,
+        command_groups::create, command_groups::list, command_groups::get, command_groups::members,
+        command_groups::cancel, dry_run::one, dry_run::many,
         commands::create, commands::list, commands::get, commands::cancel,
+        config::get, config::replace, config::change, config::diff, config::rollback, config::versions, config::version,
+        releases::keys, releases::create_key, releases::delete_key, releases::list, releases::create, releases::latest,
+        releases::get, releases::publish, releases::delete, rollouts::list, rollouts::create, rollouts::get, rollouts::change,
         invitations::create, invitations::list, invitations::revoke, invitations::guests, invitations::order,
         thumbnails::get, events::events, public::health, public::turn_credentials,
     ),
@@ -43,7 +55,7 @@ impl Modify for Problems {
     /// reasons that are not its own: a full disk (507), a mistake (500), a foreign page (403).
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         for item in openapi.paths.paths.values_mut() {
-            let operations = [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete];
+            let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
             for operation in operations.into_iter().flatten() {
                 let template = operation.responses.responses.get("503").cloned();
                 if let Some(problem) = template {

@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::problem::Problem;
 
 /// Items on a page unless asked otherwise.
-const DEFAULT_SIZE: u32 = 50;
+pub const DEFAULT_SIZE: u32 = 50;
 /// Most items on a page.
 pub const MAX_SIZE: u32 = 200;
 

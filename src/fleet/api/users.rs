@@ -35,6 +35,8 @@ pub struct User {
     name: String,
     role: Role,
     is_active: bool,
+    /// Makes and lists organizations.
+    platform_admin: bool,
     created_at: DateTime<Utc>,
     last_login_at: Option<DateTime<Utc>>,
 }
@@ -48,6 +50,7 @@ impl From<UserRow> for User {
             email: row.email,
             name: row.name,
             is_active: row.is_active,
+            platform_admin: row.platform,
             created_at: crate::fleet::store::instant(row.created_at),
             last_login_at: row.last_login_at.map(crate::fleet::store::instant),
         }
@@ -75,6 +78,8 @@ pub struct ChangeUser {
     name: Option<String>,
     role: Option<Role>,
     is_active: Option<bool>,
+    /// For platform administrators to give and to take.
+    platform_admin: Option<bool>,
 }
 
 /// A new password; one is made when it is absent.
@@ -111,14 +116,9 @@ pub async fn list(fleet: web::Data<Fleet>, caller: Admin, page: web::Query<PageQ
     (status = 415, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn create(fleet: web::Data<Fleet>, caller: Admin, body: web::Json<CreateUser>) -> Answer {
     let body = body.into_inner();
-    let email = input::line("email", &body.email)?.to_lowercase();
-    let plausible = email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty());
-    if !plausible || email.contains(char::is_whitespace) {
-        return Err(Problem::bad_request("email: not an address"));
-    }
     let user = NewUser {
         id: Ulid::new().to_string(),
-        email,
+        email: address("email", &body.email)?,
         name: input::line("name", &body.name)?,
         role: body.role.as_str().to_owned(),
         password_hash: hashed(body.password).await?,
@@ -155,6 +155,14 @@ pub async fn change(
     if own && (body.is_active == Some(false) || body.role.is_some_and(|role| role != caller.role)) {
         return Err(Problem::conflict("nobody changes their own role or switches themselves off"));
     }
+    if let Some(platform) = body.platform_admin {
+        if !caller.platform {
+            return Err(Problem::forbidden("only a platform administrator makes another one"));
+        }
+        if own && !platform {
+            return Err(Problem::conflict("nobody takes this from themselves"));
+        }
+    }
     let change = UserChange {
         name: body.name.as_deref().map(|name| input::line("name", name)).transpose()?,
         // The same role again changes nothing and ends no session.
@@ -162,7 +170,11 @@ pub async fn change(
         is_active: body.is_active,
         password_hash: None,
     };
-    match fleet.store.change_user(&caller.actor(), &id, change, Utc::now()).await.map_err(store_problem)? {
+    let (actor, now) = (caller.actor(), Utc::now());
+    if let Some(platform) = body.platform_admin {
+        fleet.store.set_platform(&actor, &id, platform, now).await.map_err(store_problem)?;
+    }
+    match fleet.store.change_user(&actor, &id, change, now).await.map_err(store_problem)? {
         Some(row) => Ok(HttpResponse::Ok().json(User::from(row))),
         None => Err(no_such_user()),
     }
@@ -209,7 +221,17 @@ pub async fn reset_password(
     }
 }
 
-async fn hashed(text: String) -> Result<String, Problem> {
+/// An address to sign in with, in lower case.
+pub(super) fn address(field: &str, text: &str) -> Result<String, Problem> {
+    let email = input::line(field, text)?.to_lowercase();
+    let plausible = email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty());
+    match plausible && !email.contains(char::is_whitespace) {
+        true => Ok(email),
+        false => Err(Problem::bad_request(format!("{field}: not an address"))),
+    }
+}
+
+pub(super) async fn hashed(text: String) -> Result<String, Problem> {
     if text.chars().count() < password::MIN_CHARS || text.len() > password::MAX_BYTES {
         let (min, max) = (password::MIN_CHARS, password::MAX_BYTES);
         return Err(Problem::bad_request(format!("password: at least {min} characters, at most {max} bytes")));

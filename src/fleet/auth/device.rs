@@ -2,6 +2,7 @@
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, web};
+use chrono::Utc;
 use futures_util::future::LocalBoxFuture;
 
 use super::secret;
@@ -24,8 +25,20 @@ pub struct DeviceCaller {
 /// # Errors
 /// Those of the database.
 pub async fn check_token(store: &Store, id: &str, token: &str) -> Result<Option<String>, StoreError> {
-    let Some((org, stored)) = store.device_secret(id).await? else { return Ok(None) };
-    Ok(secret::equal(&secret::hash(token), &stored).then_some(org))
+    let Some(held) = store.device_secrets(id).await? else { return Ok(None) };
+    let hash = secret::hash(token);
+    if secret::equal(&hash, &held.token_hash) {
+        // The device has the new token: the one before it has done its duty.
+        if held.old_token_hash.is_some()
+            && let Err(error) = store.retire_old_token(id, &held.token_hash).await
+        {
+            tracing::warn!(%error, device = id, "the token before could not be retired");
+        }
+        return Ok(Some(held.org));
+    }
+    let old = held.old_token_hash.is_some_and(|old| secret::equal(&hash, &old));
+    let good = held.old_token_until.is_some_and(|until| until > Utc::now().timestamp_millis());
+    Ok((old && good).then_some(held.org))
 }
 
 impl FromRequest for DeviceCaller {

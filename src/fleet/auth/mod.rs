@@ -1,11 +1,17 @@
 //! Who may do what: users with a role in one organization, and devices with a token.
 //!
 //! A handler names the least role it serves by the extractor it takes: [`Viewer`], [`Operator`] or [`Admin`]. None
-//! of them can be made without a valid access token whose user is still active.
+//! of them can be made without a valid access token whose user is still active. [`PlatformAdmin`] is an administrator who also
+//! makes organizations; inside of them it sees nothing.
+//!
+//! In place of a token an API key may stand. It acts for its maker, with the lesser of its scopes and the maker's role at this
+//! moment: a demoted maker's keys shrink at once, those of one who was switched off rest, those of one who was deleted are
+//! gone.
 
 pub(crate) mod device;
 mod lockout;
 pub mod password;
+pub mod scope;
 pub mod secret;
 pub mod token;
 
@@ -20,10 +26,16 @@ use futures_util::future::LocalBoxFuture;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use self::scope::{Need, Scope};
 use super::api::problem::store_problem;
 use super::state::Fleet;
-use super::store::Actor;
+use super::store::{Actor, ApiKeyRow, instant};
 use crate::problem::Problem;
+
+/// How an API key begins.
+pub const KEY_PREFIX: &str = "r58k_";
+/// What lasts, such as live updates, is looked at again after this time when it was opened with a key.
+const KEY_SESSION: chrono::Duration = chrono::Duration::minutes(15);
 
 /// What a user may do in its organization. Each includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -68,6 +80,10 @@ pub struct Session {
     pub org: String,
     /// What the user may do.
     pub role: Role,
+    /// Whether the user looks after organizations.
+    pub platform: bool,
+    /// The API key that acts for the user.
+    pub key: Option<String>,
     /// End of the access token.
     pub expires_at: DateTime<Utc>,
 }
@@ -75,7 +91,11 @@ pub struct Session {
 impl Session {
     /// As the audit log names the user.
     pub fn actor(&self) -> Actor {
-        Actor { org: self.org.clone(), name: format!("user:{}", self.email) }
+        let name = match &self.key {
+            None => format!("user:{}", self.email),
+            Some(key) => format!("user:{} by key:{key}", self.email),
+        };
+        Actor { org: self.org.clone(), name }
     }
 }
 
@@ -95,7 +115,43 @@ pub async fn session(request: &HttpRequest) -> Result<Session, Problem> {
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim());
     let Some(bearer) = bearer else { return Err(Problem::unauthorized("sign in first")) };
-    session_of(fleet, bearer).await
+    match bearer.starts_with(KEY_PREFIX) {
+        true => session_of_key(fleet, bearer, request).await,
+        false => session_of(fleet, bearer).await,
+    }
+}
+
+/// The session of an API key, if its scopes reach what is asked for.
+async fn session_of_key(fleet: &Fleet, key: &str, request: &HttpRequest) -> Result<Session, Problem> {
+    let now = Utc::now();
+    let found = fleet.store.api_key_by_hash(&secret::hash(key)).await.map_err(store_problem)?;
+    let good = |key: &ApiKeyRow| key.is_active && key.expires_at.is_none_or(|end| end > now.timestamp_millis());
+    let Some(key) = found.filter(good) else {
+        return Err(Problem::unauthorized("the API key is not valid or has expired"));
+    };
+    let scopes: Vec<String> = serde_json::from_str(&key.scopes).unwrap_or_default();
+    match scope::needed(request.method(), request.path()) {
+        Need::Nothing => {}
+        Need::Person => return Err(Problem::forbidden("this needs a person; API keys cannot do it")),
+        Need::Scope(needed) => {
+            if !scopes.iter().filter_map(|word| word.parse::<Scope>().ok()).any(|scope| scope.covers(needed)) {
+                return Err(Problem::forbidden(format!("this needs an API key with the scope {needed}")));
+            }
+        }
+    }
+    if let Err(error) = fleet.store.note_api_key_use(&key, now).await {
+        // A full disk must not take reading away.
+        tracing::warn!(%error, "the use of an API key could not be noted");
+    }
+    Ok(Session {
+        expires_at: key.expires_at.map_or(now + KEY_SESSION, |end| instant(end).min(now + KEY_SESSION)),
+        role: Role::from_stored(&key.role),
+        user_id: key.user_id,
+        email: key.email,
+        org: key.org,
+        platform: false,
+        key: Some(key.id),
+    })
 }
 
 /// Checks an access token.
@@ -112,6 +168,8 @@ pub async fn session_of(fleet: &Fleet, bearer: &str) -> Result<Session, Problem>
             email: user.email,
             org: user.org,
             role: Role::from_stored(&user.role),
+            platform: user.platform,
+            key: None,
             expires_at: DateTime::from_timestamp(claims.exp, 0).unwrap_or_default(),
         }),
         None => Err(Problem::unauthorized("the access token is not valid any more")),
@@ -161,4 +219,24 @@ role_extractor! {
 role_extractor! {
     /// A user who may do everything in its organization.
     Admin
+}
+
+/// An administrator who also makes and lists organizations.
+#[derive(Debug, Clone)]
+pub struct PlatformAdmin(pub Session);
+
+impl FromRequest for PlatformAdmin {
+    type Error = Problem;
+    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let session = session(&request).await?;
+            match session.platform && session.role == Role::Admin {
+                true => Ok(Self(session)),
+                false => Err(Problem::forbidden("this needs a platform administrator")),
+            }
+        })
+    }
 }

@@ -1,7 +1,8 @@
 //! Who changed what: one row for each change, written in the change's own transaction.
 
-use super::StoreError;
-use super::sql::{Tx, query, query_as};
+use sqlx::Transaction;
+
+use super::{Db, StoreError};
 
 /// Who acts, and in which organization.
 #[derive(Debug, Clone)]
@@ -20,25 +21,27 @@ impl Actor {
 }
 
 pub(super) async fn record(
-    tx: &mut Tx,
+    tx: &mut Transaction<'static, Db>,
     actor: &Actor,
     action: &'static str,
     target: &str,
     detail: Option<String>,
     now: i64,
 ) -> Result<(), StoreError> {
-    let (n,): (i64,) = query_as("UPDATE counters SET value = value + 1 WHERE name = 'audit' RETURNING value")
+    let (n,): (i64,) = sqlx::query_as("UPDATE counters SET value = value + 1 WHERE name = 'audit' RETURNING value")
         .fetch_one(&mut **tx)
         .await?;
-    query("INSERT INTO audit_log (n, org, at, actor, action, target, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)")
-        .bind(n)
-        .bind(&actor.org)
-        .bind(now)
-        .bind(&actor.name)
-        .bind(action)
-        .bind(target)
-        .bind(detail)
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query(
+        "INSERT INTO audit_log (n, org, at, actor, action, target, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(n)
+    .bind(&actor.org)
+    .bind(now)
+    .bind(&actor.name)
+    .bind(action)
+    .bind(target)
+    .bind(detail)
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }

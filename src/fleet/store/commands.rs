@@ -4,10 +4,11 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use r58_mqtt::payload::ServerState;
+use sqlx::Transaction;
 
 use super::audit::record;
-use super::sql::{QueryBuilder, Tx, query, query_as};
-use super::{Actor, Store, StoreError, millis};
+use super::once::claim;
+use super::{Actor, Db, Once, Store, StoreError, millis};
 
 /// What the broker holds of a command, or should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl Retained {
 }
 
 /// A command to be made.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct NewCommand {
     /// ULID.
     pub id: String,
@@ -58,6 +59,14 @@ pub struct NewCommand {
     pub expires_at: DateTime<Utc>,
     /// Sign it but leave publishing to the operator.
     pub draft: bool,
+    /// What must hold before it begins, JSON.
+    pub precond: Option<String>,
+    /// The group that it is made in.
+    pub group: Option<String>,
+    /// The version of the configuration that it brings.
+    pub config_ver: Option<i64>,
+    /// Asked for with a key.
+    pub once: Option<Once>,
 }
 
 /// A signed message and its hash.
@@ -123,6 +132,14 @@ pub struct CommandRow {
     pub published_at: Option<i64>,
     /// When it reached its terminal state.
     pub finished_at: Option<i64>,
+    /// What must hold before it begins, JSON.
+    pub precond: Option<String>,
+    /// The group that it was made in.
+    pub group_id: Option<String>,
+    /// When a device that speaks HTTP was last given it.
+    pub handed_at: Option<i64>,
+    /// The version of the configuration that it brings.
+    pub config_ver: Option<i64>,
 }
 
 impl CommandRow {
@@ -168,7 +185,7 @@ macro_rules! select_command {
         concat!(
             "SELECT id, org, device_id, seq, type, payload, priority, state, rev, attempts, progress, code, reason, \
              result, notes, message, hash, retained, cancel_requested, created_by, created_at, not_before, expires_at, \
-             published_at, finished_at FROM commands ",
+             published_at, finished_at, precond, group_id, handed_at, config_ver FROM commands ",
             $tail
         )
     };
@@ -176,14 +193,14 @@ macro_rules! select_command {
 pub(super) use select_command;
 
 pub(super) async fn append_history(
-    tx: &mut Tx,
+    tx: &mut Transaction<'static, Db>,
     id: &str,
     state: &str,
     rev: i64,
     ts: i64,
     reason: Option<&str>,
 ) -> Result<(), StoreError> {
-    query(
+    sqlx::query(
         "INSERT INTO command_history (command_id, n, state, rev, ts, reason) \
          SELECT $1, COALESCE(MAX(n), 0) + 1, $2, $3, $4, $5 FROM command_history WHERE command_id = $1",
     )
@@ -198,8 +215,14 @@ pub(super) async fn append_history(
 }
 
 /// Ends a command on the server's own account and has the broker's copy removed.
-pub(super) async fn finish(tx: &mut Tx, id: &str, state: &str, reason: &str, now: i64) -> Result<(), StoreError> {
-    let done = query(
+pub(super) async fn finish(
+    tx: &mut Transaction<'static, Db>,
+    id: &str,
+    state: &str,
+    reason: &str,
+    now: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
         "UPDATE commands SET state = $2, reason = $3, finished_at = $4, retained = 'withdraw' \
          WHERE id = $1 AND finished_at IS NULL",
     )
@@ -209,16 +232,71 @@ pub(super) async fn finish(tx: &mut Tx, id: &str, state: &str, reason: &str, now
     .bind(now)
     .execute(&mut **tx)
     .await?;
-    if done.rows_affected() == 0 {
-        // It came to its end in another way meanwhile.
-        return Ok(());
-    }
     append_history(tx, id, state, -1, now, Some(reason)).await
+}
+
+/// Writes a command down with the device's next number; `false` when the device is not in service.
+pub(super) async fn insert<E>(
+    tx: &mut Transaction<'static, Db>,
+    actor: &Actor,
+    command: &NewCommand,
+    now: DateTime<Utc>,
+    sign: impl FnOnce(u64) -> Result<Signed, E>,
+) -> Result<bool, E>
+where
+    E: From<StoreError>,
+{
+    let seq: Option<(i64,)> = sqlx::query_as(
+        "UPDATE devices SET command_seq = command_seq + 1 \
+         WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL RETURNING command_seq",
+    )
+    .bind(&command.device_id)
+    .bind(&actor.org)
+    .fetch_optional(&mut **tx)
+    .await
+    .map_err(StoreError::from)?;
+    let Some((seq,)) = seq else { return Ok(false) };
+    let message = sign(seq.unsigned_abs())?;
+    let (state, retained) = match command.draft {
+        true => (ServerState::Draft, Retained::None),
+        false => (ServerState::Published, Retained::Publish),
+    };
+    sqlx::query(
+        "INSERT INTO commands (id, org, device_id, seq, type, payload, priority, state, rev, attempts, notes, \
+         message, hash, retained, cancel_requested, created_by, created_at, not_before, expires_at, precond, group_id, \
+         config_ver) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, -1, 0, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
+    )
+    .bind(&command.id)
+    .bind(&actor.org)
+    .bind(&command.device_id)
+    .bind(seq)
+    .bind(&command.kind)
+    .bind(&command.payload)
+    .bind(command.priority)
+    .bind(state.as_str())
+    .bind(&command.notes)
+    .bind(&message.text)
+    .bind(&message.hash)
+    .bind(retained.as_str())
+    .bind(false)
+    .bind(&actor.name)
+    .bind(millis(now))
+    .bind(command.not_before.map(millis))
+    .bind(millis(command.expires_at))
+    .bind(&command.precond)
+    .bind(&command.group)
+    .bind(command.config_ver)
+    .execute(&mut **tx)
+    .await
+    .map_err(StoreError::from)?;
+    append_history(tx, &command.id, state.as_str(), -1, millis(now), None).await?;
+    Ok(true)
 }
 
 impl Store {
     /// Makes a command: takes the device's next number, has `sign` make the message with it, and stores both.
-    /// `None` when the device is not in service.
+    /// `None` when the device is not in service. One whose key was used for the same before is not made: the answer is that one.
     ///
     /// # Errors
     /// Those of the database and of `sign`; then nothing is stored and the number is not used up.
@@ -233,50 +311,16 @@ impl Store {
         E: From<StoreError>,
     {
         let mut tx = self.begin().await?;
-        let seq: Option<(i64,)> = query_as(
-            "UPDATE devices SET command_seq = command_seq + 1 \
-             WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL RETURNING command_seq",
-        )
-        .bind(&command.device_id)
-        .bind(&actor.org)
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(StoreError::from)?;
-        let Some((seq,)) = seq else { return Ok(None) };
-        let message = sign(seq.unsigned_abs())?;
-        let (state, retained) = if command.draft {
-            (ServerState::Draft, Retained::None)
-        } else {
-            (ServerState::Published, Retained::Publish)
-        };
-        query(
-            "INSERT INTO commands (id, org, device_id, seq, type, payload, priority, state, rev, attempts, notes, \
-             message, hash, retained, cancel_requested, created_by, created_at, not_before, expires_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, -1, 0, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
-        )
-        .bind(&command.id)
-        .bind(&actor.org)
-        .bind(&command.device_id)
-        .bind(seq)
-        .bind(&command.kind)
-        .bind(&command.payload)
-        .bind(command.priority)
-        .bind(state.as_str())
-        .bind(&command.notes)
-        .bind(&message.text)
-        .bind(&message.hash)
-        .bind(retained.as_str())
-        .bind(false)
-        .bind(&actor.name)
-        .bind(millis(now))
-        .bind(command.not_before.map(millis))
-        .bind(millis(command.expires_at))
-        .execute(&mut *tx)
-        .await
-        .map_err(StoreError::from)?;
-        append_history(&mut tx, &command.id, state.as_str(), -1, millis(now), None).await?;
+        if let Some(once) = &command.once
+            && let Some(before) = claim(&mut tx, &actor.org, once, &command.id, millis(now)).await?
+        {
+            return Ok(self.command(&actor.org, &before).await?);
+        }
+        if !insert(&mut tx, actor, command, now, sign).await? {
+            return Ok(None);
+        }
         record(&mut tx, actor, "command.create", &command.id, Some(command.kind.clone()), millis(now)).await?;
-        let row = query_as(select_command!("WHERE id = $1"))
+        let row = sqlx::query_as(select_command!("WHERE id = $1"))
             .bind(&command.id)
             .fetch_optional(&mut *tx)
             .await
@@ -290,7 +334,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn command(&self, org: &str, id: &str) -> Result<Option<CommandRow>, StoreError> {
-        Ok(query_as(select_command!("WHERE id = $1 AND org = $2"))
+        Ok(sqlx::query_as(select_command!("WHERE id = $1 AND org = $2"))
             .bind(id)
             .bind(org)
             .fetch_optional(&self.reader)
@@ -308,7 +352,7 @@ impl Store {
         offset: i64,
         limit: i64,
     ) -> Result<(Vec<CommandRow>, i64), StoreError> {
-        let rows = query_as(select_command!(
+        let rows = sqlx::query_as(select_command!(
             "WHERE device_id = $1 AND org = $2 ORDER BY created_at DESC, id DESC LIMIT $3 OFFSET $4"
         ))
         .bind(device)
@@ -317,7 +361,7 @@ impl Store {
         .bind(offset)
         .fetch_all(&self.reader)
         .await?;
-        let (total,): (i64,) = query_as("SELECT COUNT(*) FROM commands WHERE device_id = $1 AND org = $2")
+        let (total,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM commands WHERE device_id = $1 AND org = $2")
             .bind(device)
             .bind(org)
             .fetch_one(&self.reader)
@@ -333,8 +377,9 @@ impl Store {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let mut query =
-            QueryBuilder::new("SELECT command_id, state, rev, ts, reason FROM command_history WHERE command_id IN (");
+        let mut query = sqlx::QueryBuilder::<Db>::new(
+            "SELECT command_id, state, rev, ts, reason FROM command_history WHERE command_id IN (",
+        );
         let mut list = query.separated(", ");
         for id in ids {
             list.push_bind(id.clone());
@@ -348,7 +393,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn open_commands_of(&self, device: &str, now: DateTime<Utc>) -> Result<Vec<CommandRef>, StoreError> {
-        Ok(query_as(
+        Ok(sqlx::query_as(
             "SELECT id, org, device_id, message FROM commands WHERE device_id = $1 AND finished_at IS NULL \
              AND expires_at > $2 AND cancel_requested = $3 AND state <> 'draft' ORDER BY seq, created_at",
         )
@@ -365,7 +410,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn awaited_commands_of(&self, device: &str, now: DateTime<Utc>) -> Result<Vec<String>, StoreError> {
-        let rows: Vec<(String,)> = query_as(
+        let rows: Vec<(String,)> = sqlx::query_as(
             "SELECT id FROM commands WHERE device_id = $1 AND finished_at IS NULL AND expires_at > $2 \
              AND cancel_requested = $3 ORDER BY seq, created_at",
         )
@@ -382,7 +427,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn seq_floor(&self, device: &str) -> Result<u64, StoreError> {
-        let row: Option<(i64, Option<i64>)> = query_as(
+        let row: Option<(i64, Option<i64>)> = sqlx::query_as(
             "SELECT d.command_seq, (SELECT MIN(seq) FROM commands WHERE device_id = $1 AND finished_at IS NULL \
              AND seq > 0) FROM devices d WHERE d.id = $1",
         )
@@ -396,14 +441,14 @@ impl Store {
         })
     }
 
-    /// Commands whose copy at the broker is to be made or removed, oldest first.
+    /// Commands whose copy at the broker is to be made or removed: the highest priority first, then the oldest.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn undelivered(&self, change: Retained, limit: i64) -> Result<Vec<CommandRef>, StoreError> {
-        Ok(query_as(
+        Ok(sqlx::query_as(
             "SELECT id, org, device_id, message FROM commands WHERE retained IN ($1, $3) \
-             AND retained IN ('publish', 'withdraw', 'again') ORDER BY created_at, seq, id LIMIT $2",
+             AND retained IN ('publish', 'withdraw', 'again') ORDER BY priority DESC, created_at, seq, id LIMIT $2",
         )
         .bind(change.as_str())
         .bind(limit)
@@ -421,7 +466,7 @@ impl Store {
         let published = (change == Retained::Publish).then(|| millis(now));
         let mut tx = self.begin().await?;
         for id in ids {
-            query(
+            sqlx::query(
                 "UPDATE commands SET retained = CASE retained WHEN 'again' THEN 'withdraw' ELSE $3 END, \
                  published_at = COALESCE(published_at, $4) \
                  WHERE id = $1 AND (retained = $2 OR (retained = 'again' AND $2 = 'withdraw'))",

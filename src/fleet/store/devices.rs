@@ -2,10 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use sqlx::{QueryBuilder, Transaction};
 
 use super::audit::record;
-use super::sql::{QueryBuilder, Tx, query, query_as};
-use super::{Actor, Store, StoreError, millis};
+use super::selection::index_tags;
+use super::{Actor, Db, Store, StoreError, millis};
 
 /// A device that asks to be let in.
 #[derive(Debug, Clone)]
@@ -67,6 +68,8 @@ pub struct DeviceFilter {
     pub search: Option<String>,
     /// Only these identifiers.
     pub ids: Option<Vec<String>>,
+    /// Only with this tag.
+    pub tag: Option<String>,
 }
 
 /// A device with its last words.
@@ -143,40 +146,40 @@ macro_rules! select_device {
 
 /// Inserts a device or brings a decommissioned one of the same organization back; `false` when it is known.
 pub(super) async fn insert_device(
-    tx: &mut Tx,
+    tx: &mut Transaction<'static, Db>,
     org: &str,
     device: &NewDevice,
     token_hash: &str,
     now: i64,
 ) -> Result<bool, StoreError> {
-    tx.alone("device", &device.id).await?;
     let known: Option<(String, Option<i64>, i64)> =
-        query_as("SELECT org, decommissioned_at, no FROM devices WHERE id = $1")
+        sqlx::query_as("SELECT org, decommissioned_at, no FROM devices WHERE id = $1")
             .bind(&device.id)
             .fetch_optional(&mut **tx)
             .await?;
     let no = match known {
         Some((ref owner, Some(_), no)) if owner == org => {
-            query("DELETE FROM device_state WHERE device_no = $1").bind(no).execute(&mut **tx).await?;
-            query("DELETE FROM stream_acks WHERE device_no = $1").bind(no).execute(&mut **tx).await?;
+            sqlx::query("DELETE FROM device_state WHERE device_no = $1").bind(no).execute(&mut **tx).await?;
+            sqlx::query("DELETE FROM stream_acks WHERE device_no = $1").bind(no).execute(&mut **tx).await?;
             no
         }
         Some(_) => return Ok(false),
         None => {
-            let (no,): (i64,) = query_as("UPDATE counters SET value = value + 1 WHERE name = 'device' RETURNING value")
-                .fetch_one(&mut **tx)
-                .await?;
+            let (no,): (i64,) =
+                sqlx::query_as("UPDATE counters SET value = value + 1 WHERE name = 'device' RETURNING value")
+                    .fetch_one(&mut **tx)
+                    .await?;
             no
         }
     };
-    query(
+    sqlx::query(
         "INSERT INTO devices (id, no, org, name, platform, arch, serial_number, mac_address, registered_version, \
          capabilities, tags, metadata, update_channel, token_hash, command_seq, registered_at, updated_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, '[]', '{}', 'stable', $11, 0, $12, $12) \
          ON CONFLICT (id) DO UPDATE SET name = excluded.name, platform = excluded.platform, arch = excluded.arch, \
          serial_number = excluded.serial_number, mac_address = excluded.mac_address, \
          registered_version = excluded.registered_version, capabilities = excluded.capabilities, \
-         token_hash = excluded.token_hash, registered_at = excluded.registered_at, updated_at = excluded.updated_at, \
+         token_hash = excluded.token_hash, old_token_hash = NULL, registered_at = excluded.registered_at, updated_at = excluded.updated_at, \
          decommissioned_at = NULL",
     )
     .bind(&device.id)
@@ -193,7 +196,7 @@ pub(super) async fn insert_device(
     .bind(now)
     .execute(&mut **tx)
     .await?;
-    query(
+    sqlx::query(
         "INSERT INTO device_state (device_no, presence, presence_boot, presence_conn, heartbeat_boot, heartbeat_seq, \
          reported_boot, reported_ver) VALUES ($1, 'unknown', -1, -1, -1, -1, -1, -1)",
     )
@@ -203,7 +206,7 @@ pub(super) async fn insert_device(
     Ok(true)
 }
 
-fn where_filter(query: &mut QueryBuilder, org: &str, filter: &DeviceFilter) {
+fn where_filter(query: &mut QueryBuilder<Db>, org: &str, filter: &DeviceFilter) {
     query.push(" WHERE d.org = ").push_bind(org.to_owned());
     match filter.presence {
         None => query.push(" AND d.decommissioned_at IS NULL"),
@@ -228,6 +231,10 @@ fn where_filter(query: &mut QueryBuilder, org: &str, filter: &DeviceFilter) {
         }
         list.push_unseparated(")");
     }
+    if let Some(tag) = &filter.tag {
+        query.push(" AND EXISTS (SELECT 1 FROM device_tags t WHERE t.org = d.org AND t.tag = ").push_bind(tag.clone());
+        query.push(" AND t.device_id = d.id)");
+    }
 }
 
 impl Store {
@@ -236,7 +243,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn device(&self, org: &str, id: &str) -> Result<Option<DeviceRow>, StoreError> {
-        Ok(query_as(select_device!("WHERE d.id = $1 AND d.org = $2"))
+        Ok(sqlx::query_as(select_device!("WHERE d.id = $1 AND d.org = $2"))
             .bind(id)
             .bind(org)
             .fetch_optional(&self.reader)
@@ -254,13 +261,35 @@ impl Store {
         offset: i64,
         limit: i64,
     ) -> Result<(Vec<DeviceRow>, i64), StoreError> {
-        let mut count = QueryBuilder::new("SELECT COUNT(*) FROM devices d JOIN device_state s ON s.device_no = d.no");
+        let mut count =
+            QueryBuilder::<Db>::new("SELECT COUNT(*) FROM devices d JOIN device_state s ON s.device_no = d.no");
         where_filter(&mut count, org, filter);
         let (total,): (i64,) = count.build_query_as().fetch_one(&self.reader).await?;
-        let mut query = QueryBuilder::new(select_device!(""));
+        let mut query = QueryBuilder::<Db>::new(select_device!(""));
         where_filter(&mut query, org, filter);
         query.push(" ORDER BY d.name, d.id LIMIT ").push_bind(limit).push(" OFFSET ").push_bind(offset);
         Ok((query.build_query_as().fetch_all(&self.reader).await?, total))
+    }
+
+    /// Devices of an organization by name, after the place of one (its name and identifier), at most `limit`. Unlike a page,
+    /// this costs the same however far it goes.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn devices_after(
+        &self,
+        org: &str,
+        filter: &DeviceFilter,
+        after: Option<(String, String)>,
+        limit: i64,
+    ) -> Result<Vec<DeviceRow>, StoreError> {
+        let mut query = QueryBuilder::<Db>::new(select_device!(""));
+        where_filter(&mut query, org, filter);
+        if let Some((name, id)) = after {
+            query.push(" AND (d.name, d.id) > (").push_bind(name).push(", ").push_bind(id).push(")");
+        }
+        query.push(" ORDER BY d.name, d.id LIMIT ").push_bind(limit);
+        Ok(query.build_query_as().fetch_all(&self.reader).await?)
     }
 
     /// Changes a device; `None` when it is not in service.
@@ -275,7 +304,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Option<DeviceRow>, StoreError> {
         let mut tx = self.begin().await?;
-        let mut query = QueryBuilder::new("UPDATE devices SET updated_at = ");
+        let mut query = QueryBuilder::<Db>::new("UPDATE devices SET updated_at = ");
         query.push_bind(millis(now));
         let mut changed = Vec::new();
         if let Some(name) = change.name {
@@ -295,6 +324,7 @@ impl Store {
             changed.push("update_channel");
         }
         if let Some(tags) = change.tags {
+            index_tags(&mut tx, &actor.org, id, &tags).await?;
             query.push(", tags = ").push_bind(Value::from(tags).to_string());
             changed.push("tags");
         }
@@ -312,36 +342,6 @@ impl Store {
         self.device(&actor.org, id).await
     }
 
-    /// Gives a device another token; `false` when it is not in service.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn rotate_device_token(
-        &self,
-        actor: &Actor,
-        id: &str,
-        token_hash: &str,
-        now: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
-        let mut tx = self.begin().await?;
-        let done = query(
-            "UPDATE devices SET token_hash = $3, updated_at = $4 \
-             WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL",
-        )
-        .bind(id)
-        .bind(&actor.org)
-        .bind(token_hash)
-        .bind(millis(now))
-        .execute(&mut *tx)
-        .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        record(&mut tx, actor, "device.rotate_token", id, None, millis(now)).await?;
-        tx.commit().await?;
-        Ok(true)
-    }
-
     /// Takes a device out of service: its token dies, its open commands are cancelled and withdrawn, its history stays.
     /// `false` when it was not in service.
     ///
@@ -349,17 +349,7 @@ impl Store {
     /// Those of the database.
     pub async fn decommission_device(&self, actor: &Actor, id: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        // First, as in ingest: whoever holds this row is alone with the device's commands.
-        query(
-            "UPDATE device_state SET presence = 'offline', presence_reason = 'decommissioned', presence_at = $3 \
-             WHERE device_no = (SELECT no FROM devices WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL)",
-        )
-        .bind(id)
-        .bind(&actor.org)
-        .bind(millis(now))
-        .execute(&mut *tx)
-        .await?;
-        let done = query(
+        let done = sqlx::query(
             "UPDATE devices SET token_hash = NULL, decommissioned_at = $3, updated_at = $3 \
              WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL",
         )
@@ -371,14 +361,23 @@ impl Store {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        let open: Vec<(String,)> = query_as("SELECT id FROM commands WHERE device_id = $1 AND finished_at IS NULL")
-            .bind(id)
-            .fetch_all(&mut *tx)
-            .await?;
+        let open: Vec<(String,)> =
+            sqlx::query_as("SELECT id FROM commands WHERE device_id = $1 AND finished_at IS NULL")
+                .bind(id)
+                .fetch_all(&mut *tx)
+                .await?;
         for (command,) in open {
             super::commands::finish(&mut tx, &command, "cancelled", "the device was decommissioned", millis(now))
                 .await?;
         }
+        sqlx::query(
+            "UPDATE device_state SET presence = 'offline', presence_reason = 'decommissioned', presence_at = $2 \
+             WHERE device_no = (SELECT no FROM devices WHERE id = $1)",
+        )
+        .bind(id)
+        .bind(millis(now))
+        .execute(&mut *tx)
+        .await?;
         record(&mut tx, actor, "device.decommission", id, None, millis(now)).await?;
         tx.commit().await?;
         self.forget_number(id);
@@ -390,7 +389,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn device_secret(&self, id: &str) -> Result<Option<(String, String)>, StoreError> {
-        Ok(query_as(
+        Ok(sqlx::query_as(
             "SELECT org, token_hash FROM devices \
              WHERE id = $1 AND decommissioned_at IS NULL AND token_hash IS NOT NULL",
         )

@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 
-use super::sql::query;
 use super::{Store, StoreError, millis};
 
 impl Store {
@@ -11,12 +10,14 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn note_server_key(&self, kid: &str, public_key: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
-        query("INSERT INTO server_keys (kid, public_key, created_at) VALUES ($1, $2, $3) ON CONFLICT (kid) DO NOTHING")
-            .bind(kid)
-            .bind(public_key)
-            .bind(millis(now))
-            .execute(&self.writer)
-            .await?;
+        sqlx::query(
+            "INSERT INTO server_keys (kid, public_key, created_at) VALUES ($1, $2, $3) ON CONFLICT (kid) DO NOTHING",
+        )
+        .bind(kid)
+        .bind(public_key)
+        .bind(millis(now))
+        .execute(&self.writer)
+        .await?;
         Ok(())
     }
 }

@@ -3,7 +3,6 @@
 use chrono::{DateTime, Utc};
 
 use super::audit::record;
-use super::sql::{query, query_as};
 use super::{Actor, Store, StoreError, millis};
 
 /// A user as stored.
@@ -23,6 +22,8 @@ pub struct UserRow {
     pub password_hash: String,
     /// Whether signing in is allowed.
     pub is_active: bool,
+    /// Whether it looks after organizations, besides its own.
+    pub platform: bool,
     /// Tokens of an older generation are dead.
     pub generation: i64,
     /// Milliseconds since 1970.
@@ -62,8 +63,8 @@ pub struct UserChange {
 macro_rules! select_user {
     ($tail:literal) => {
         concat!(
-            "SELECT id, org, email, name, role, password_hash, is_active, generation, created_at, last_login_at \
-             FROM users ",
+            "SELECT id, org, email, name, role, password_hash, is_active, platform, generation, created_at, \
+             last_login_at FROM users ",
             $tail
         )
     };
@@ -75,7 +76,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn ensure_organization(&self, id: &str, name: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
-        query("INSERT INTO organizations (id, name, created_at) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING")
+        sqlx::query("INSERT INTO organizations (id, name, created_at) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING")
             .bind(id)
             .bind(name)
             .bind(millis(now))
@@ -89,7 +90,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn count_users(&self) -> Result<i64, StoreError> {
-        let (count,): (i64,) = query_as("SELECT COUNT(*) FROM users").fetch_one(&self.reader).await?;
+        let (count,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM users").fetch_one(&self.reader).await?;
         Ok(count)
     }
 
@@ -99,7 +100,7 @@ impl Store {
     /// [`StoreError::Conflict`] when the address is in use.
     pub async fn create_user(&self, actor: &Actor, user: NewUser, now: DateTime<Utc>) -> Result<UserRow, StoreError> {
         let mut tx = self.begin().await?;
-        query(
+        sqlx::query(
             "INSERT INTO users (id, org, email, name, role, password_hash, is_active, generation, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8)",
         )
@@ -124,7 +125,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn user_by_email(&self, email: &str) -> Result<Option<UserRow>, StoreError> {
-        Ok(query_as(select_user!("WHERE email = $1")).bind(email).fetch_optional(&self.reader).await?)
+        Ok(sqlx::query_as(select_user!("WHERE email = $1")).bind(email).fetch_optional(&self.reader).await?)
     }
 
     /// A user of any organization.
@@ -132,7 +133,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn user_by_id(&self, id: &str) -> Result<Option<UserRow>, StoreError> {
-        Ok(query_as(select_user!("WHERE id = $1")).bind(id).fetch_optional(&self.reader).await?)
+        Ok(sqlx::query_as(select_user!("WHERE id = $1")).bind(id).fetch_optional(&self.reader).await?)
     }
 
     /// A user of an organization.
@@ -140,7 +141,11 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn user(&self, org: &str, id: &str) -> Result<Option<UserRow>, StoreError> {
-        Ok(query_as(select_user!("WHERE id = $1 AND org = $2")).bind(id).bind(org).fetch_optional(&self.reader).await?)
+        Ok(sqlx::query_as(select_user!("WHERE id = $1 AND org = $2"))
+            .bind(id)
+            .bind(org)
+            .fetch_optional(&self.reader)
+            .await?)
     }
 
     /// One page of an organization's users, and how many there are.
@@ -165,7 +170,7 @@ impl Store {
     ) -> Result<Option<UserRow>, StoreError> {
         let mut tx = self.begin().await?;
         let ends = change.password_hash.is_some() || change.role.is_some() || change.is_active == Some(false);
-        let done = query(
+        let done = sqlx::query(
             "UPDATE users SET name = COALESCE($3, name), role = COALESCE($4, role), \
              is_active = COALESCE($5, is_active), password_hash = COALESCE($6, password_hash), \
              generation = generation + $7 WHERE id = $1 AND org = $2",
@@ -183,7 +188,7 @@ impl Store {
             return Ok(None);
         }
         if ends {
-            query("DELETE FROM refresh_tokens WHERE user_id = $1").bind(id).execute(&mut *tx).await?;
+            sqlx::query("DELETE FROM refresh_tokens WHERE user_id = $1").bind(id).execute(&mut *tx).await?;
         }
         let what = if change.password_hash.is_some() { "user.reset_password" } else { "user.change" };
         record(&mut tx, actor, what, id, change.role.clone(), millis(now)).await?;
@@ -204,7 +209,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn note_login(&self, id: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
-        query("UPDATE users SET last_login_at = $2 WHERE id = $1")
+        sqlx::query("UPDATE users SET last_login_at = $2 WHERE id = $1")
             .bind(id)
             .bind(millis(now))
             .execute(&self.writer)

@@ -1,6 +1,9 @@
 //! Devices of an organization.
 
+pub mod bulk;
 pub mod card;
+mod cursor;
+pub mod tokens;
 
 use actix_web::{HttpResponse, web};
 use chrono::Utc;
@@ -9,10 +12,10 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use self::card::{Device, DeviceCard};
-use super::paging::{Page, PageQuery};
+use super::paging::{self, PageQuery};
 use super::problem::{ProblemBody, store_problem};
 use super::{input, resource};
-use crate::fleet::auth::{Admin, Operator, Viewer, secret};
+use crate::fleet::auth::{Admin, Operator, Viewer};
 use crate::fleet::state::Fleet;
 use crate::fleet::store::{DeviceChange, DeviceFilter, PresenceFilter};
 use crate::problem::{Answer, Problem};
@@ -25,13 +28,16 @@ const MAX_METADATA: usize = 16 * 1024;
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(resource("/devices", "GET").route(web::get().to(list)))
+        .service(resource("/devices/summary", "GET").route(web::get().to(bulk::summary)))
+        .service(resource("/devices/bulk", "POST").route(web::post().to(bulk::change)))
         .service(
             resource("/devices/{id}", "GET, PATCH, DELETE")
                 .route(web::get().to(get))
                 .route(web::patch().to(change))
                 .route(web::delete().to(decommission)),
         )
-        .service(resource("/devices/{id}/rotate-token", "POST").route(web::post().to(rotate_token)));
+        .service(resource("/devices/{id}/rotate-token", "POST").route(web::post().to(tokens::rotate)))
+        .service(resource("/devices/{id}/token", "POST").route(web::post().to(tokens::renew)));
 }
 
 /// State to list by.
@@ -62,6 +68,35 @@ pub struct ListQuery {
     /// Part of identifier, name, place or a tag, in any case.
     #[param(max_length = 200)]
     search: Option<String>,
+    /// Only with this tag.
+    #[param(max_length = 200)]
+    tag: Option<String>,
+    /// Where to go on: `next_cursor` of the answer before. Goes with `limit`, not with pages.
+    #[param(max_length = 1000)]
+    cursor: Option<String>,
+    /// 1 to 200 devices of a walk by cursor; given alone, it begins one.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+}
+
+/// Devices: a page of them, or the next of a walk by cursor.
+#[derive(Serialize, ToSchema)]
+pub struct DeviceList {
+    items: Vec<DeviceCard>,
+    /// How many there are on all pages; of a page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<i64>,
+    /// From 1; of a page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    page: Option<u32>,
+    /// Of a page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    page_size: Option<u32>,
+    /// Whether more follow.
+    has_more: bool,
+    /// For `cursor`, when more follow; of a walk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
 /// What to change; `null` clears.
@@ -87,30 +122,56 @@ pub struct ChangeDevice {
     target_version: Option<Option<String>>,
 }
 
-/// A device's new token; it is shown only now.
-#[derive(Serialize, ToSchema)]
-pub struct NewToken {
-    device_id: String,
-    token: String,
-}
-
 /// Lists devices by name.
 #[utoipa::path(get, path = "/api/v1/devices", tag = "devices", security(("user" = [])), params(ListQuery), responses(
-    (status = 200, body = Page<DeviceCard>), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
+    (status = 200, body = DeviceList), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
     (status = 503, body = ProblemBody)))]
 pub async fn list(fleet: web::Data<Fleet>, caller: Viewer, query: web::Query<ListQuery>) -> Answer {
-    let span = PageQuery { page: query.page, page_size: query.page_size }.check()?;
     let search = input::optional_line("search", query.search.as_deref())?;
     let presence = query.status.map(|status| match status {
         Status::Online => PresenceFilter::Online,
         Status::Offline => PresenceFilter::Offline,
         Status::Decommissioned => PresenceFilter::Decommissioned,
     });
-    let filter = DeviceFilter { presence, search, ids: None };
+    let tag = input::optional_line("tag", query.tag.as_deref())?;
+    let filter = DeviceFilter { presence, search, ids: None, tag };
+    if query.cursor.is_some() || query.limit.is_some() {
+        return walk(&fleet, &caller.org, &filter, &query).await;
+    }
+    let span = PageQuery { page: query.page, page_size: query.page_size }.check()?;
     let (rows, total) =
         fleet.store.devices(&caller.org, &filter, span.offset(), span.limit()).await.map_err(store_problem)?;
-    let cards: Vec<DeviceCard> = rows.iter().map(DeviceCard::new).collect();
-    Ok(HttpResponse::Ok().json(span.answer(cards, total)))
+    let page = span.answer(rows.iter().map(DeviceCard::new).collect(), total);
+    Ok(HttpResponse::Ok().json(DeviceList {
+        items: page.items,
+        total: Some(page.total),
+        page: Some(page.page),
+        page_size: Some(page.page_size),
+        has_more: page.has_more,
+        next_cursor: None,
+    }))
+}
+
+/// The next devices of a walk.
+async fn walk(fleet: &Fleet, org: &str, filter: &DeviceFilter, query: &ListQuery) -> Answer {
+    if query.page.is_some() || query.page_size.is_some() {
+        return Err(Problem::bad_request("cursor and limit do not go with page and page_size"));
+    }
+    let limit = query.limit.unwrap_or(paging::DEFAULT_SIZE);
+    if !(1..=paging::MAX_SIZE).contains(&limit) {
+        return Err(Problem::bad_request(format!("limit: 1 to {}", paging::MAX_SIZE)));
+    }
+    let after = match query.cursor.as_deref().filter(|cursor| !cursor.is_empty()) {
+        None => None,
+        Some(cursor) => Some(cursor::decode(cursor).ok_or_else(|| Problem::bad_request("cursor: not one of ours"))?),
+    };
+    // One more tells whether others follow.
+    let mut rows = fleet.store.devices_after(org, filter, after, i64::from(limit) + 1).await.map_err(store_problem)?;
+    let has_more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next_cursor = rows.last().filter(|_| has_more).map(|last| cursor::encode(&last.name, &last.id));
+    let items = rows.iter().map(DeviceCard::new).collect();
+    Ok(HttpResponse::Ok().json(DeviceList { items, total: None, page: None, page_size: None, has_more, next_cursor }))
 }
 
 /// One device in full.
@@ -150,15 +211,7 @@ fn checked(body: ChangeDevice) -> Result<DeviceChange, Problem> {
     let line = |field: &str, value: Option<Option<String>>| -> Result<Option<Option<String>>, Problem> {
         value.map(|value| input::optional_line(field, value.as_deref())).transpose()
     };
-    let tags = body.tags.map(|tags| {
-        if tags.len() > MAX_TAGS {
-            return Err(Problem::bad_request(format!("tags: at most {MAX_TAGS}")));
-        }
-        let mut tags = tags.iter().map(|tag| input::line("tags", tag)).collect::<Result<Vec<_>, _>>()?;
-        tags.sort();
-        tags.dedup();
-        Ok(tags)
-    });
+    let tags = body.tags.map(|tags| self::tags("tags", &tags));
     if let Some(metadata) = &body.metadata
         && (!metadata.is_object() || metadata.to_string().len() > MAX_METADATA)
     {
@@ -192,18 +245,15 @@ pub async fn decommission(fleet: web::Data<Fleet>, caller: Admin, id: web::Path<
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Gives a device another token; the old one is dead at once.
-#[utoipa::path(post, path = "/api/v1/devices/{id}/rotate-token", tag = "devices", security(("user" = [])),
-    params(("id" = String, Path)), responses((status = 200, body = NewToken), (status = 401, body = ProblemBody),
-    (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
-pub async fn rotate_token(fleet: web::Data<Fleet>, caller: Admin, id: web::Path<String>) -> Answer {
-    let (token, actor) = (secret::token(), caller.actor());
-    let hash = secret::hash(&token);
-    if !fleet.store.rotate_device_token(&actor, &id, &hash, Utc::now()).await.map_err(store_problem)? {
-        return Err(no_such_device());
+/// Tags as they are kept: lines in order, each once.
+fn tags(field: &str, tags: &[String]) -> Result<Vec<String>, Problem> {
+    if tags.len() > MAX_TAGS {
+        return Err(Problem::bad_request(format!("{field}: at most {MAX_TAGS}")));
     }
-    fleet.broker.disconnect(&id).await;
-    Ok(HttpResponse::Ok().json(NewToken { device_id: id.into_inner(), token }))
+    let mut tags = tags.iter().map(|tag| input::line(field, tag)).collect::<Result<Vec<_>, _>>()?;
+    tags.sort();
+    tags.dedup();
+    Ok(tags)
 }
 
 pub(super) fn no_such_device() -> Problem {

@@ -1,0 +1,186 @@
+//! Takes rollouts further: looks how their commands stand, stops those where too many fail, and sends the next devices their
+//! command. Any number of servers may do it at the same time: the database lets each device in once.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use actix_web::web;
+use chrono::{DateTime, Utc};
+use r58_mqtt::{DeviceAddress, DeviceId, OrgId};
+use serde_json::{Map, json};
+
+use super::api::commands::{self, CreateCommand, Refusal};
+use super::auth::{Role, Session};
+use super::rollout::{Halt, Tally, is_in};
+use super::state::Fleet;
+use super::store::{Actor, NewCommand, RolloutRow, Store, StoreError};
+
+/// How often rollouts are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Devices looked at in one go.
+const AT_ONCE: i64 = 500;
+/// Goes of one look: the database has other work, and the next look comes soon.
+const GOES: usize = 10;
+/// A device that is connected has this long to begin.
+const LIFE: chrono::Duration = chrono::Duration::hours(24);
+
+/// Where each rollout's walk over the devices stands: the last identifier. Lost at a restart, and begun anew then.
+type Walks = HashMap<String, String>;
+
+/// Works until the server stops.
+pub async fn run(fleet: web::Data<Fleet>) {
+    let mut closed = fleet.hub.closed();
+    let mut walks = Walks::new();
+    let mut tick = tokio::time::interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            _ = closed.wait_for(|closed| *closed) => return,
+            _ = tick.tick() => {}
+        }
+        let looked = look(&fleet, &mut walks).await;
+        if let Err(error) = &looked
+            && !failing
+        {
+            tracing::warn!(%error, "rollouts cannot be taken further");
+        }
+        failing = looked.is_err();
+    }
+}
+
+async fn look(fleet: &Fleet, walks: &mut Walks) -> Result<(), StoreError> {
+    let running = fleet.store.running_rollouts().await?;
+    walks.retain(|id, _| running.iter().any(|rollout| rollout.id == *id));
+    for rollout in &running {
+        further(fleet, rollout, walks.entry(rollout.id.clone()).or_default()).await?;
+    }
+    Ok(())
+}
+
+/// How the commands of a rollout stand.
+///
+/// # Errors
+/// Those of the database.
+pub async fn tally(store: &Store, rollout: &str) -> Result<Tally, StoreError> {
+    let mut tally = Tally::default();
+    for count in store.group_states(rollout).await? {
+        tally.add(&count.state, count.code.as_deref(), count.count.max(0).unsigned_abs());
+    }
+    Ok(tally)
+}
+
+/// Cancels what has not begun.
+///
+/// # Errors
+/// Those of the database.
+pub async fn take_back(fleet: &Fleet, actor: &Actor, rollout: &str) -> Result<(), StoreError> {
+    for command in fleet.store.open_of_group(&actor.org, rollout).await? {
+        // One that has begun meanwhile is left alone.
+        let _ = fleet.store.cancel_command(actor, &command, Utc::now()).await?;
+        fleet.hub.command_changed(&actor.org, &command);
+    }
+    fleet.broker.commands_changed();
+    Ok(())
+}
+
+async fn further(fleet: &Fleet, rollout: &RolloutRow, walk: &mut String) -> Result<(), StoreError> {
+    let tally = tally(&fleet.store, &rollout.id).await?;
+    let actor = Actor { org: rollout.org.clone(), name: format!("rollout:{}", rollout.id) };
+    if let Some(halt) = tally.halt(rollout.abort_percent.unsigned_abs()) {
+        let (state, reason) = match halt {
+            Halt::Failures => ("halted", format!("{} devices failed", tally.failed)),
+            Halt::Unsupported => ("unsupported", format!("{} devices do not know how to update", tally.unsupported)),
+        };
+        tracing::warn!(rollout = %rollout.id, version = %rollout.version, reason, "the rollout stops");
+        let moved = ("running", state);
+        if fleet.store.move_rollout(&actor, &rollout.id, moved, None, Some(&reason), Utc::now()).await? {
+            take_back(fleet, &actor, &rollout.id).await?;
+        }
+        return Ok(());
+    }
+    let mut room = tally.room(rollout.at_once.unsigned_abs());
+    for _ in 0..GOES {
+        if room == 0 {
+            return Ok(());
+        }
+        let devices = fleet.store.rollout_candidates(rollout, walk, AT_ONCE).await?;
+        let Some(last) = devices.last() else {
+            walk.clear();
+            return ended(fleet, rollout, &actor).await;
+        };
+        let percent = rollout.percent.unsigned_abs();
+        let mut reached = walk.clone();
+        for device in devices.iter().filter(|device| is_in(&rollout.id, device, percent)) {
+            if room == 0 {
+                // The walk goes on with this one.
+                break;
+            }
+            if send(fleet, rollout, &actor, device, Utc::now()).await? {
+                room -= 1;
+            }
+            reached.clone_from(device);
+        }
+        if room > 0 {
+            reached.clone_from(last);
+        }
+        *walk = reached;
+    }
+    Ok(())
+}
+
+/// Over when every device that it is for was reached and none is at it any more.
+async fn ended(fleet: &Fleet, rollout: &RolloutRow, actor: &Actor) -> Result<(), StoreError> {
+    if rollout.percent < 100 {
+        return Ok(());
+    }
+    // Counted anew: this very look may have sent the last ones.
+    let tally = tally(&fleet.store, &rollout.id).await?;
+    if tally.open > 0 || tally.halt(rollout.abort_percent.unsigned_abs()).is_some() {
+        return Ok(());
+    }
+    let (devices, reached) = fleet.store.rollout_reach(rollout).await?;
+    if devices > 0 && reached >= devices {
+        let moved = ("running", "completed");
+        fleet.store.move_rollout(actor, &rollout.id, moved, None, None, Utc::now()).await?;
+    }
+    Ok(())
+}
+
+async fn send(
+    fleet: &Fleet,
+    rollout: &RolloutRow,
+    actor: &Actor,
+    device: &str,
+    now: DateTime<Utc>,
+) -> Result<bool, StoreError> {
+    let (Ok(org), Ok(id)) = (OrgId::new(&rollout.org), DeviceId::new(device)) else { return Ok(false) };
+    let address = DeviceAddress { org, device: id };
+    let session = Session {
+        user_id: String::new(),
+        email: actor.name.clone(),
+        org: rollout.org.clone(),
+        role: Role::Admin,
+        platform: false,
+        key: None,
+        expires_at: now,
+    };
+    let arguments =
+        Map::from_iter([("version".to_owned(), json!(rollout.version)), ("force".to_owned(), json!(false))]);
+    let order = CreateCommand::plain("update", arguments).until(now + LIFE);
+    let bug = |what: &str| StoreError::Bug(format!("a rollout's command {what}"));
+    let command = commands::checked(&order, &address, &session, now).map_err(|_| bug("is refused"))?;
+    let row = commands::row(&order, &command, device).map_err(|_| bug("is refused"))?;
+    let row = NewCommand { group: Some(rollout.id.clone()), ..row };
+    let sent = fleet.store.roll_to(actor, rollout, &row, now, |seq| commands::sign(fleet, command, seq)).await;
+    let sent = sent.map_err(|refusal| match refusal {
+        Refusal::Store(error) => error,
+        Refusal::Problem(_) | Refusal::Unsignable(_) => bug("cannot be signed"),
+    })?;
+    if sent {
+        fleet.broker.commands_changed();
+        fleet.hub.command_changed(&rollout.org, &row.id);
+        fleet.hub.device_changed(&rollout.org, device);
+    }
+    Ok(sent)
+}
