@@ -2,6 +2,7 @@
 #
 #   make demo    a box with four live inputs, a programme, and its fleet server on this machine
 #   make test    every test, against real parts
+#   make test-whipclientsink   GStreamer's own WHIP client as a guest
 #   make bench   ratios against what a user would run instead
 #   make pages   only the pages, into src/web/dist
 #   make check   lints
@@ -9,7 +10,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fuzz check pages release setup setup-test
+.PHONY: help demo test test-whipclientsink bench fuzz check pages release setup setup-test
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 export CARGO_TERM_COLOR ?= auto
@@ -20,10 +21,11 @@ BUILD := pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-
 LINKED := libgstrtspserver-1.0-dev
 TESTS := $(LINKED) mosquitto mosquitto-clients coturn chromium chromium-driver iproute2 iptables nftables procps openssl \
          pulseaudio libasound2-plugins python3 python3-venv simple-whip-client gstreamer1.0-nice
-BENCH := coturn voctomix-core libnice10 gstreamer1.0-nice libgstreamer-plugins-bad1.0-dev
+RSWEBRTC := libnice10 gstreamer1.0-nice libgstreamer-plugins-bad1.0-dev
+BENCH := coturn voctomix-core $(RSWEBRTC)
 
 help:
-	@sed -n '3,8s/^# *//p' Makefile
+	@sed -n '3,9s/^# *//p' Makefile
 
 setup:
 	@tests/support/install $(BUILD) $(MEDIA) $$(command -v npm >/dev/null || echo nodejs npm)
@@ -50,13 +52,21 @@ demo: release
 test: setup-test pages
 	@tests/support/run-tests
 
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+# The client and what it is made of take more than three minutes to build on two cores: no part of `make test`.
+test-whipclientsink: setup-test pages
+	@tests/support/install $(RSWEBRTC)
+	@cargo build --locked --manifest-path tests/support/rswebrtc/Cargo.toml --target-dir $(TARGET_DIR)
+	@R58_WHIPCLIENTSINK=$(abspath $(TARGET_DIR))/debug/whipclientsink \
+		cargo test --locked --test promises -- --ignored whipclientsink
+
 # Figures are those of this machine, ratios hold on any. ROOMS="mixer guest" measures only these.
 # The peer that decodes guests has dependencies of its own; without it its rows say so.
-TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 bench: release
 	@tests/support/install $(BENCH)
 	@cargo build --release --locked --package r58-bench
-	@cargo build --release --locked --manifest-path tests/bench/whipserversrc/Cargo.toml --target-dir $(TARGET_DIR) \
+	@cargo build --release --locked --bin whipserversrc --manifest-path tests/support/rswebrtc/Cargo.toml --target-dir $(TARGET_DIR) \
 		|| echo "whipserversrc could not be built"
 	@$(TARGET_DIR)/release/r58-bench $(ROOMS)
 

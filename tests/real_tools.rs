@@ -5,9 +5,10 @@ use std::process::Command;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
-use super::real_clients::{TOKEN, device, stays_live, until_seat_is};
+use super::real_clients::{TOKEN, device, seat, stays_live, until_seat_is};
 use super::support::process::Process;
 use super::support::r58::PATIENCE;
 use super::support::{python, stage, until};
@@ -96,4 +97,30 @@ async fn ffmpegs_muxer_gets_in_as_dtls_client_with_a_key_that_others_know() {
     .await;
     until_seat_is(&r58, "free").await;
     assert!(r58.stop().await.success());
+}
+
+/// It offers every codec of its encoders with all candidates in the offer, sends no PATCH and asks for no entity tag.
+#[tokio::test]
+#[ignore = "building GStreamer's client takes minutes: make test-whipclientsink"]
+async fn whipclientsink_of_gstreamer_is_seen_and_leaves() {
+    let _stage = stage().await;
+    let program = std::env::var_os("R58_WHIPCLIENTSINK").expect("R58_WHIPCLIENTSINK, as make sets it");
+    let (r58, _home) = device().await;
+    let endpoint = format!("{}/whip/guest1", r58.device);
+    let asked = Instant::now();
+    let mut client = Process::start("whipclientsink", Command::new(program).args([&endpoint, TOKEN]));
+    let live = until_seat_is(&r58, "live").await;
+    println!("whipclientsink: live by {} after {:?}, its own start included", live["path"], asked.elapsed());
+    let decoded = |state: &Value| state["inputs"].as_array().into_iter().flatten().any(is_seen);
+    r58.state_until("pictures of the guest", decoded).await;
+    stays_live(&r58).await;
+    client.signal(Signal::SIGINT);
+    assert!(client.ended(PATIENCE).await.success(), "{}", client.output());
+    // Whoever only vanished would keep it for half a minute.
+    assert_eq!(seat(&r58).await["state"], "free", "{}", client.output());
+    assert!(r58.stop().await.success());
+}
+
+fn is_seen(input: &Value) -> bool {
+    input["id"] == "guest1" && input["signal"] == "live" && input["frames"].as_u64().is_some_and(|frames| frames > 30)
 }

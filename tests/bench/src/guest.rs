@@ -88,7 +88,7 @@ async fn to_us(device: &mut RunningBox) -> Result<Join> {
 
 /// A server takes one guest in its life, so each round has a new one; its start is not counted.
 async fn to_whipserversrc() -> Result<Join> {
-    let mut command = Command::new(beside("r58-bench-whipserversrc")?);
+    let mut command = Command::new(beside("whipserversrc")?);
     let mut server = Process::start("whipserversrc", &mut command)?;
     let since = server.started();
     let (_, url) =
