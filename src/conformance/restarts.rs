@@ -71,19 +71,60 @@ pub(super) async fn preconditions(probe: &Probe) -> Check {
             refused(probe.patch(session, None, own()), &[428], "no If-Match").await?;
             refused(probe.patch(session, Some("\"stale\""), own()), &[412], "another tag").await?;
             refused(probe.patch(session, Some(&format!("W/{}", session.tag)), own()), &[412], "a weak tag").await?;
-            // Overlapping ones, and the same one twice.
-            let many = (0..8).map(|n| {
-                let line = format!("a=candidate:{n} 1 udp 1 192.0.2.{n} 4000 typ host", n = n % 4 + 1);
-                is_204(probe, session, &session.tag, fragment(UFRAG, &[line]))
-            });
-            futures_util::future::try_join_all(many).await?;
-            let (tag, _) = probe.restart(session, "*", fragment("next", &[])).await?;
+            overlapping(probe, session).await?;
+            let (tag, ufrag) = restarted_at_once(probe, session).await?;
             // One of before the restart that comes after it.
             refused(probe.patch(session, Some(&session.tag), own()), &[412], "a late PATCH").await?;
             refused(probe.patch(session, Some("*"), own()), &[412], "a late PATCH with a star").await?;
-            is_204(probe, session, &tag, fragment("next", &[])).await
+            is_204(probe, session, &tag, fragment(ufrag, &[])).await
         })
         .await
+}
+
+/// Each of many PATCHes at once takes hold.
+async fn overlapping(probe: &Probe, session: &Session) -> Check {
+    let mut witnesses = Vec::new();
+    for _ in 0..8 {
+        witnesses.push(probe.witness().await?);
+    }
+    // The first one is sent twice.
+    let many = witnesses.iter().chain(witnesses.first());
+    let many = many.map(|witness| is_204(probe, session, &session.tag, fragment(UFRAG, &[witness.candidate()])));
+    futures_util::future::try_join_all(many).await?;
+    let seen = witnesses.iter().map(|witness| witness.expects_checks(UFRAG));
+    futures_util::future::try_join_all(seen).await.map(drop)
+}
+
+/// Restarts that overlap: each is answered by an ICE session of its own or refused, and one of them is in force. Its tag and
+/// the client's fragment of it.
+async fn restarted_at_once(probe: &Probe, session: &Session) -> Result<(String, &'static str), String> {
+    let one = async |ufrag: &'static str| {
+        let answer = probe.patiently(|| probe.patch(session, Some("*"), fragment(ufrag, &[]))).await?;
+        let answer = expect(answer, &[200, 409, 412, 503], "a restart beside another").await?;
+        let tag = (answer.status() == 200).then(|| header(answer.headers(), "etag"));
+        let text = answer.text().await.map_err(|error| error.to_string())?;
+        Ok::<_, String>((ufrag, tag, value(&text, "ice-ufrag").map(str::to_owned)))
+    };
+    let told = futures_util::future::try_join_all(["next", "other"].map(one)).await?;
+    let begun = || told.iter().filter_map(|(ufrag, tag, own)| Some((*ufrag, tag.as_ref()?, own.as_ref())));
+    let distinct = |mut all: Vec<&String>| {
+        let count = all.len();
+        all.sort();
+        all.dedup();
+        count > 0 && all.len() == count
+    };
+    let apart =
+        distinct(begun().map(|(_, tag, _)| tag).collect()) && distinct(begun().filter_map(|(_, _, own)| own).collect());
+    ensure(apart, || format!("two restarts at once share a tag or credentials: {told:?}"))?;
+    let mut in_force = Vec::new();
+    for (ufrag, tag, _) in begun() {
+        let answer = sent(probe.patch(session, Some(tag), fragment(ufrag, &[]))).await?;
+        if expect(answer, &[204, 412], "a PATCH after restarts at once").await?.status() == 204 {
+            in_force.push((tag.clone(), ufrag));
+        }
+    }
+    ensure(in_force.len() == 1, || format!("{} of the restarts at once are in force", in_force.len()))?;
+    in_force.pop().ok_or_else(|| "no restart is in force".into())
 }
 
 pub(super) async fn trickled(probe: &Probe) -> Check {
