@@ -193,3 +193,60 @@ async fn watch_shows_a_command_as_it_happens() {
     assert_eq!(world.run(&["watch", "--device", "nobody"]).await.code, 1);
     world.handle.stop().await;
 }
+
+#[actix_web::test]
+async fn organizations_keys_groups_configurations_and_releases_are_looked_after_from_the_shell() {
+    let world = World::new().await;
+    assert_eq!(world.run(&["login", "--email", "admin@r58.local"]).await.code, 0);
+    let json = async |args: &[&str]| -> Value {
+        let ran = world.run(&[args, &["--json"][..]].concat()).await;
+        assert_eq!(ran.code, 0, "{args:?}: {}", ran.err);
+        serde_json::from_str(&ran.out).unwrap()
+    };
+    let made = json(&["org", "create", "north", "North", "--admin-email", "ada@north.example"]).await;
+    assert!(made["admin_password"].as_str().unwrap().len() >= 19);
+    assert!(world.run(&["org", "list"]).await.out.contains("north  North  1 users, 0 devices"));
+    assert_eq!(json(&["org", "rename", "north", "Far north"]).await["name"], "Far north");
+
+    let key = json(&["key", "create", "a program", "devices:read"]).await;
+    let token = key["key"].as_str().unwrap();
+    assert!(world.run(&["devices", "--token", token]).await.out.contains("box1"));
+    assert_eq!(world.run(&["send", "box1", "identify", "--token", token]).await.code, 4);
+    assert!(world.run(&["key", "list"]).await.out.contains("a program"));
+    assert_eq!(world.run(&["key", "delete", key["id"].as_str().unwrap()]).await.code, 0);
+    assert_eq!(world.run(&["devices", "--token", token]).await.code, 4);
+
+    let group = json(&["group", "send", "stage", "identify"]).await;
+    assert_eq!((&group["total"], &group["tag"]), (&0.into(), &"stage".into()));
+    assert!(json(&["group", "send", "stage", "identify", "--dry-run"]).await["devices"].as_array().unwrap().is_empty());
+    assert!(world.run(&["group", "list"]).await.out.contains("identify  stage  0 of 0 ended"));
+
+    let changed = json(&["config", "change", "box1", r#"{"inputs": {"cam1": null}, "a": 1}"#]).await;
+    assert_eq!(changed["desired"]["document"], serde_json::json!({"a": 1, "inputs": {}}));
+    json(&["config", "change", "box1", "a=2"]).await;
+    assert_eq!(world.run(&["config", "change", "box1", "a=3", "--expected", "1"]).await.code, 1);
+    assert_eq!(
+        world.run(&["config", "diff", "box1", "--from", "1", "--to", "2"]).await.out.trim(),
+        "changed /a: 1 -> 2"
+    );
+    assert_eq!(json(&["config", "rollback", "box1", "1"]).await["desired"]["ver"], 3);
+    assert_eq!(json(&["config", "versions", "box1"]).await.as_array().unwrap().len(), 3);
+
+    let file = world.home.path().join("maker.pem");
+    let made =
+        std::process::Command::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out"]).arg(&file).status();
+    assert!(made.unwrap().success(), "openssl is needed");
+    let file = file.to_str().unwrap();
+    let key = json(&["release", "key", "builds", "--private-key", file]).await["id"].clone();
+    let release = serde_json::json!({"version": "1.4.0", "channel": "stable", "size_bytes": 9,
+        "artifact_url": "https://r58.example/a", "checksum_sha256": "ab".repeat(32)});
+    json(&["release", "create", &release.to_string()]).await;
+    let publish = ["release", "publish", "1.4.0", "--key", key.as_str().unwrap(), "--private-key", file];
+    assert_eq!(json(&publish).await["published"], true);
+    assert!(world.run(&["release", "list"]).await.out.contains("1.4.0  any  stable  published"));
+    let rollout = json(&["release", "rollout", "1.4.0", "--percent", "5"]).await;
+    let id = rollout["id"].as_str().unwrap();
+    assert_eq!(json(&["release", "change", id, "--percent", "10", "--state", "paused"]).await["percent"], 10);
+    assert!(world.run(&["release", "rollouts"]).await.out.contains("10 %  paused"));
+    world.handle.stop().await;
+}

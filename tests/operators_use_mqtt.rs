@@ -74,6 +74,28 @@ async fn heartbeats_are_read_and_a_signed_command_is_done_once_and_withdrawn() {
     })
     .await;
     assert_eq!(demo.state().await["programme"]["scene"], "full-cam1");
+
+    // The box takes another token, signs in with it, and obeys as before.
+    let token = || -> String {
+        let text = std::fs::read_to_string(home.state().join("device/identity.json")).expect("the identity");
+        let identity: Value = serde_json::from_str(&text).expect("an identity");
+        identity["token"].as_str().expect("a token").to_owned()
+    };
+    let old = token();
+    let renewed = operator.ctl(&["send", DEVICE, "rotate_token", "--wait"]);
+    assert_eq!(renewed["state"], "succeeded", "{renewed}");
+    let new = token();
+    assert_ne!(old, new);
+    assert!(!renewed.to_string().contains(&new), "no command ever holds a token");
+    let is_good = async |token: &str| {
+        let asked = demo.http().get(format!("{}/turn-credentials", demo.fleet));
+        let answer = asked.header("X-Device-Id", DEVICE).header("X-Device-Token", token).send().await;
+        answer.expect("an answer").status() == 200
+    };
+    until(PATIENCE, "the end of the old token", || async { if is_good(&old).await { Err(()) } else { Ok(()) } }).await;
+    assert!(is_good(&new).await);
+    let taken = operator.ctl(&["send", DEVICE, "take", "scene=full-cam2", "--wait"]);
+    assert_eq!(taken["state"], "succeeded", "{taken}");
     assert!(demo.stop().await.success());
 }
 

@@ -5,9 +5,12 @@
 //! or the command failed, 2 wrong usage, 3 the server cannot be reached, 4 not signed in or not allowed.
 
 mod client;
+mod config;
+mod group;
 mod invite;
 mod org;
 mod output;
+mod release;
 mod session;
 mod watch;
 
@@ -58,6 +61,9 @@ enum Command {
         /// Only those whose identifier, name, place or tag holds this.
         #[arg(long)]
         search: Option<String>,
+        /// Only those with this tag.
+        #[arg(long)]
+        tag: Option<String>,
     },
     /// Show one device in full.
     Device {
@@ -68,7 +74,7 @@ enum Command {
     Send {
         /// The device.
         device: String,
-        /// take, scene, restart_service, reboot, config or identify.
+        /// take, scene, restart_service, reboot, config, identify, rotate_token, update or bundle.
         op: String,
         /// Arguments: one JSON object, or `key=value` pairs.
         args: Vec<String>,
@@ -124,6 +130,15 @@ enum Command {
         /// The invitation.
         invitation: String,
     },
+    /// The same command for many devices.
+    #[command(subcommand)]
+    Group(group::Group),
+    /// What should be in force on a device, and what is.
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Releases, and their way into the fleet.
+    #[command(subcommand)]
+    Release(release::Release),
     /// Organizations; for platform administrators.
     #[command(subcommand)]
     Org(org::Org),
@@ -182,8 +197,8 @@ async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
             output
                 .show(&user, || format!("{} ({}, {})", word(&user, "email"), word(&user, "role"), word(&user, "org")));
         }
-        Command::Devices { status, search } => {
-            let devices = client.all("/devices", &[("status", status), ("search", search)]).await?;
+        Command::Devices { status, search, tag } => {
+            let devices = client.all("/devices", &[("status", status), ("search", search), ("tag", tag)]).await?;
             output.devices(&devices);
         }
         Command::Device { device } => {
@@ -216,6 +231,9 @@ async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
         Command::Invite(order) => invite::invite(&mut client, output, &order).await?,
         Command::Invitations { device } => invite::list(&mut client, output, &device).await?,
         Command::Revoke { device, invitation } => invite::revoke(&mut client, output, &device, &invitation).await?,
+        Command::Group(order) => group::run(&mut client, output, &order).await?,
+        Command::Config(order) => config::run(&mut client, output, &order).await?,
+        Command::Release(order) => release::run(&mut client, output, &order).await?,
         Command::Org(order) => org::org(&mut client, output, &order).await?,
         Command::Key(order) => org::key(&mut client, output, &order).await?,
         Command::Enrol { note, expires_in } => {

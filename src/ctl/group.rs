@@ -1,0 +1,68 @@
+//! The same command for many devices.
+
+use serde_json::{Value, json};
+
+use super::client::{Client, CtlError};
+use super::output::Output;
+use super::{command_body, segment, word};
+
+/// What to do with groups of commands.
+#[derive(Debug, clap::Subcommand)]
+pub enum Group {
+    /// Send a command to every device with a tag.
+    Send {
+        /// The tag.
+        tag: String,
+        /// The operation.
+        op: String,
+        /// Arguments: one JSON object, or `key=value` pairs.
+        args: Vec<String>,
+        /// Not to be begun after so many seconds from now; an hour unless given.
+        #[arg(long)]
+        expires_in: Option<u32>,
+        /// Only say what each device would answer.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// List groups, newest first.
+    List,
+    /// Show how one stands.
+    Show {
+        /// The group.
+        id: String,
+    },
+    /// Cancel what has not begun.
+    Cancel {
+        /// The group.
+        id: String,
+    },
+}
+
+/// Runs `r58 ctl group`.
+///
+/// # Errors
+/// When the server refuses or does not answer.
+pub async fn run(client: &mut Client, output: Output, order: &Group) -> Result<(), CtlError> {
+    match order {
+        Group::Send { tag, op, args, expires_in, dry_run } => {
+            let command = command_body(op, args, *expires_in, false)?;
+            let path = if *dry_run { "/command-groups/dry-run" } else { "/command-groups" };
+            let body = json!({"devices": {"tag": tag}, "command": command});
+            output.document(&client.post(path, &body).await?);
+        }
+        Group::List => {
+            let all = client.all("/command-groups", &[]).await?;
+            let line = |one: &Value| {
+                let (id, op, tag) = (word(one, "id"), word(one, "type"), word(one, "tag"));
+                format!("{id}  {op}  {tag}  {} of {} ended  {}", one["ended"], one["total"], one["states"])
+            };
+            output.show(&json!(all), || all.iter().map(line).collect::<Vec<_>>().join("\n"));
+        }
+        Group::Show { id } => output.document(&client.get(&format!("/command-groups/{}", segment(id))).await?),
+        Group::Cancel { id } => {
+            let path = format!("/command-groups/{}/cancel", segment(id));
+            output.document(&client.post(&path, &json!({})).await?);
+        }
+    }
+    Ok(())
+}
