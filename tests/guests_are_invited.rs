@@ -192,6 +192,8 @@ async fn an_invited_guest_is_seen_by_the_crew_alone_until_it_is_let_in_and_goes_
 
     crew.click("remove-guest1").await;
     fails(&guest, "removed").await;
+    // Nobody is filmed on a page that leads nowhere any more.
+    assert_eq!(guest.script("return document.querySelector('[data-testid=self]').srcObject").await, Value::Null);
     guest.screenshot("invited-removed").await;
     r58.state_until("a free seat", |state| state["inputs"][1]["signal"] == "free").await;
     assert!(r58.stop().await.success());

@@ -97,7 +97,7 @@ function Figures({ box }: { box: Detail }) {
     ["Recording", beat?.status?.recording_active ? "yes" : "no"],
     ["TURN", turnWords(beat?.turn?.provider).words + (beat?.turn?.expires_at ? `, ${expiry(beat.turn.expires_at, now.value)}` : "")],
     ["Outbox", `${beat?.outbox?.pending ?? "–"} waiting, ${beat?.outbox?.dropped ?? "–"} dropped`],
-    ["Boot", beat?.boot_seq === undefined ? "–" : `number ${beat.boot_seq}, heartbeat ${beat.seq ?? "–"}`],
+    ["Starts so far", beat?.boot_seq === undefined ? "–" : String(beat.boot_seq)],
   ];
   return (
     <section class="panel" aria-label="Figures">

@@ -58,6 +58,8 @@ function happen(happening: Happening): void {
     publishing = null;
     unfollow();
   }
+  // With a link that opens nothing any more, nobody is filmed.
+  if (next.phase === "failed" && next.failure && isFinal(next.failure.reason)) goDark();
 }
 
 const isFailure = (error: unknown): error is Failure => typeof error === "object" && error !== null && "reason" in error;
@@ -150,6 +152,11 @@ function connect(): void {
 
 function leave(): void {
   happen({ what: "left" });
+  goDark();
+}
+
+/** Camera and microphone off, and nothing more is asked of the box. */
+function goDark(): void {
   stopMeter();
   stopLooking();
   closeMedia(media.value);
@@ -255,6 +262,7 @@ function Guest() {
           ? ["You are next", "Get ready: you may go on air any moment."]
           : headlines[outside ? "waiting" : (phase as Exclude<Phase, "failed">)];
   const busy = phase === "connecting" || phase === "asking";
+  const over = phase === "failed" && why !== null && isFinal(why.reason);
   const inside = phase === "live" || phase === "rejoining";
   return (
     <main class={`guest ${outside ? "waiting" : phase} ${on}`}>
@@ -263,6 +271,7 @@ function Guest() {
       <div class="words" role={phase === "failed" ? "alert" : "status"} aria-live="polite" data-testid="message">
         <h1>{title}</h1>
         <p>{advice}</p>
+        {over ? <p class="muted">Camera and microphone are off. You can close this page.</p> : null}
         {inside && silenced.value && !outside ? <p class="silenced">The crew has muted you for the moment.</p> : null}
       </div>
       {phase === "ready" ? <Preflight /> : null}
@@ -290,9 +299,11 @@ function Guest() {
             </button>
           </>
         ) : phase === "failed" ? (
-          <button id="rejoin" data-testid="rejoin" class="primary big" onClick={() => void join()} disabled={why !== null && isFinal(why.reason)}>
-            Try again
-          </button>
+          over ? null : (
+            <button id="rejoin" data-testid="rejoin" class="primary big" onClick={() => void join()}>
+              Try again
+            </button>
+          )
         ) : (
           <>
             <button id="join" data-testid="join" class="primary big" disabled={busy || (phase === "ready" && !mayJoin(findings))} onClick={() => void join()}>

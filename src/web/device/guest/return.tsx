@@ -27,8 +27,8 @@ export function Return({ link }: { link: GuestLink }) {
       <video ref={video} playsInline muted={silent} aria-label="The programme" />
       <figcaption>
         <span class="muted">The programme, without your own voice</span>
-        <button class="small" aria-pressed={silent} onClick={() => setSilent(!silent)} data-testid="return-sound">
-          {silent ? "Sound on" : "Sound off"}
+        <button class="small" onClick={() => setSilent(!silent)} data-testid="return-sound">
+          {silent ? "Turn sound on" : "Turn sound off"}
         </button>
       </figcaption>
     </figure>
