@@ -286,6 +286,19 @@ async fn dashboard(site: &Site) {
         page.until(PATIENCE, &format!("{name} live on the dashboard"), &frames, "document.body.innerText").await;
     }
     page.screenshot("fleet-guests").await;
+    // Back at the list, by the keyboard alone to the box again; what is wanted stands in the address.
+    page.script("document.querySelector('main.device nav a').click()").await;
+    let listed = "document.querySelector('[data-testid=view-list]')";
+    page.until(PATIENCE, "the dashboard's front page", listed, "document.body.innerText").await;
+    page.click("view-list").await;
+    page.click("filter-online").await;
+    let row = "document.querySelector('[data-testid=line-studio]') && location.search === '?status=online&view=list'";
+    page.until(PATIENCE, "the box in the list", row, "[location.href, document.body.innerText]").await;
+    page.screenshot("fleet-list").await;
+    page.script("document.querySelector('[data-testid=roll] [role=listitem] a[tabindex=\"0\"]').focus()").await;
+    page.script("document.activeElement.click()").await;
+    let again = "document.querySelector('main.device h1')?.innerText === 'studio'";
+    page.until(PATIENCE, "the box's page", again, "document.body.innerText").await;
     let ctl = async |args: &[&str]| {
         let mut command = tokio::process::Command::new(binary());
         command.arg("ctl").args(args).args(["--url", &site.api.base, "--token", site.api.token()]);

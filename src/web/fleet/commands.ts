@@ -45,6 +45,13 @@ export function timeline(history: readonly Step[] | undefined): TimedStep[] {
   });
 }
 
+/** From the click to the end, in milliseconds; null while it is under way or when a stamp is missing. */
+export function took(command: Command): number | null {
+  if (!isTerminal(command.state)) return null;
+  const [begin, end] = [Date.parse(command.created_at ?? ""), Date.parse(command.finished_at ?? command.history?.at(-1)?.ts ?? "")];
+  return Number.isNaN(begin) || Number.isNaN(end) ? null : Math.max(0, end - begin);
+}
+
 /** "+0.42 s", "+3 min". */
 export function elapsed(milliseconds: number | null): string {
   if (milliseconds === null || milliseconds <= 0) return "";

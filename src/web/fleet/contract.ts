@@ -111,4 +111,14 @@ export interface Page<T> {
   items: T[];
   total?: number;
   has_more?: boolean;
+  /** Where to go on, of a walk. */
+  next_cursor?: string | null;
+}
+
+export interface Summary {
+  /** In service. */
+  total: number;
+  /** `online`, `offline`, `unknown`, `decommissioned`. */
+  states: Record<string, number>;
+  tags: { tag: string; total: number; online: number }[];
 }

@@ -9,7 +9,7 @@ import { Guests } from "./guests.js";
 import { History } from "./history.js";
 import { Operations } from "./operations.js";
 import { absence, Ago, Bar, Degradation, InputThumb, LiveThumb, Online } from "./parts.js";
-import { Link } from "./router.js";
+import { home, Link } from "./router.js";
 import { mayOperate } from "./session.js";
 import { closeDevice, detail, detailError, loadDevice, now, openDevice } from "./store.js";
 
@@ -23,7 +23,7 @@ export function Device({ id }: { id: string }) {
   return (
     <main class="device">
       <nav>
-        <Link to="/">‹ All boxes</Link>
+        <Link to={home()}>‹ All boxes</Link>
       </nav>
       {detailError.value ? (
         <p class="error" role="alert">
@@ -57,7 +57,7 @@ function Body({ box, id }: { box: Detail; id: string }) {
           </LiveThumb>
           <div class="inputs large">
             {inputs.map((input) => (
-              <InputThumb key={input.id} device={id} input={input} large />
+              <InputThumb key={input.id} device={id} input={input} large away={!box.online} />
             ))}
           </div>
         </section>

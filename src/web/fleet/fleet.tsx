@@ -3,15 +3,16 @@
 import "../common/base.css";
 import "./cards.css";
 import "./fleet.css";
+import "./list.css";
 import { render } from "preact";
 import { useEffect } from "preact/hooks";
 import { duration } from "../common/format.js";
 import { Toasts } from "../common/toasts.js";
-import { Cards } from "./cards.js";
+import { Boxes } from "./boxes.js";
 import { Device } from "./device.js";
 import { Enrol } from "./enrol.js";
 import { Login } from "./login.js";
-import { deviceOf, Link, path } from "./router.js";
+import { deviceOf, home, Link, path } from "./router.js";
 import { mayAdminister, signOut, user } from "./session.js";
 import { followFleet, link, now } from "./store.js";
 
@@ -25,7 +26,7 @@ function Fleet() {
       <LostBanner />
       <header class="top">
         <h1>
-          <Link to="/">R58 fleet</Link>
+          <Link to={home()}>R58 fleet</Link>
         </h1>
         <span class="grow" />
         {mayAdminister.value ? <Enrol /> : null}
@@ -36,7 +37,7 @@ function Fleet() {
           Sign out
         </button>
       </header>
-      {device === null ? <Cards /> : <Device id={device} key={device} />}
+      {device === null ? <Boxes /> : <Device id={device} key={device} />}
       <Toasts />
     </>
   );

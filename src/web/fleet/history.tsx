@@ -2,7 +2,7 @@
 
 import { clock, expiry } from "../common/format.js";
 import { attempt } from "../common/toasts.js";
-import { commandMood, elapsed, isTerminal, summary, timeline, withCommand } from "./commands.js";
+import { commandMood, elapsed, isTerminal, summary, timeline, took, withCommand } from "./commands.js";
 import type { Command } from "./contract.js";
 import { api, mayOperate } from "./session.js";
 import { commands, now } from "./store.js";
@@ -30,6 +30,7 @@ const cancel = (command: Command) =>
 
 function Row({ command }: { command: Command }) {
   const open = !isTerminal(command.state);
+  const after = took(command);
   const steps = timeline(command.history);
   const why = [command.code, command.reason].filter(Boolean).join(": ");
   return (
@@ -42,6 +43,11 @@ function Row({ command }: { command: Command }) {
         <span class="grow" />
         {open && typeof command.progress === "number" ? <span class="muted">{Math.round(command.progress * 100)} %</span> : null}
         <span class={`badge ${commandMood(command.state)}`}>{command.state.replace(/_/g, " ")}</span>
+        {after === null ? null : (
+          <span class="muted" title="From the click to the end">
+            {elapsed(after).replace("+", "after ")}
+          </span>
+        )}
         {open && command.cancel_requested ? <span class="muted">cancelling…</span> : null}
         {open && mayOperate.value && !command.cancel_requested ? (
           <button class="small" data-testid={`cancel-${command.id}`} onClick={() => void cancel(command)}>

@@ -96,9 +96,10 @@ export function LiveThumb(props: { device: string; name: string; label: string; 
   );
 }
 
-export function InputThumb({ device, input, large }: { device: string; input: CardInput; large?: boolean }) {
-  const live = hasPicture(input.signal);
-  const { words, mood } = signalWords(input.signal);
+export function InputThumb({ device, input, large, away }: { device: string; input: CardInput; large?: boolean; away?: boolean }) {
+  const live = hasPicture(input.signal) && !away;
+  // Of a box that is away nobody knows more than that.
+  const { words, mood } = away ? { words: "Not connected", mood: "idle" } : signalWords(input.signal);
   const label = input.label ?? input.id;
   const picture = { device, name: input.id, label: `${label}, ${words}`, class: live ? "" : "old" };
   const slate = live ? null : <span class={`no ${mood}`}>{large ? words : ""}</span>;

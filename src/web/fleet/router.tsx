@@ -4,14 +4,33 @@ import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 
 export const path = signal(location.pathname);
+/** What follows the path of the list, with its question mark; it stays while a box is open. */
+export const query = signal("");
 
-addEventListener("popstate", () => (path.value = location.pathname));
+function arrived(): void {
+  path.value = location.pathname;
+  if (location.pathname === "/") query.value = location.search;
+}
+arrived();
+
+addEventListener("popstate", arrived);
 
 export function go(to: string): void {
-  if (to !== location.pathname) history.pushState(null, "", to);
-  path.value = to;
+  if (to !== location.pathname + location.search) history.pushState(null, "", to);
+  arrived();
   scrollTo(0, 0);
 }
+
+/** Another query of the same place; in passing, it leaves no step to go back to. */
+export function requery(to: string, inPassing: boolean): void {
+  const address = location.pathname + to;
+  if (inPassing) history.replaceState(null, "", address);
+  else history.pushState(null, "", address);
+  arrived();
+}
+
+/** The list as it was left. */
+export const home = (): string => `/${query.value}`;
 
 /** The device that a path names, or null. Pure. */
 export function deviceOf(pathname: string): string | null {
@@ -23,12 +42,13 @@ export function deviceOf(pathname: string): string | null {
   }
 }
 
-export function Link(props: { to: string; class?: string; label?: string; children: ComponentChildren }) {
+export function Link(props: { to: string; class?: string; label?: string; tabIndex?: number; children: ComponentChildren }) {
   return (
     <a
       href={props.to}
       class={props.class}
       aria-label={props.label}
+      tabIndex={props.tabIndex}
       onClick={(event) => {
         if (event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey) return;
         event.preventDefault();

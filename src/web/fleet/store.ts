@@ -1,27 +1,18 @@
-// Cards and commands as the server pushes them. A list is loaded at each (re)connect of the stream; after that nothing is polled.
+// The open box, its commands and the stream of what the server pushes. Lists are loaded at each (re)connect of the stream; after that
+// nothing is polled.
 
-import { batch, computed, signal, type Signal } from "@preact/signals";
+import { batch, signal } from "@preact/signals";
 import { openEvents, type Link } from "../common/events.js";
 import { NoPicture, Pictures } from "../common/pictures.js";
 import { Problem, wordsFor } from "../common/problem.js";
 import { withCommand } from "./commands.js";
 import type { Card, Command, Detail, Page } from "./contract.js";
+import { forgetRoll, idOf, loadRoll, pushed } from "./roll.js";
 import { api, apiRaw, bearer, onStreamRefused } from "./session.js";
 
 export const link = signal<Link>({ up: false, since: Date.now(), why: null, refused: false });
-export const loaded = signal(false);
-export const loadError = signal<string | null>(null);
 /** A clock for relative times; once a second. */
 export const now = signal(Date.now());
-
-/** One signal for each card, so that a heartbeat draws one card again and not a thousand. */
-const cards = new Map<string, Signal<Card>>();
-const generation = signal(0);
-export const all = computed(() => {
-  generation.value;
-  return [...cards.values()].map((card) => card.value);
-});
-export const cardSignal = (id: string): Signal<Card> | undefined => cards.get(id);
 
 export const openDevice = signal<string | null>(null);
 export const detail = signal<Detail | null>(null);
@@ -39,44 +30,6 @@ export const pictures = new Pictures(async (name, have, abort) => {
 }, 0);
 
 export const pictureName = (device: string, name: string): string => `${device}/${name}`;
-
-const idOf = (card: Card): string => card.id ?? card.device_id ?? "";
-
-function put(card: Card): void {
-  const id = idOf(card);
-  const known = cards.get(id);
-  if (known) known.value = { ...known.value, ...card };
-  else {
-    cards.set(id, signal({ ...card, id }));
-    generation.value += 1;
-  }
-}
-
-const PAGE = 200;
-
-async function loadCards(): Promise<void> {
-  try {
-    const found = new Set<string>();
-    for (let page = 1; ; page++) {
-      const answer = await api<Page<Card>>(`/devices?page=${page}&page_size=${PAGE}`);
-      batch(() => {
-        for (const card of answer.items) {
-          found.add(idOf(card));
-          put(card);
-        }
-      });
-      if (!answer.has_more || answer.items.length === 0) break;
-    }
-    for (const id of cards.keys()) {
-      if (!found.has(id)) cards.delete(id);
-    }
-    generation.value += 1;
-    loaded.value = true;
-    loadError.value = null;
-  } catch (error) {
-    loadError.value = wordsFor(error);
-  }
-}
 
 export async function loadDevice(id: string): Promise<void> {
   try {
@@ -132,8 +85,8 @@ function receive(card: Card): void {
   flushing ??= setTimeout(() => {
     flushing = undefined;
     batch(() => {
+      pushed(incoming.values());
       for (const one of incoming.values()) {
-        put(one);
         if (detail.value && openDevice.value === idOf(one)) {
           detail.value = { ...detail.value, ...one };
           refreshSoon(idOf(one));
@@ -166,7 +119,7 @@ function onEvent(name: string, data: string): void {
 }
 
 function reload(): void {
-  void loadCards();
+  void loadRoll();
   if (openDevice.value) void loadDevice(openDevice.value);
 }
 
@@ -188,9 +141,7 @@ export function followFleet(): () => void {
   return () => {
     close();
     clearInterval(ticking);
-    cards.clear();
-    generation.value += 1;
-    loaded.value = false;
+    forgetRoll();
     closeDevice();
     pictures.clear();
   };

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { commandMood, elapsed, isTerminal, parseChanges, summary, timeline, withCommand } from "../fleet/commands.js";
+import { commandMood, elapsed, isTerminal, parseChanges, summary, timeline, took, withCommand } from "../fleet/commands.js";
 import type { Card, Command } from "../fleet/contract.js";
-import { byName, inTrouble, matches, totals } from "../fleet/filter.js";
+import { byName, byServer, expected, inTrouble, matches, serverMatches, totals, totalsOf, troubles } from "../fleet/filter.js";
+import { fromQuery, type Wanted } from "../fleet/wanted.js";
 
 const card = (name: string, rest: Partial<Card> = {}): Card => ({ id: name.toLowerCase(), name, online: true, ...rest });
+const wanted = (rest: Partial<Wanted> = {}): Wanted => ({ ...fromQuery(""), ...rest });
 const command = (id: string, state: string): Command => ({ id, device_id: "d", type: "take", state });
 
 test("every terminal state of device and server is known as terminal", () => {
@@ -55,10 +57,10 @@ test("changes must be an object that changes something", () => {
 
 test("a search needs all of its words, in any field", () => {
   const one = card("Town hall", { location: "Bergen", tags: ["demo"], version: "0.2.0" });
-  assert.ok(matches(one, "all", "bergen demo"));
-  assert.ok(matches(one, "all", "0.2"));
-  assert.ok(!matches(one, "all", "bergen oslo"));
-  assert.ok(!matches(one, "offline", ""));
+  assert.ok(matches(one, wanted({ search: "bergen demo" })));
+  assert.ok(matches(one, wanted({ search: "0.2" })));
+  assert.ok(!matches(one, wanted({ search: "bergen oslo" })));
+  assert.ok(!matches(one, wanted({ filter: "offline" })));
 });
 
 test("a box needs a look when it is degraded, full, hot or without a picture", () => {
@@ -80,4 +82,42 @@ test("totals count each side once", () => {
 
 test("box two stands before box ten", () => {
   assert.deepEqual([card("Box 10"), card("box 2")].sort(byName).map((one) => one.name), ["box 2", "Box 10"]);
+});
+
+test("why a box needs a look is said in words, and nothing of a box that is away", () => {
+  const one = card("a", { errors: ["disk is slow"], temperature_c: 91, disk_free_gb: 3.6, inputs: [{ id: "cam1", label: "CAM 1", signal: "no_cable" }] });
+  assert.deepEqual(troubles(one), ["disk is slow", "91 °C", "3 GB free", "CAM 1: no cable"]);
+  assert.deepEqual(troubles({ ...one, online: false }), []);
+});
+
+test("a tag is wanted as a whole, and a search of the server within one field", () => {
+  const one = card("Town hall", { location: "Bergen", tags: ["demo", "west"] });
+  assert.ok(matches(one, wanted({ tag: "demo" })) && !matches(one, wanted({ tag: "dem" })));
+  assert.ok(serverMatches(one, wanted({ search: "WN HA" })) && !serverMatches(one, wanted({ search: "town bergen" })));
+  assert.ok(!serverMatches(one, wanted({ filter: "offline" })));
+  assert.ok(!serverMatches({ ...one, status: "decommissioned" }, wanted()));
+});
+
+test("a large fleet is counted by the server, and what it did not count is not made up", () => {
+  const summary = { total: 100_000, states: { online: 99_000, offline: 900, unknown: 100 }, tags: [{ tag: "west", total: 40, online: 39 }] };
+  assert.deepEqual(totalsOf(summary), { all: 100_000, online: 99_000, offline: 1_000, trouble: null });
+  assert.equal(expected(wanted(), summary), 100_000);
+  assert.equal(expected(wanted({ filter: "offline" }), summary), 1_000);
+  assert.equal(expected(wanted({ filter: "offline", tag: "west" }), summary), 1);
+  assert.equal(expected(wanted({ search: "hall" }), summary), null);
+  assert.equal(expected(wanted({ tag: "east" }), summary), null);
+});
+
+test("the server's order is by letters, ours by numbers", () => {
+  const boxes = [card("box 10"), card("box 2"), card("box 1")];
+  assert.deepEqual([...boxes].sort(byServer).map((one) => one.name), ["box 1", "box 10", "box 2"]);
+  assert.deepEqual([...boxes].sort(byName).map((one) => one.name), ["box 1", "box 2", "box 10"]);
+});
+
+test("how long a command took is counted from the click, and only when it is over", () => {
+  const command = { id: "a", device_id: "d", type: "take", created_at: "2026-01-01T12:00:00Z" };
+  assert.equal(took({ ...command, state: "executing" }), null);
+  assert.equal(took({ ...command, state: "succeeded", finished_at: "2026-01-01T12:01:00Z" }), 60_000);
+  assert.equal(took({ ...command, state: "failed", history: [{ state: "failed", ts: "2026-01-01T12:02:00Z" }] }), 120_000);
+  assert.equal(took({ ...command, state: "failed" }), null);
 });
