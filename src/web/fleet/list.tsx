@@ -6,7 +6,7 @@ import { diskPercent, figure, percent, sentence } from "../common/format.js";
 import { signalWords } from "../common/words.js";
 import type { Card } from "./contract.js";
 import { troubles } from "./filter.js";
-import { absence, Ago, Degradation, Online } from "./parts.js";
+import { absence, Ago, Online } from "./parts.js";
 import { cardSignal } from "./roll.js";
 import { Link } from "./router.js";
 import { rowAfter, scrollFor, spanOf } from "./virtual.js";
@@ -132,7 +132,6 @@ const Line = memo(function Line({ id, tabIndex }: { id: string; tabIndex: number
       </span>
       <span class="state" data-testid={`line-${id}`}>
         <Online card={card} />
-        <Degradation level={card.degradation_level} />
       </span>
       <span class="inputs-of" title={(card.inputs ?? []).map((input) => `${input.label ?? input.id}: ${signalWords(input.signal).words}`).join("\n")}>
         {(card.inputs ?? []).map((input) => (
