@@ -15,6 +15,8 @@ use crate::mode::audio_caps;
 use crate::signal::{CaptureFormat, Driver, SignalInput};
 use crate::teardown;
 
+const CLOSED: &str = "the camera closed the connection";
+
 pub(super) fn start_file(shared: &Arc<Shared>, path: &Path) -> Result<JoinHandle<()>, PipelineError> {
     let unavailable = |reason: String| PipelineError::SourceUnavailable { input: shared.id.clone(), reason };
     let whole = path.canonicalize().map_err(|error| unavailable(format!("{}: {error}", path.display())))?;
@@ -32,7 +34,11 @@ pub(super) fn start_rtsp(
         return Err(PipelineError::misconfigured("source.url", "not an rtsp:// or rtsps:// address"));
     }
     make("rtspsrc")?;
-    start(shared, url, false, move |source| {
+    start(shared, url, false, rtsp_source(latency_ms, tcp))
+}
+
+fn rtsp_source(latency_ms: u32, tcp: bool) -> impl Fn(&gst::Element) + Send + Sync + 'static {
+    move |source| {
         if source.find_property("latency").is_some() && source.find_property("protocols").is_some() {
             source.set_property("latency", latency_ms);
             source.set_property("drop-on-latency", true);
@@ -41,7 +47,7 @@ pub(super) fn start_rtsp(
             source.set_property("tcp-timeout", 5_000_000u64);
             source.set_property("timeout", 5_000_000u64);
         }
-    })
+    }
 }
 
 fn start(
@@ -50,10 +56,27 @@ fn start(
     loops: bool,
     set_up: impl Fn(&gst::Element) + Send + Sync + 'static,
 ) -> Result<JoinHandle<()>, PipelineError> {
+    let pipeline = build(shared, uri, loops, set_up)?;
+    let (owner, name) = (shared.clone(), pipeline.name().to_string());
+    let spawn = std::thread::Builder::new().name(name).spawn(move || run(&owner, pipeline, loops));
+    spawn.map_err(|error| PipelineError::failed(&shared.id, error))
+}
+
+fn build(
+    shared: &Arc<Shared>,
+    uri: &str,
+    loops: bool,
+    set_up: impl Fn(&gst::Element) + Send + Sync + 'static,
+) -> Result<gst::Pipeline, PipelineError> {
     let pipeline = gst::Pipeline::with_name(&format!("input-{}", shared.id));
     clock::adopt(&pipeline);
     let decode = make("uridecodebin")?;
     decode.set_property("uri", uri);
+    // A decoder that a stream of a camera brings takes a playing pipeline back to PAUSED until it has its first picture or sound,
+    // and rows that are added meanwhile to PAUSED too: every stream would wait for the slowest, and for one that cannot be
+    // decoded for ever. So this bin keeps its waiting to itself. A file's pipeline is to wait: it is asked for segments before
+    // it plays.
+    decode.set_property("async-handling", !loops);
     decode.connect("source-setup", false, move |values| {
         if let Some(source) = values.get(1).and_then(|value| value.get::<gst::Element>().ok()) {
             set_up(&source);
@@ -68,12 +91,7 @@ fn start(
             tracing::warn!(input = owner.id, %error, "stream cannot be used");
         }
     });
-    let spawn = {
-        let (shared, pipeline) = (shared.clone(), pipeline.clone());
-        let name = format!("input-{}", shared.id);
-        std::thread::Builder::new().name(name).spawn(move || run(&shared, pipeline, loops))
-    };
-    spawn.map_err(|error| PipelineError::failed(&shared.id, error))
+    Ok(pipeline)
 }
 
 /// Brings one decoded stream into the programme's mode. Streams after the first of their kind go nowhere.
@@ -153,7 +171,7 @@ fn follow(shared: &Shared, pipeline: &gst::Pipeline, watch: &mut Watch<'_>, loop
             match message.view() {
                 MessageView::Error(error) if !broken => {
                     broken = true;
-                    let (message, kind) = judge(error);
+                    let (message, kind) = judge(error, loops);
                     tell(message, kind, watch);
                 }
                 MessageView::AsyncDone(_) if !primed => {
@@ -165,7 +183,7 @@ fn follow(shared: &Shared, pipeline: &gst::Pipeline, watch: &mut Watch<'_>, loop
                 MessageView::Eos(_) if loops => rewind(pipeline, gst::SeekFlags::FLUSH),
                 MessageView::Eos(_) if !broken => {
                     broken = true;
-                    tell("the camera closed the connection".into(), ErrorKind::Unavailable, watch);
+                    tell(CLOSED.into(), ErrorKind::Unavailable, watch);
                 }
                 MessageView::Latency(_) => {
                     let _ = pipeline.recalculate_latency();
@@ -187,7 +205,10 @@ fn follow(shared: &Shared, pipeline: &gst::Pipeline, watch: &mut Watch<'_>, loop
 
 /// What a source's error means to the crew, and whether another try may help. Cameras answer with RTSP's status codes
 /// (RFC 2326, section 7.1.1). A relay answers 404 until its camera is there; a password does not become right by itself.
-fn judge(error: &gst::message::Error) -> (String, ErrorKind) {
+///
+/// A camera that dies with a report of ours unread resets the connection in place of closing it, and rtspsrc says then that it
+/// could not read; its own timeouts it does not report this way.
+fn judge(error: &gst::message::Error, is_file: bool) -> (String, ErrorKind) {
     let status = error.details().and_then(|details| details.get::<u32>("rtsp-status-code").ok());
     match status {
         Some(code @ (401 | 403)) => {
@@ -198,6 +219,7 @@ fn judge(error: &gst::message::Error) -> (String, ErrorKind) {
         None if error.error().matches(gst::ResourceError::OpenReadWrite) => {
             ("the camera cannot be reached".into(), ErrorKind::Unavailable)
         }
+        None if !is_file && error.error().matches(gst::ResourceError::Read) => (CLOSED.into(), ErrorKind::Unavailable),
         None => (error.error().to_string(), ErrorKind::Unavailable),
     }
 }
@@ -215,4 +237,51 @@ fn source_format(pipeline: &gst::Pipeline) -> Option<CaptureFormat> {
     let caps = scale.static_pad("sink")?.current_caps()?;
     let info = gst_video::VideoInfo::from_caps(&caps).ok()?;
     Some(CaptureFormat { fourcc: info.format().to_str().to_string(), width: info.width(), height: info.height() })
+}
+
+#[cfg(test)]
+#[path = "../../tests/rtsp_support/mod.rs"]
+mod rtsp_support;
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::rtsp_support::{Camera, Kind};
+    use super::*;
+    use crate::input::InputPipeline;
+    use crate::mode::Mode;
+
+    #[test]
+    fn a_cameras_pipeline_that_plays_never_goes_back_while_its_streams_appear() {
+        crate::elements::init().unwrap();
+        let camera = Camera::start(Kind::H264Aac);
+        let shared = InputPipeline::shared("cam", &Mode::new(320, 180, 15), Arc::new(|_| {}));
+        let pipeline = build(&shared, &camera.url(None), false, rtsp_source(100, true)).unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let (bus, deadline) = (pipeline.bus().unwrap(), Instant::now() + Duration::from_secs(40));
+        let mut states = Vec::new();
+        let all = || shared.feed.stats().frames > 0 && shared.feed.stats().last_audio.is_some();
+        while !all() || bus.have_pending() {
+            assert!(Instant::now() < deadline, "no picture or no sound: {states:?}");
+            let Some(message) = bus.timed_pop(gst::ClockTime::from_mseconds(20)) else { continue };
+            if let gst::MessageView::StateChanged(change) = message.view()
+                && change.src() == Some(pipeline.upcast_ref())
+            {
+                states.push(change.current());
+            }
+        }
+        let back = states.iter().skip_while(|state| **state != gst::State::Playing).any(|s| *s != gst::State::Playing);
+        assert!(!back, "{states:?}");
+        assert!(teardown::dismantle(pipeline));
+    }
+
+    #[test]
+    fn a_connection_that_is_reset_was_closed_by_the_camera_and_a_file_has_no_camera() {
+        crate::elements::init().unwrap();
+        let message = gst::message::Error::new(gst::ResourceError::Read, "could not read");
+        let gst::MessageView::Error(error) = message.view() else { panic!("not an error") };
+        assert_eq!(judge(error, false), (CLOSED.to_owned(), ErrorKind::Unavailable));
+        assert_eq!(judge(error, true).0, "could not read");
+    }
 }
