@@ -4,8 +4,9 @@
 #[path = "../../pipelines/tests/rtc_support/mod.rs"]
 mod rtc_support;
 mod support;
+#[path = "support/viewer.rs"]
+mod viewer;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use r58_actors::GuestError;
@@ -14,13 +15,10 @@ use r58_actors::guest::{Admission, AdmitGuest, DropGuest, GetSeats};
 use r58_actors::mixer::TakeScene;
 use r58_actors::mixer::core::TakeKind;
 use r58_actors::state::Levels;
-use r58_actors::viewers::{AdmitViewer, DropViewer};
-use r58_pipelines::feed::Feed;
-use r58_pipelines::guest::{GuestPipeline, GuestSettings};
-use r58_pipelines::sdp::{CheckedOffer, MediaKind, Purpose};
+use r58_actors::viewers::DropViewer;
 use rtc_support::*;
 use support::*;
-use webrtc::util::Marshal;
+use viewer::Viewer;
 
 async fn join(subject: &Studio58, streams: &[Stream]) -> (Client, Result<Admission, GuestError>) {
     let client = Client::open(streams, &[], false).await;
@@ -34,40 +32,6 @@ async fn join(subject: &Studio58, streams: &[Stream]) -> (Client, Result<Admissi
     (client, admission)
 }
 
-struct Viewer {
-    client: Client,
-    feed: Feed,
-    session: String,
-    _decoder: GuestPipeline,
-}
-
-async fn watch(subject: &Studio58, name: &str) -> Viewer {
-    let feed = Feed::new("viewer", &r58_pipelines::Mode::new(320, 180, 15));
-    let decoder = GuestPipeline::start("viewer", &feed, GuestSettings::default(), Arc::new(|_| {})).unwrap();
-    let streams = [OPUS, CONSTRAINED_BASELINE];
-    let client = Client::open(&streams, &[], false).await;
-    client.receive(&streams).await;
-    let offer = client.offer().await;
-    let sink = decoder.sink();
-    sink.negotiated(&CheckedOffer::parse(&offer, Purpose::View).unwrap());
-    client.pc.on_track(Box::new(move |track, _, _| {
-        let sink = sink.clone();
-        Box::pin(async move {
-            tokio::spawn(async move {
-                let audio = track.codec().capability.mime_type.starts_with("audio");
-                let kind = if audio { MediaKind::Audio } else { MediaKind::Video };
-                while let Ok((packet, _)) = track.read_rtp().await {
-                    sink.rtp(kind, packet.header.payload_type, packet.marshal().unwrap());
-                }
-            });
-        })
-    }));
-    let request = AdmitViewer { name: name.into(), offer };
-    let admission = subject.handle.viewers.admit.send_within(request, Duration::from_secs(10)).await.unwrap().unwrap();
-    client.accept(admission.answer).await;
-    Viewer { client, feed, session: admission.session, _decoder: decoder }
-}
-
 #[test]
 fn a_guest_is_seen_and_heard_on_the_programme_and_its_seat_is_free_when_it_is_gone() {
     with_a_box(|mut subject| async move {
@@ -79,7 +43,7 @@ fn a_guest_is_seen_and_heard_on_the_programme_and_its_seat_is_free_when_it_is_go
 
         let scene = scene_showing(&subject.handle, "guest1");
         subject.handle.mixer.take.send(TakeScene { scene, kind: TakeKind::Cut }).await.unwrap().unwrap();
-        let viewer = watch(&subject, "programme").await;
+        let viewer = Viewer::watch(&subject, "programme").await.unwrap();
         let (mut seen, _link) = watch_feed(&viewer.feed);
         wait_seen(&mut seen, "the guest's red", |seen| seen.colour.is_some_and(is_red)).await;
         let mut levels = subject.handle.levels.clone();
@@ -114,7 +78,7 @@ fn a_single_input_can_be_watched_and_a_guest_that_vanishes_can_come_back_at_once
         let (guest, admission) = join(&subject, &[OPUS, VP8]).await;
         admission.unwrap();
         subject.until("live", |state| live(state, "guest1")).await;
-        let viewer = watch(&subject, "guest1").await;
+        let viewer = Viewer::watch(&subject, "guest1").await.unwrap();
         let (mut seen, _link) = watch_feed(&viewer.feed);
         wait_seen(&mut seen, "the guest's red", |seen| seen.colour.is_some_and(is_red)).await;
 

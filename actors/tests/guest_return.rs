@@ -4,6 +4,10 @@
 #[path = "../../pipelines/tests/rtc_support/mod.rs"]
 mod rtc_support;
 mod support;
+#[path = "../../pipelines/tests/support/tone.rs"]
+mod tone;
+#[path = "support/viewer.rs"]
+mod viewer;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -14,13 +18,12 @@ use r58_actors::device::SeatPlan;
 use r58_actors::guest::{Admission, AdmitGuest, DropGuest};
 use r58_actors::mixer::TakeScene;
 use r58_actors::mixer::core::TakeKind;
-use r58_actors::viewers::{AdmitViewer, GetViewers};
-use r58_pipelines::feed::{Feed, FeedConsumer, FeedLink};
-use r58_pipelines::guest::{GuestPipeline, GuestSettings};
-use r58_pipelines::sdp::{CheckedOffer, MediaKind, Purpose};
+use r58_actors::viewers::GetViewers;
+use r58_pipelines::feed::{FeedConsumer, FeedLink};
 use rtc_support::*;
 use support::*;
-use webrtc::util::Marshal;
+use tone::amplitude;
+use viewer::Viewer;
 
 /// The cameras' tones (see `support`), then the guests'.
 const TONES: [f64; 4] = [220.0, 440.0, 700.0, 1100.0];
@@ -50,11 +53,10 @@ async fn join(subject: &Studio58, seat: &str, bearer: &str, tone: Stream) -> (Cl
 
 /// A viewer with an ear.
 struct Ear {
-    client: Client,
+    viewer: Viewer,
     seen: tokio::sync::watch::Receiver<Seen>,
     heard: Arc<Mutex<VecDeque<i16>>>,
     _links: [FeedLink; 2],
-    _decoder: GuestPipeline,
 }
 
 struct Drum(Arc<Mutex<VecDeque<i16>>>);
@@ -71,44 +73,11 @@ impl FeedConsumer for Drum {
 }
 
 async fn watch(subject: &Studio58, name: &str) -> Result<Ear, GuestError> {
-    let feed = Feed::new("viewer", &r58_pipelines::Mode::new(320, 180, 15));
-    let decoder = GuestPipeline::start("viewer", &feed, GuestSettings::default(), Arc::new(|_| {})).unwrap();
-    let streams = [OPUS, CONSTRAINED_BASELINE];
-    let client = Client::open(&streams, &[], false).await;
-    client.receive(&streams).await;
-    let offer = client.offer().await;
-    let sink = decoder.sink();
-    sink.negotiated(&CheckedOffer::parse(&offer, Purpose::View).unwrap());
-    client.pc.on_track(Box::new(move |track, _, _| {
-        let sink = sink.clone();
-        Box::pin(async move {
-            tokio::spawn(async move {
-                let audio = track.codec().capability.mime_type.starts_with("audio");
-                let kind = if audio { MediaKind::Audio } else { MediaKind::Video };
-                while let Ok((packet, _)) = track.read_rtp().await {
-                    sink.rtp(kind, packet.header.payload_type, packet.marshal().unwrap());
-                }
-            });
-        })
-    }));
-    let request = AdmitViewer { name: name.into(), offer };
-    let admission = subject.handle.viewers.admit.send_within(request, Duration::from_secs(10)).await.unwrap()?;
-    client.accept(admission.answer).await;
+    let viewer = Viewer::watch(subject, name).await?;
     let heard: Arc<Mutex<VecDeque<i16>>> = Arc::default();
-    let (seen, link) = watch_feed(&feed);
-    let _links = [link, feed.subscribe(Arc::new(Drum(heard.clone())))];
-    Ok(Ear { client, seen, heard, _links, _decoder: decoder })
-}
-
-/// Amplitude of a tone in half a second of sound, in parts of full scale (Goertzel).
-fn amplitude(samples: &VecDeque<i16>, hz: f64) -> f64 {
-    let turn = 2.0 * (std::f64::consts::TAU * hz / 48_000.0).cos();
-    let (mut last, mut before) = (0.0, 0.0);
-    for sample in samples {
-        (last, before) = (f64::from(*sample) + turn * last - before, last);
-    }
-    let power = last * last + before * before - turn * last * before;
-    power.max(0.0).sqrt() * 2.0 / samples.len().max(1) as f64 / 32_768.0
+    let (seen, link) = watch_feed(&viewer.feed);
+    let _links = [link, viewer.feed.subscribe(Arc::new(Drum(heard.clone())))];
+    Ok(Ear { viewer, seen, heard, _links })
 }
 
 impl Ear {
@@ -163,7 +132,7 @@ fn what_is_sent_back_to_a_guest_holds_everyone_but_itself_and_ends_with_its_sess
             assert!(begun.elapsed() < LIMIT, "the return feed outlives its guest: {count:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        for client in [&one, &two, &ear.client, &programme.client] {
+        for client in [&one, &two, &ear.viewer.client, &programme.viewer.client] {
             client.close().await;
         }
     });

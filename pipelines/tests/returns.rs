@@ -4,6 +4,8 @@
 
 mod rtc_support;
 mod support;
+#[path = "support/tone.rs"]
+mod tone;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use r58_pipelines::sdp::{CheckedOffer, MediaKind, Purpose};
 use r58_pipelines::{RtpFanout, encoder};
 use rtc_support::*;
 use support::{Stage, colour};
+use tone::amplitude;
 
 /// Decodes a fan-out's sound.
 async fn listen(fanout: &RtpFanout) -> (GuestPipeline, Arc<support::Cell<VecDeque<i16>>>, r58_pipelines::FeedLink) {
@@ -54,17 +57,6 @@ impl r58_pipelines::FeedConsumer for Drum {
             heard.drain(..surplus);
         });
     }
-}
-
-/// How loud a tone is in half a second of sound: its amplitude, in parts of full scale (Goertzel).
-fn amplitude(samples: &VecDeque<i16>, hz: f64) -> f64 {
-    let turn = 2.0 * (std::f64::consts::TAU * hz / 48_000.0).cos();
-    let (mut last, mut before) = (0.0, 0.0);
-    for sample in samples {
-        (last, before) = (f64::from(*sample) + turn * last - before, last);
-    }
-    let power = last * last + before * before - turn * last * before;
-    power.max(0.0).sqrt() * 2.0 / samples.len().max(1) as f64 / 32_768.0
 }
 
 fn tones(heard: &support::Cell<VecDeque<i16>>) -> [f64; 3] {
