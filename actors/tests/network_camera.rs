@@ -36,7 +36,8 @@ fn a_network_camera_that_dies_leaves_a_slate_with_the_reason_and_comes_back_by_i
         camera.kill();
         let dark = subject.until("cam3 failed", |state| cam3(state).signal == "failed").await;
         assert_eq!(reason(&dark), "the camera closed the connection");
-        assert!(!subject.handle.studio.input("cam3").unwrap().face().attached, "its place shows the slate");
+        let studio = subject.handle.studio.clone();
+        subject.until("the slate in its place", |_| !studio.input("cam3").unwrap().face().attached).await;
         let gone = subject.until("another reason", |state| cam3(state).reason == "the camera cannot be reached").await;
         assert_eq!(cam3(&gone).signal, "failed", "nobody answers at its address");
         let _back = Camera::start_on(Kind::H264Aac, port);
