@@ -2,6 +2,13 @@
 //!
 //! The clients are in this process, and only the box's time counts: what it uses beyond its use without viewers. The picture
 //! is noise, so that the stream has its full bitrate.
+//!
+//! What is known of others, found in November 2026. It says no more than an order of magnitude beside these rows (here 0.8 %
+//! of a core each, with ten), for machine, stream and bitrate differ:
+//! - MediaMTX: no figure of its makers was found. A user of 1.14 reports 99 % of three cores with 150 viewers by WebRTC, which
+//!   is 2.0 % of a core each, at a bitrate that is not told (<https://github.com/bluenviron/mediamtx/issues/4963>).
+//! - OvenMediaEngine's developers give for a rented core and 2 Mbit/s 3 to 6 % without and 16 to 33 % with twenty viewers by
+//!   WebRTC over TCP: 0.7 to 1.4 % each (<https://github.com/OvenMediaLabs/OvenMediaEngine/issues/468>).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
