@@ -3,6 +3,7 @@
 #   make demo    a box with four live inputs, a programme, and its fleet server on this machine
 #   make test    every test, against real parts
 #   make test-whipclientsink   GStreamer's own WHIP client as a guest
+#   make deb     a Debian package of both sides, into target/debian
 #   make bench   ratios against what a user would run instead
 #   make pages   only the pages, into src/web/dist
 #   make check   lints
@@ -10,7 +11,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-whipclientsink bench fuzz check pages release setup setup-test
+.PHONY: help demo test test-whipclientsink bench fuzz check deb pages release setup setup-test
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 export CARGO_TERM_COLOR ?= auto
@@ -20,12 +21,12 @@ MEDIA := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good 
 BUILD := pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 LINKED := libgstrtspserver-1.0-dev
 TESTS := $(LINKED) mosquitto mosquitto-clients coturn chromium chromium-driver iproute2 iptables nftables procps openssl \
-         pulseaudio libasound2-plugins python3 python3-venv simple-whip-client gstreamer1.0-nice
+         systemd pulseaudio libasound2-plugins python3 python3-venv simple-whip-client gstreamer1.0-nice
 RSWEBRTC := libnice10 gstreamer1.0-nice libgstreamer-plugins-bad1.0-dev
 BENCH := coturn voctomix-core $(RSWEBRTC)
 
 help:
-	@sed -n '3,9s/^# *//p' Makefile
+	@sed -n '3,10s/^# *//p' Makefile
 
 setup:
 	@tests/support/install $(BUILD) $(MEDIA) $$(command -v npm >/dev/null || echo nodejs npm)
@@ -48,6 +49,11 @@ release: pages
 
 demo: release
 	@exec $${CARGO_TARGET_DIR:-target}/release/r58 demo
+
+deb: release
+	@command -v cargo-deb >/dev/null || cargo install --locked cargo-deb
+	@tests/support/install dpkg-dev
+	@cargo deb --no-build --locked --package r58
 
 test: setup-test pages
 	@tests/support/run-tests

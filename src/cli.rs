@@ -53,6 +53,11 @@ enum ConfigCommand {
     },
 }
 
+/// The command line's own description, for shells that complete it.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Parses the command line, does what it says, and answers with the process's exit code.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {

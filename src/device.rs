@@ -26,9 +26,11 @@ use anyhow::{Context, Result, bail};
 use r58_actors::device::{self as box_actors, DevicePlan, InputPlan, SeatPlan, SourceCell};
 use r58_actors::fleet_link::identity;
 use r58_actors::fleet_link::requests::Requests;
+use r58_actors::governor::core::Thresholds;
 use r58_actors::governor::{Governor, GovernorSettings, Metrics};
 use r58_actors::state::DeviceIdentity;
 use r58_actors::state::board::Neighbours;
+use r58_actors::studio::Studio;
 use r58_actors::supervision::{Duty, HouseSettings};
 use r58_actors::{ActorState, House};
 use r58_mqtt::durable::KeyValue;
@@ -40,9 +42,10 @@ use tokio::sync::{mpsc, watch};
 
 pub use http::SeatLink;
 
-use crate::config::{DeviceSettings, InputSettings, WebrtcSettings};
+use crate::config::{DeviceSettings, InputSettings, PressureSettings, WebrtcSettings};
 use crate::preflight::StateDir;
 use crate::proxies::TrustedProxies;
+use crate::service::{self, Pulse};
 use access::Access;
 use carrier::Carrier;
 use config_seam::LiveConfig;
@@ -60,6 +63,9 @@ pub struct DeviceSide {
     url: String,
     seats: Vec<SeatLink>,
     gave_up: std::cell::RefCell<mpsc::UnboundedReceiver<String>>,
+    studio: Studio,
+    /// Where this process finds its own pages, whatever others call them.
+    own: String,
 }
 
 /// Says whether GStreamer and every element that the box needs are there.
@@ -119,7 +125,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     let sfu = sfu::engage(&house, &settings.sfu, &device)?;
     let governor = GovernorSettings {
         state_dir: state.path().to_owned(),
-        thresholds: Default::default(),
+        thresholds: thresholds(&settings.pressed_at),
         peers: device.governed.clone(),
         metrics: metrics_out,
     };
@@ -145,11 +151,13 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     } else {
         address
     };
-    let own = http::SelfCheck { url: format!("http://{own}/"), crew: settings.crew_password.clone() };
+    let own = format!("http://{own}/");
+    let studio = device.studio.clone();
+    let check = http::SelfCheck { url: own.clone(), crew: settings.crew_password.clone() };
     let face = http::Face {
         calls,
         conformance: Default::default(),
-        own,
+        own: check,
         signalling,
         desk,
         proxies: TrustedProxies::new(&settings.trusted_proxies)?,
@@ -164,7 +172,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
         since: Instant::now(),
     };
     let pages = http::serve(listener, Arc::new(face)).context("cannot serve the box's pages")?;
-    Ok(DeviceSide { house, pages, url, seats, gave_up: gave_up.into() })
+    Ok(DeviceSide { house, pages, url, seats, gave_up: gave_up.into(), studio, own })
 }
 
 impl DeviceSide {
@@ -185,6 +193,17 @@ impl DeviceSide {
             Some(sentence) => sentence,
             None => std::future::pending().await,
         }
+    }
+
+    /// Lives for as long as programme frames leave the compositor and the pages answer.
+    pub async fn keep_telling_systemd(&self) {
+        let (client, url) = (reqwest::Client::new(), format!("{}health", self.own));
+        let pulse = std::cell::RefCell::new(Pulse::default());
+        service::keep_telling(async || {
+            let frames = self.studio.programme().stats().map(|stats| stats.frames);
+            pulse.borrow_mut().handle_count(frames) && service::answers(&client, &url).await
+        })
+        .await;
     }
 
     /// Stops the actors, those that others depend on last, then the pages.
@@ -263,6 +282,15 @@ fn device_plan(
         seat_policy: Default::default(),
         guest_latency: Default::default(),
         store,
+    }
+}
+
+fn thresholds(pressed: &PressureSettings) -> Thresholds {
+    Thresholds {
+        cpu_percent: pressed.cpu_percent,
+        mem_percent: pressed.mem_percent,
+        // Judged to be no less than nothing.
+        disk_free: pressed.disk_free_gb.map(|gigabytes| (gigabytes * 1e9) as u64),
     }
 }
 

@@ -16,3 +16,4 @@ pub mod problem;
 pub mod proxies;
 mod rates;
 pub mod run;
+pub mod service;

@@ -12,7 +12,7 @@ use crate::fleet::switchboard::BridgePlan;
 use crate::fleet::{self, AccessPlan, BrokerPlan, BrokerTls, FleetPlan, RetainedPlan, TurnPlan};
 use crate::preflight::{self, StateDir};
 use crate::proxies::TrustedProxies;
-use crate::{demo, device, logging};
+use crate::{demo, device, logging, service};
 
 /// How long an orderly stop may take before the process leaves anyway.
 pub const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -28,7 +28,12 @@ pub fn device(file: Option<&Path>) -> Result<()> {
         let listener = preflight::take_port("the box's pages", settings.device.listen)?;
         let device = device::start(&settings.device, &state, listener).await?;
         println!("r58: {}: multiview and switcher on {}", settings.device.id, device.url());
-        let outcome = until_stopped(device.gave_up()).await;
+        service::ready(&format!("multiview and switcher on {}", device.url()));
+        let outcome = tokio::select! {
+            outcome = until_stopped(device.gave_up()) => outcome,
+            () = device.keep_telling_systemd() => Ok(()),
+        };
+        service::stopping();
         stop(device.stop()).await?;
         outcome
     })
@@ -51,7 +56,12 @@ pub fn fleet(file: Option<&Path>) -> Result<()> {
             println!("r58: MQTT broker on mqtt://{broker}");
         }
         println!("r58: fleet server on http://{}", fleet.addr);
-        let outcome = until_stopped(std::future::pending()).await;
+        service::ready(&format!("fleet server on http://{}", fleet.addr));
+        let outcome = tokio::select! {
+            outcome = until_stopped(std::future::pending()) => outcome,
+            () = fleet.keep_telling_systemd() => Ok(()),
+        };
+        service::stopping();
         stop(fleet.stop()).await?;
         outcome
     })

@@ -20,6 +20,7 @@ mod operators_use_mqtt;
 mod real_clients;
 mod real_tools;
 mod requests_to_a_box;
+mod service_manager;
 mod starts_and_stops;
 mod the_programme_never_stops;
 mod viewers_play;

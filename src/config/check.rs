@@ -146,6 +146,12 @@ fn judge_device(device: &DeviceSettings, found: &mut Found) {
         "is not loopback, so device.crew_password must be set (8 characters or more)",
     );
     found.proxies("device.trusted_proxies", &device.trusted_proxies);
+    let pressed = &device.pressed_at;
+    let rises = |levels: &[f32; 3]| levels.is_sorted() && levels.iter().all(|level| *level > 0.0);
+    found.unless(rises(&pressed.cpu_percent), "device.pressed_at.cpu_percent", "wants three rising percentages");
+    found.unless(rises(&pressed.mem_percent), "device.pressed_at.mem_percent", "wants three rising percentages");
+    let falls = pressed.disk_free_gb.iter().rev().is_sorted() && pressed.disk_free_gb.iter().all(|free| *free >= 0.0);
+    found.unless(falls, "device.pressed_at.disk_free_gb", "wants three falling amounts of GB");
     found.url("device.public_url", device.public_url.as_deref(), &["http://", "https://"]);
     if let Err(error) = Profile::load(&device.profile) {
         let said = error.to_string();

@@ -11,5 +11,6 @@ pub use check::{Problem, check_file, check_text};
 pub use load::{ConfigError, load};
 pub use settings::{
     BrokerSettings, DeviceSettings, FleetSettings, FleetTurnSettings, HostKind, InputSettings, LinkSettings, LogFormat,
-    LogSettings, ProgrammeSettings, SeatSettings, Settings, SfuSettings, TurnSettings, WebrtcSettings,
+    LogSettings, PressureSettings, ProgrammeSettings, SeatSettings, Settings, SfuSettings, TurnSettings,
+    WebrtcSettings,
 };

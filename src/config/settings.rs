@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use r58_actors::fleet_link::identity::Secret;
+use r58_actors::governor::core::Thresholds;
 use r58_actors::sfu::client::SfuApp;
 use r58_pipelines::input::SourceSpec;
 use serde::{Deserialize, Serialize};
@@ -103,6 +104,8 @@ pub struct DeviceSettings {
     pub sfu: SfuSettings,
     /// How WebRTC peers reach out.
     pub webrtc: WebrtcSettings,
+    /// From when on the box gives up what it can do without.
+    pub pressed_at: PressureSettings,
     /// The way to the fleet.
     pub link: LinkSettings,
 }
@@ -124,6 +127,7 @@ impl Default for DeviceSettings {
             turn: TurnSettings::default(),
             sfu: SfuSettings::default(),
             webrtc: WebrtcSettings::default(),
+            pressed_at: PressureSettings::default(),
             link: LinkSettings::default(),
         }
     }
@@ -256,6 +260,25 @@ pub struct WebrtcSettings {
 impl Default for WebrtcSettings {
     fn default() -> Self {
         Self { udp_ports: None, interfaces: Vec::new(), relay_only: false, loopback: false, most_viewers: 100 }
+    }
+}
+
+/// What makes the box pressed, at the levels 1 (thumbnails slower), 2 (no live inputs) and 3 (a simpler programme).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PressureSettings {
+    /// Load of all processors in percent, rising; above 100 for never.
+    pub cpu_percent: [f32; 3],
+    /// Memory in use in percent, rising; above 100 for never.
+    pub mem_percent: [f32; 3],
+    /// Free disk in GB (10^9 bytes) below which it is pressed, falling; 0 for never.
+    pub disk_free_gb: [f64; 3],
+}
+
+impl Default for PressureSettings {
+    fn default() -> Self {
+        let Thresholds { cpu_percent, mem_percent, disk_free } = Thresholds::default();
+        Self { cpu_percent, mem_percent, disk_free_gb: disk_free.map(|bytes| bytes as f64 / 1e9) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::session::{self, Kept};
@@ -141,6 +141,14 @@ impl Client {
         read(self.signed_in(Method::GET, path, None).await?).await
     }
 
+    /// What the server says of itself to anybody.
+    ///
+    /// # Errors
+    /// When it is not well or does not answer.
+    pub async fn health(&self) -> Result<Value, CtlError> {
+        read(self.send(self.http.get(format!("{}/health", self.url)).timeout(TIMEOUT)).await?).await
+    }
+
     /// Posts a document under `/api/v1`.
     ///
     /// # Errors
@@ -231,6 +239,10 @@ impl Client {
         if let Some(body) = body {
             request = request.json(body);
         }
+        self.send(request).await
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, CtlError> {
         request.send().await.map_err(|error| {
             let reason = if error.is_timeout() { "it does not answer in time" } else { "no connection" };
             CtlError::Unreachable(format!("cannot reach the fleet server at {}: {reason}", self.url))

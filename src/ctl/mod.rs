@@ -47,6 +47,13 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Say whether the server works; needs no session.
+    Health,
+    /// Print what a shell needs to complete `r58` commands.
+    Completion {
+        /// bash, zsh, fish, elvish or powershell.
+        shell: clap_complete::Shell,
+    },
     /// Sign in and keep the session.
     Login,
     /// End the kept session.
@@ -170,6 +177,15 @@ pub async fn run(args: Args) -> ExitCode {
 
 async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
     let mut client = Client::new(&args.url)?;
+    if let Command::Completion { shell } = args.command {
+        clap_complete::generate(shell, &mut crate::cli::command(), "r58", &mut std::io::stdout());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Health = args.command {
+        let health = client.health().await?;
+        output.show(&health, || format!("{} {} works", word(&health, "service"), word(&health, "version")));
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Command::Login = args.command {
         let email = match args.email {
             Some(email) => email,
@@ -187,7 +203,7 @@ async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
         (None, None) => client.take_up_session()?,
     }
     match args.command {
-        Command::Login => {}
+        Command::Login | Command::Health | Command::Completion { .. } => {}
         Command::Logout => {
             client.sign_out().await?;
             output.show(&json!({"signed_out": true}), || "signed out".into());

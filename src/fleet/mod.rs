@@ -37,7 +37,7 @@ pub mod turn;
 pub use error::{ErrorKind, FleetError};
 pub use plan::{AccessPlan, BrokerPlan, BrokerTls, FleetPlan, RetainedPlan, TurnPlan};
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,7 @@ use self::state::{Fleet, Places};
 use self::store::{Actor, NewUser, Store};
 use self::switchboard::Switchboard;
 use self::turn::TurnDesk;
+use crate::service;
 
 /// The organization made at the first start.
 pub const DEFAULT_ORG: &str = "default";
@@ -107,6 +108,16 @@ impl FleetHandle {
     /// The database, for measurements that stand beside the server.
     pub fn store(&self) -> Store {
         self.fleet.store.clone()
+    }
+
+    /// Lives for as long as it answers to HTTP. A database or broker that is away is not mended by another start of this process.
+    pub async fn keep_telling_systemd(&self) {
+        let own = match self.addr.ip().is_unspecified() {
+            true => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.addr.port()),
+            false => self.addr,
+        };
+        let (client, url) = (reqwest::Client::new(), format!("http://{own}/health"));
+        service::keep_telling(async || service::answers(&client, &url).await).await;
     }
 
     /// Stops the server: no new requests, actors put down, database closed, broker last. Bounded by five seconds.
