@@ -2,11 +2,12 @@
 //!
 //! The [`KeyValue`] trait is the whole of what outbox and journal need. [`Store`] puts it on disk (sled, with a real
 //! fsync, a group commit on a thread of its own and a quarantine for corrupt data); [`Memory`] is for tests and
-//! simulated devices.
+//! simulated devices, and [`Prefixed`] lets many of those share one.
 //!
 //! One tree is shared by all, told apart by key prefix, because only then is "terminal state and its outbox row" one
 //! transaction.
 
+mod prefixed;
 mod quarantine;
 mod store;
 
@@ -15,6 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::MqttError;
 
+pub use prefixed::Prefixed;
 pub use store::{Opened, Store, StoreOptions};
 
 /// A key and its value.

@@ -29,10 +29,12 @@ use tokio::sync::{mpsc, oneshot};
 use crate::MqttError;
 
 mod backoff;
+mod cable;
 mod driver;
 mod wire;
 
 pub use backoff::{Backoff, BackoffSettings, Ending};
+pub use cable::{Cable, Hand};
 
 /// Quality of service. QoS 2 is not used: deduplication is end to end, by ids and sequence numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,7 +118,8 @@ impl fmt::Debug for WillSource {
 /// What a session needs to know. [`SessionSettings::new`] fills in the protocol's defaults (facts of the protocol paper).
 #[derive(Clone)]
 pub struct SessionSettings {
-    /// `mqtt://host[:1883]` or `mqtts://host[:8883]`.
+    /// `mqtt://host[:1883]` or `mqtts://host[:8883]`; several, the nodes of one cluster, are separated by commas and tried in
+    /// random order.
     pub url: String,
     /// PEM certificate that the broker's certificate must chain to, besides the system's roots. Only for `mqtts`.
     pub ca: Option<Vec<u8>>,
@@ -146,6 +149,8 @@ pub struct SessionSettings {
     pub backoff: BackoffSettings,
     /// Events that wait for their reader before the network is read more slowly. Default 256.
     pub event_capacity: usize,
+    /// The cable that this session hangs on, for rehearsed outages. None: one that nobody pulls.
+    pub cable: Option<Cable>,
 }
 
 impl SessionSettings {
@@ -172,6 +177,7 @@ impl SessionSettings {
             subscriptions: Vec::new(),
             backoff: BackoffSettings::default(),
             event_capacity: 256,
+            cable: None,
         }
     }
 }
@@ -406,7 +412,7 @@ impl Future for PublishReceipt {
 /// the will is published) or by [`Session::close`].
 #[derive(Debug, Clone)]
 pub struct Session {
-    publishes: mpsc::Sender<driver::Publish>,
+    publishes: mpsc::Sender<Box<driver::Publish>>,
     control: mpsc::UnboundedSender<driver::Control>,
     dropped: Arc<AtomicU64>,
 }
@@ -433,7 +439,7 @@ impl Session {
     /// [`NotSent::Closed`] when the session has ended.
     pub async fn publish(&self, message: Outgoing) -> Result<PublishReceipt, NotSent> {
         let (done, receipt) = oneshot::channel();
-        let publish = driver::Publish { message, done: driver::Done::Receipt(done) };
+        let publish = Box::new(driver::Publish { message, done: driver::Done::Receipt(done) });
         self.publishes.send(publish).await.map_err(|_| NotSent::Closed)?;
         Ok(PublishReceipt(receipt))
     }
@@ -444,14 +450,14 @@ impl Session {
     /// # Errors
     /// [`NotSent::Closed`] when the session has ended.
     pub async fn publish_tracked(&self, token: u64, message: Outgoing) -> Result<(), NotSent> {
-        let publish = driver::Publish { message, done: driver::Done::Event(token) };
+        let publish = Box::new(driver::Publish { message, done: driver::Done::Event(token) });
         self.publishes.send(publish).await.map_err(|_| NotSent::Closed)
     }
 
     /// Publishes if there is room right now, without an outcome: for QoS 0 things that are worthless tomorrow.
     /// Returns whether it was taken.
     pub fn try_publish(&self, message: Outgoing) -> bool {
-        self.publishes.try_send(driver::Publish { message, done: driver::Done::Nobody }).is_ok()
+        self.publishes.try_send(Box::new(driver::Publish { message, done: driver::Done::Nobody })).is_ok()
     }
 
     /// Acknowledges a message. Does nothing if its connection is gone: the broker sends the message again.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use r58_mqtt::broker::{EmbeddedBroker, TlsFiles};
-use r58_mqtt::session::{DisconnectReason, Outgoing, Qos, Session, SessionEvent, Will, WillSource};
+use r58_mqtt::session::{Cable, DisconnectReason, Outgoing, Qos, Session, SessionEvent, Will, WillSource};
 use r58_mqtt::{ErrorKind, MqttError};
 use support::{
     Broker, ChildBroker, Client, Everyone, Kind, LIMIT, PASSWORD, embedded_settings, quick, resident_kib, set, until,
@@ -365,4 +365,54 @@ async fn measure() {
     let broker = EmbeddedBroker::start(embedded_settings(dir.path()), Arc::new(Everyone)).unwrap();
     println!("start with 20,000 retained messages after a kill: {:?}", begun.elapsed());
     broker.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_whose_broker_goes_finds_another_of_its_list() {
+    let brokers = [Broker::embedded(false), Broker::embedded(false)];
+    let watchers =
+        [Client::with(brokers[0].fleet("watch"), &["r58/1/#"]), Client::with(brokers[1].fleet("watch"), &["r58/1/#"])];
+    let [mut first, mut second]: [Client; 2] = futures_util::future::join_all(watchers).await.try_into().ok().unwrap();
+    let mut settings = brokers[0].device("box-1");
+    settings.url = format!("{}, {}", brokers[0].url(), brokers[1].url());
+    let mut device = Client::with(settings, &[DOWN]).await;
+    device.say("r58/1/acme/box-1/up/evt/here", "1").await;
+    let here = tokio::select! {
+        _ = first.message() => 0,
+        _ = second.message() => 1,
+    };
+    let [one, two] = brokers;
+    let (gone, left, mut watch) = if here == 0 { (one, two, second) } else { (two, one, first) };
+    drop(gone);
+    device.subscribed().await;
+    device.say("r58/1/acme/box-1/up/evt/here", "2").await;
+    assert_eq!(watch.payloads(1).await, ["2"]);
+    drop(left);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pulled_cable_cuts_without_a_goodbye_and_nobody_gets_through_until_it_is_back() {
+    let broker = Broker::embedded(false);
+    let mut watch = Client::with(broker.fleet("watch"), &["r58/1/#"]).await;
+    let (hand, cable) = Cable::plugged();
+    let mut settings = broker.device("box-1");
+    settings.cable = Some(cable);
+    settings.will = Some(WillSource::fixed(Will {
+        topic: "r58/1/acme/box-1/up/presence".into(),
+        payload: Bytes::from_static(b"gone"),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        delay: Duration::ZERO,
+    }));
+    let mut device = Client::with(settings, &[DOWN]).await;
+    hand.pull();
+    assert_eq!(watch.payloads(1).await, ["gone"], "the will, since there was no goodbye");
+    assert!(matches!(device.event().await, SessionEvent::Disconnected { .. }));
+    for _ in 0..2 {
+        assert!(matches!(device.event().await, SessionEvent::Disconnected { .. }), "tried in vain");
+    }
+    hand.plug();
+    device.subscribed().await;
+    device.say("r58/1/acme/box-1/up/evt/back", "back").await;
+    assert_eq!(watch.payloads(1).await, ["back"]);
 }

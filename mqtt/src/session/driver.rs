@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use rand::seq::SliceRandom as _;
 use rumqttc::v5::mqttbytes::v5 as mqtt;
 use rumqttc::v5::{Event, EventLoop, Incoming as Packet};
 use tokio::sync::{mpsc, oneshot};
@@ -57,7 +58,7 @@ enum End {
 
 pub(super) struct Driver {
     settings: SessionSettings,
-    publishes: mpsc::Receiver<Publish>,
+    publishes: mpsc::Receiver<Box<Publish>>,
     control: mpsc::UnboundedReceiver<Control>,
     events: mpsc::Sender<SessionEvent>,
     buffer: VecDeque<SessionEvent>,
@@ -67,12 +68,14 @@ pub(super) struct Driver {
     poison: u32,
     /// Lines on messages that were discarded.
     poisoned: Sparing,
+    /// Brokers that were not tried yet in this round, the next one last.
+    round: Vec<String>,
 }
 
 impl Driver {
     pub(super) fn new(
         settings: SessionSettings,
-        publishes: mpsc::Receiver<Publish>,
+        publishes: mpsc::Receiver<Box<Publish>>,
         control: mpsc::UnboundedReceiver<Control>,
         events: mpsc::Sender<SessionEvent>,
         dropped: Arc<AtomicU64>,
@@ -89,6 +92,7 @@ impl Driver {
             conn_seq: 0,
             poison: 0,
             poisoned: Sparing::default(),
+            round: Vec::new(),
         }
     }
 
@@ -171,15 +175,29 @@ impl Driver {
         }
     }
 
+    /// The broker for the next attempt: each once a round, in an order thrown anew, so that those who lose one node spread
+    /// over the others.
+    fn next_broker(&mut self) -> String {
+        if self.round.is_empty() {
+            self.round = wire::brokers(&self.settings.url).map(str::to_owned).collect();
+            self.round.shuffle(&mut rand::thread_rng());
+        }
+        self.round.pop().unwrap_or_default()
+    }
+
     /// One connection, from CONNECT to its end.
     async fn connection(&mut self) -> End {
+        if self.settings.cable.as_ref().is_some_and(|cable| !cable.is_plugged()) {
+            return End::Lost { reason: DisconnectReason::Network("the cable is pulled".into()), held: None };
+        }
         self.conn_seq += 1;
+        let broker = self.next_broker();
         let attempt =
             wire::Attempt { conn_seq: self.conn_seq, tolerant: self.poison > 0, clean: self.poison >= POISON_CLEAN };
         if attempt.clean {
             warn!(client = %self.settings.client_id, "broker session starts clean after repeated protocol errors");
         }
-        let (client, mut eventloop) = match wire::client(&self.settings, &attempt) {
+        let (client, mut eventloop) = match wire::client(&self.settings, &broker, &attempt) {
             Ok(made) => made,
             Err(e) => return End::Lost { reason: DisconnectReason::Network(e.to_string()), held: None },
         };
@@ -193,7 +211,7 @@ impl Driver {
         let window = usize::from(self.settings.inflight.min(broker_window));
         let limit = self.settings.max_packet.min(broker_limit) as usize;
         let mut live = Live::new(client, self.conn_seq, window, limit);
-        info!(client = %self.settings.client_id, session_present = connack.session_present, "broker link up");
+        info!(client = %self.settings.client_id, broker, session_present = connack.session_present, "broker link up");
         self.buffer
             .push_back(SessionEvent::Connected { conn_seq: self.conn_seq, session_present: connack.session_present });
         if self.settings.subscriptions.is_empty() {

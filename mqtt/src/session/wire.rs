@@ -28,7 +28,7 @@ pub(super) struct Attempt {
 /// Refuses settings that could never work, before anything is started.
 pub(super) fn check(settings: &SessionSettings) -> Result<(), MqttError> {
     let wrong = |why: &str| Err(MqttError::Misconfigured(why.to_owned()));
-    split_url(&settings.url)?;
+    brokers(&settings.url).try_for_each(|url| split_url(url).map(drop))?;
     if settings.client_id.is_empty() {
         return wrong("mqtt client id is empty");
     }
@@ -49,6 +49,11 @@ pub(super) fn check(settings: &SessionSettings) -> Result<(), MqttError> {
             .map_err(|e| MqttError::Misconfigured(format!("mqtt ca certificate: {e}")))?;
     }
     Ok(())
+}
+
+/// The addresses in a list that commas separate; of nothing, one that is empty and will be refused.
+pub(super) fn brokers(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim)
 }
 
 /// Host, port and whether TLS is wanted.
@@ -77,8 +82,12 @@ fn split_url(url: &str) -> Result<(String, u16, bool), MqttError> {
 }
 
 /// A client from scratch.
-pub(super) fn client(settings: &SessionSettings, attempt: &Attempt) -> Result<(AsyncClient, EventLoop), MqttError> {
-    let (host, port, tls) = split_url(&settings.url)?;
+pub(super) fn client(
+    settings: &SessionSettings,
+    broker: &str,
+    attempt: &Attempt,
+) -> Result<(AsyncClient, EventLoop), MqttError> {
+    let (host, port, tls) = split_url(broker)?;
     let mut options = MqttOptions::new(&settings.client_id, host, port);
     if tls {
         options.set_transport(Transport::tls_with_config(match &settings.ca {
@@ -261,6 +270,16 @@ mod tests {
         ] {
             assert!(split_url(url).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn a_list_of_brokers_is_refused_when_one_of_them_is_none() {
+        let with = |url: &str| check(&SessionSettings::new(url, "c", "u", "p"));
+        assert!(with("mqtt://a, mqtts://b:1,mqtt://[::1]").is_ok());
+        for list in ["mqtt://a,", "mqtt://a,b", ",", "mqtt://a mqtt://b"] {
+            assert!(with(list).is_err(), "{list}");
+        }
+        assert_eq!(brokers("mqtt://a, mqtt://b").collect::<Vec<_>>(), ["mqtt://a", "mqtt://b"]);
     }
 
     #[test]

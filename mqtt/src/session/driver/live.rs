@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::{Control, Done, Driver, Publish};
+use crate::session::cable::pulled;
 use crate::session::{AckToken, DisconnectReason, Grant, Incoming, NotSent, Outgoing, Qos, SessionEvent, wire};
 
 /// Packets read at a glance while the reader of events is stuck. Twice what a broker may send in the window of QoS 1 that
@@ -70,6 +71,7 @@ impl Driver {
         // A reader that is stuck must not cost the connection: look at the network at least this often.
         let glance = self.settings.keep_alive / 4;
         let mut next_glance = Instant::now() + glance;
+        let mut cable = self.settings.cable.clone();
         loop {
             if let Some(closing) = &mut live.closing
                 && Self::goodbye(&live.client, closing)
@@ -109,9 +111,12 @@ impl Driver {
                     Err(_) => self.buffer.clear(),
                 },
                 publish = self.publishes.recv(), if outstanding < live.window && live.closing.is_none() => match publish {
-                    Some(publish) => self.send(live, publish),
+                    Some(publish) => self.send(live, *publish),
                     None => return Ok(()),
                 },
+                () = pulled(cable.as_mut()) => {
+                    return Err(DisconnectReason::Network("the cable was pulled".into()));
+                }
                 event = eventloop.poll(), if reading => polled = Some(event),
                 () = sleep_until(deadline) => {
                     next_glance = Instant::now() + glance;
