@@ -96,7 +96,7 @@ impl World {
         self.call(Method::POST, "/api/v1/auth/login", "", Some(body)).await.expect(200).text("access_token")
     }
 
-    /// A user of an organization, signed in. Organizations are not made by the API yet.
+    /// A user of an organization, signed in; made past the API, so that a test can begin with any.
     pub async fn user(&self, org: &str, role: &str) -> String {
         let (store, now) = (self.handle.store(), chrono::Utc::now());
         store.ensure_organization(org, org, now).await.unwrap();

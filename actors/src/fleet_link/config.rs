@@ -149,8 +149,8 @@ impl ConfigDesk {
         self.applied(&self.overlay(), change.clone()).map(drop)
     }
 
-    /// What a change makes of a document, its version, and who has to be restarted for it.
-    fn applied(&self, before: &Overlay, change: Change) -> Result<(Map<String, Value>, u64, Vec<String>), String> {
+    /// What a change makes of what is in force, and who has to be restarted for it.
+    fn applied(&self, before: &Overlay, change: Change) -> Result<(Overlay, Vec<String>), String> {
         let (doc, ver) = match change {
             Change::Merge(changes) => (merge(before.doc.clone(), changes), before.ver.saturating_add(1)),
             Change::Replace { version, .. } if version <= before.ver => {
@@ -163,17 +163,17 @@ impl ConfigDesk {
             return Err("the changes are larger than 64 KiB in all".to_owned());
         }
         let concerned = self.seam.check(&before.doc, &doc)?;
-        Ok((doc, ver, concerned))
+        Ok((Overlay { ver, doc, by: None }, concerned))
     }
 
     /// Applies a change to what is in force, tries it, keeps it or goes back.
     pub async fn change(&self, id: &CommandId, change: Change, actors: &ActorsView) -> ConfigOutcome {
         let before = self.overlay();
-        let (doc, ver, concerned) = match self.applied(&before, change) {
+        let (after, concerned) = match self.applied(&before, change) {
             Ok(merged) => merged,
             Err(reason) => return ConfigOutcome::Refused(reason),
         };
-        let after = Overlay { ver, doc, by: Some(id.clone()) };
+        let after = Overlay { by: Some(id.clone()), ..after };
         if let Err(reason) = self.put(File { current: after.clone(), trial_over: Some(before.clone()) }).await {
             return ConfigOutcome::Unwritable(reason);
         }
