@@ -4,13 +4,16 @@
 //! comes down in reverse order of engagement; the pages close last, so that they can show how it went.
 
 mod access;
+mod bundle_sources;
 mod calls;
 mod carrier;
 mod config_seam;
 mod fleet;
 mod guest_desk;
 mod http;
+mod log_desk;
 mod seats;
+mod secrets;
 mod sfu;
 mod signalling;
 mod turn;
@@ -18,20 +21,27 @@ mod viewer_tokens;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
 use anyhow::{Context, Result, bail};
+use r58_actors::bundle::{BundleMaker, BundleSettings, MakeBundle, Shelf};
+use r58_actors::bundle_courier::{BundleCourier, CourierSettings};
 use r58_actors::device::{self as box_actors, DevicePlan, InputPlan, SeatPlan, SourceCell};
+use r58_actors::fleet_link::config::ConfigSeam;
 use r58_actors::fleet_link::identity;
 use r58_actors::fleet_link::requests::Requests;
 use r58_actors::governor::core::Thresholds;
 use r58_actors::governor::{Governor, GovernorSettings, Metrics};
+use r58_actors::log_tail::{LogLink, LogTail, LogTailSettings, WatchLogs};
+use r58_actors::logs::LogBook;
+use r58_actors::logs::files::FileLimits;
 use r58_actors::state::DeviceIdentity;
 use r58_actors::state::board::Neighbours;
 use r58_actors::studio::Studio;
-use r58_actors::supervision::{Duty, HouseSettings};
+use r58_actors::supervision::{Door, Duty, HouseSettings};
 use r58_actors::{ActorState, House};
 use r58_mqtt::durable::KeyValue;
 use r58_pipelines::Mode;
@@ -47,9 +57,11 @@ use crate::preflight::StateDir;
 use crate::proxies::TrustedProxies;
 use crate::service::{self, Pulse};
 use access::Access;
+use bundle_sources::BoxSources;
 use carrier::Carrier;
 use config_seam::LiveConfig;
 use guest_desk::GuestDesk;
+use log_desk::LogDesk;
 use signalling::{RatePolicy, Signalling};
 use viewer_tokens::ViewerTokens;
 
@@ -101,6 +113,13 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     let private = settings.seats.iter().map(|seat| seat.id.clone()).collect();
     let viewers = Arc::new(tokio::task::spawn_blocking(move || ViewerTokens::open(viewers, private)).await??);
 
+    let book = crate::logging::book();
+    secrets::learn(book.redactor(), settings, &seats);
+    if let Err(error) = book.keep_in(&state.path().join("logs"), FileLimits::default()) {
+        // A box that cannot keep its log still has a programme to make.
+        tracing::warn!(%error, "the log is kept in memory only");
+    }
+
     let (lost, gave_up) = mpsc::unbounded_channel();
     let house = House::open(HouseSettings {
         on_lost_duty: Arc::new(move |name, cause| {
@@ -113,7 +132,9 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     let org = enrolled.as_ref().map(|identity| identity.org.clone()).unwrap_or_default();
     let (identities, identity) = watch::channel(enrolled);
     let links = guest_desk::Links { own: url.clone(), identity: identity.clone() };
+    let identity_for_bundles = identity.clone();
     let ice = turn::engage(&house, &settings.turn, &settings.id, store.clone(), identity)?;
+    secrets::follow(book.redactor().clone(), links.identity.clone(), ice.guests.clone());
     let (metrics_out, metrics) = watch::channel(Metrics::default());
     let (fleet_out, fleet) = watch::channel(Default::default());
     let neighbours = Neighbours { ice: ice.peers.clone(), roads: ice.roads, metrics: metrics.clone(), fleet };
@@ -134,17 +155,31 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
         Arc::new(Signalling::new(device.clone(), ice.guests.clone(), viewers.clone(), RatePolicy::default()));
     let desk = Arc::new(GuestDesk::new(device.clone(), ice.guests.clone(), ice.peers.clone(), links, sfu.is_some()));
     let calls = Arc::new(calls::Calls::new(device.clone(), sfu, ice.guests.clone(), signalling.clone()));
-    let carrier = Carrier { signalling: signalling.clone(), calls: calls.clone(), desk: desk.clone() };
+    // The link and the tail need each other: the tail speaks by the link's door, the link hands requests to the tail's.
+    let (tail_in, tail) = log_tail(&house, book.clone());
+    let logs = Arc::new(LogDesk { book: book.clone(), watch: tail });
+    let carrier =
+        Carrier { signalling: signalling.clone(), calls: calls.clone(), desk: desk.clone(), logs: logs.clone() };
+    let seam: Arc<dyn ConfigSeam> = Arc::new(LiveConfig::new(settings, cells));
+    let sources = BoxSources {
+        settings: settings.clone(),
+        seam: seam.clone(),
+        house: house.clone(),
+        device: device.clone(),
+        book: book.clone(),
+    };
+    let bundles = bundles(&house, settings, state.path(), sources, metrics.clone(), identity_for_bundles);
     let ends = fleet::Ends {
         device: device.clone(),
         requests: Requests::new(Arc::new(carrier)),
-        seam: Arc::new(LiveConfig::new(settings, cells)),
+        seam,
         metrics,
         ice: ice.guests.clone(),
         identity: identities,
         link: fleet_out,
+        bundles,
     };
-    fleet::engage(&house, settings, state.path(), store, ends)?;
+    tail_in.send_replace(Some(fleet::engage(&house, settings, state.path(), store, ends)?));
 
     let own = if address.ip().is_unspecified() {
         SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())
@@ -156,6 +191,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     let check = http::SelfCheck { url: own.clone(), crew: settings.crew_password.clone() };
     let face = http::Face {
         calls,
+        logs,
         conformance: Default::default(),
         own: check,
         signalling,
@@ -214,6 +250,44 @@ impl DeviceSide {
         }
         self.pages.stop(false).await;
     }
+}
+
+/// Where the tail finds the fleet link once that is engaged.
+type LinkDoor = watch::Sender<Option<LogLink>>;
+
+/// Engages what tells the log live.
+fn log_tail(house: &House, book: LogBook) -> (LinkDoor, Door<WatchLogs>) {
+    let (door_in, link) = watch::channel(None);
+    let settings = LogTailSettings { book, link };
+    let tail = house.engage(Duty::new("fleet", "log tail"), move |life| LogTail::new(life, settings.clone()));
+    (door_in, tail.door())
+}
+
+/// Engages what makes support bundles and what takes them to the fleet.
+fn bundles(
+    house: &House,
+    settings: &DeviceSettings,
+    state_dir: &Path,
+    sources: BoxSources,
+    metrics: watch::Receiver<Metrics>,
+    identity: watch::Receiver<Option<identity::Identity>>,
+) -> Door<MakeBundle> {
+    let shelf = Shelf::new(state_dir.join("bundles"));
+    let (made_in, made) = watch::channel(0);
+    let maker = BundleSettings {
+        shelf: shelf.clone(),
+        max_bytes: settings.link.bundle_max_mb * 1024 * 1024,
+        book: sources.book.clone(),
+        log_directory: state_dir.join("logs"),
+        sources: Arc::new(sources),
+        metrics,
+        made: made_in,
+    };
+    let door =
+        house.engage(Duty::new("fleet", "bundle maker"), move |life| BundleMaker::new(life, maker.clone())).door();
+    let courier = CourierSettings { shelf, identity, fleet_url: settings.link.fleet_url.clone(), made };
+    house.engage(Duty::new("fleet", "bundle courier"), move |life| BundleCourier::new(life, courier.clone()));
+    door
 }
 
 /// One line for each actor when it first runs.

@@ -1,13 +1,41 @@
-//! Where log lines go: the journal under systemd, text for people, JSON for collectors.
+//! Where log lines go: the journal under systemd, text for people, JSON for collectors; and, whatever the form, the book that
+//! the box keeps of itself.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
+use r58_actors::logs::LogBook;
+use r58_actors::logs::layer::LogLayer;
+use r58_actors::redact::Redactor;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, LogSettings};
+
+/// What this process says of itself; there is one subscriber in a process, and so one book.
+static BOOK: LazyLock<LogBook> = LazyLock::new(LogBook::default);
+
+/// The process's book.
+pub fn book() -> LogBook {
+    BOOK.clone()
+}
+
+/// Standard error without secrets. A line comes in one piece.
+struct Clean(Redactor);
+
+impl Write for Clean {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        std::io::stderr().lock().write_all(self.0.text(&text).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
 
 /// Installs the process's subscriber; `RUST_LOG` wins over the configured filter.
 ///
@@ -18,7 +46,8 @@ pub fn start(settings: &LogSettings) -> Result<()> {
         Ok(filter) if !filter.is_empty() => EnvFilter::try_new(filter).context("RUST_LOG is no log filter")?,
         _ => EnvFilter::try_new(&settings.filter).context("log.filter is no log filter")?,
     };
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(LogLayer::new(book()));
+    let clean = || Clean(BOOK.redactor().clone());
     // systemd sets JOURNAL_STREAM for a unit whose standard error is the journal.
     let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
     match settings.format {
@@ -28,16 +57,10 @@ pub fn start(settings: &LogSettings) -> Result<()> {
         LogFormat::Auto if under_systemd && tracing_journald::layer().is_ok() => {
             registry.with(tracing_journald::layer()?).try_init()?;
         }
-        LogFormat::Json => {
-            registry.with(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr)).try_init()?
-        }
+        LogFormat::Json => registry.with(tracing_subscriber::fmt::layer().json().with_writer(clean)).try_init()?,
         LogFormat::Auto | LogFormat::Text => {
             registry
-                .with(
-                    tracing_subscriber::fmt::layer()
-                        .with_writer(std::io::stderr)
-                        .with_ansi(std::io::stderr().is_terminal()),
-                )
+                .with(tracing_subscriber::fmt::layer().with_writer(clean).with_ansi(std::io::stderr().is_terminal()))
                 .try_init()?;
         }
     }

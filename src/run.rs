@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, BrokerSettings, FleetSettings, Settings};
+use crate::fleet::bundles::BundlePlan;
 use crate::fleet::switchboard::BridgePlan;
 use crate::fleet::{self, AccessPlan, BrokerPlan, BrokerTls, FleetPlan, RetainedPlan, TurnPlan};
 use crate::preflight::{self, StateDir};
@@ -148,6 +149,12 @@ pub fn fleet_plan(settings: &FleetSettings, state_dir: &Path) -> Result<FleetPla
         },
         access: AccessPlan::default(),
         bridge: BridgePlan::default(),
+        bundles: BundlePlan {
+            directory: settings.bundles.directory.clone(),
+            max_bytes: settings.bundles.max_mb * 1024 * 1024,
+            quota_bytes: settings.bundles.quota_mb * 1024 * 1024,
+            keep: Duration::from_secs(settings.bundles.keep_days * 86_400),
+        },
     })
 }
 

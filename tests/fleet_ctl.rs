@@ -48,6 +48,7 @@ impl World {
             turn: TurnPlan::default(),
             access: AccessPlan { admin_password: Some(PASSWORD.into()), ..AccessPlan::default() },
             bridge: BridgePlan::default(),
+            bundles: Default::default(),
         })
         .await
         .unwrap();
@@ -248,5 +249,25 @@ async fn organizations_keys_groups_configurations_and_releases_are_looked_after_
     let id = rollout["id"].as_str().unwrap();
     assert_eq!(json(&["release", "change", id, "--percent", "10", "--state", "paused"]).await["percent"], 10);
     assert!(world.run(&["release", "rollouts"]).await.out.contains("10 %  paused"));
+    world.handle.stop().await;
+}
+
+#[actix_web::test]
+async fn a_bundle_is_asked_for_and_listed_and_a_box_that_is_away_tells_no_log() {
+    let world = World::new().await;
+    world.run(&["login", "--email", "admin@r58.local"]).await;
+    let asked = world.run(&["bundle", "box1", "--without-logs", "--json"]).await;
+    let asked: Value = serde_json::from_str(&asked.out).unwrap();
+    assert_eq!(asked["state"], "requested");
+    let listed = world.run(&["bundles", "box1"]).await;
+    assert!(listed.out.contains(asked["id"].as_str().unwrap()) && listed.out.contains("requested"), "{}", listed.out);
+    let listed: Value = serde_json::from_str(&world.run(&["bundles", "box1", "--json"]).await.out).unwrap();
+    assert_eq!(listed[0]["device_id"], "box1");
+    for args in [&["logs", "box1"][..], &["logs", "box1", "--follow"]] {
+        let away = world.run(args).await;
+        assert_eq!(away.code, 1, "{}", away.err);
+        assert!(away.err.contains("not connected"), "{}", away.err);
+    }
+    assert_eq!(world.run(&["logs", "box1", "--level", "loud"]).await.code, 1);
     world.handle.stop().await;
 }

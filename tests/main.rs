@@ -22,6 +22,7 @@ mod real_tools;
 mod requests_to_a_box;
 mod service_manager;
 mod starts_and_stops;
+mod the_box_tells_what_it_knows;
 mod the_programme_never_stops;
 mod viewers_play;
 mod viewers_watch;

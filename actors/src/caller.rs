@@ -2,7 +2,7 @@
 //!
 //! Job: carry an exchange of HTTP to a box that has no open port, by MQTT 5 request/response: signed by the fleet, with this
 //! server's own response topic, correlation data and a deadline. In: [`CallDevice`], and who goes offline, from the broker.
-//! Out: requests on `down/request`, the box's [`Response`].
+//! Out: requests on `down/request`, the box's [`Response`]; log records that boxes say while somebody watches ([`LiveLog`]).
 //!
 //! Failure policy: every call ends, with an answer or one [`CallError`], after at most eight seconds. Nothing is sent twice:
 //! whoever asked may ask again. While the broker is away calls wait for it for a moment, so that a link that blinks is
@@ -21,7 +21,7 @@ use actix::{
 };
 use chrono::Utc;
 use futures_util::StreamExt as _;
-use r58_mqtt::payload::{Method, Payload as _, Presence, PresenceState, Request, Response};
+use r58_mqtt::payload::{Batch, Method, Payload as _, Presence, PresenceState, Request, Response};
 use r58_mqtt::request::{CallError, Calls, DEADLINE};
 use r58_mqtt::session::{
     Incoming, Outgoing, Properties, RetainHandling, Session, SessionEvent, SessionSettings, Subscription,
@@ -30,7 +30,7 @@ use r58_mqtt::sign::CommandSigner;
 use r58_mqtt::sparing::Sparing;
 use r58_mqtt::topic::response_filter;
 use r58_mqtt::{DeviceAddress, Down, Name, Topic, Up};
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 use tracing::{debug, warn};
 
 use crate::guest::fresh_session;
@@ -38,6 +38,8 @@ use crate::supervision::{Life, Retire};
 
 /// Who goes: calls to it end at once.
 const PRESENCE: &str = "r58/1/+/+/up/presence";
+/// Logs that somebody watches; nobody else sends any.
+const LOGS: &str = "r58/1/+/+/up/tm/log";
 const ONLINE: &str = "connected to the broker";
 const AWAY: &str = "the broker is away";
 /// A call waits this long for a broker that is away; with the answer's own deadline it is over before WHIP clients give up.
@@ -86,6 +88,17 @@ pub struct CallerSettings {
     pub session: SessionSettings,
     /// The fleet's key.
     pub signer: Arc<CommandSigner>,
+    /// Where log records go that boxes say live.
+    pub logs: broadcast::Sender<LiveLog>,
+}
+
+/// A batch of a box's log.
+#[derive(Debug, Clone)]
+pub struct LiveLog {
+    /// The box.
+    pub device: DeviceAddress,
+    /// Its records, as [`crate::logs::Record`].
+    pub batch: Arc<Batch>,
 }
 
 type Asker = oneshot::Sender<Result<Response, CallError>>;
@@ -125,7 +138,8 @@ impl Caller {
         let Some(name) = &self.name else { return };
         let mut settings = self.settings.session.clone();
         let presence = Subscription { retain_handling: RetainHandling::Never, ..Subscription::new(PRESENCE) };
-        settings.subscriptions = vec![Subscription::new(response_filter(name)), presence];
+        let logs = Subscription { retain_handling: RetainHandling::Never, ..Subscription::new(LOGS) };
+        settings.subscriptions = vec![Subscription::new(response_filter(name)), presence, logs];
         // An answer that comes after the connection finds nobody who waits for it.
         settings.session_expiry = Duration::ZERO;
         let (session, events) = match Session::start(settings) {
@@ -208,6 +222,11 @@ impl Caller {
         let Ok(Topic::Up(device, what)) = Topic::parse(&message.topic) else { return };
         match what {
             Up::Response(_) => self.take_response(&device, message),
+            Up::Telemetry(_) => match Batch::parse(&message.payload) {
+                // Without a watcher it is for another server.
+                Ok(batch) => drop(self.settings.logs.send(LiveLog { device, batch: Arc::new(batch) })),
+                Err(error) => debug!(%device, %error, "a log cannot be read"),
+            },
             Up::Presence => {
                 let said = Presence::parse(&message.payload);
                 if said.is_ok_and(|presence| presence.state == PresenceState::Offline) {

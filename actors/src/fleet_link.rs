@@ -58,6 +58,7 @@ use self::pulse::Pulse;
 use self::requests::Requests;
 use self::state::LinkWord;
 use crate::governor::Metrics;
+use crate::log_tail::SayLog;
 use crate::state::{DeviceState, FleetState};
 use crate::supervision::{Life, Retire};
 use crate::turn::IceSnapshot;
@@ -314,6 +315,14 @@ impl Handler<RecordEvent> for FleetLink {
     fn handle(&mut self, event: RecordEvent, ctx: &mut Self::Context) {
         self.record_event(event);
         self.settle(ctx);
+    }
+}
+
+impl Handler<SayLog> for FleetLink {
+    type Result = bool;
+
+    fn handle(&mut self, SayLog { up, body }: SayLog, _: &mut Self::Context) -> bool {
+        self.link.as_ref().is_some_and(|link| link.say_live(up, body))
     }
 }
 

@@ -14,6 +14,11 @@
 //! | [`governor`] | watches the machine, gives up what matters least |
 //! | [`host`] | the seam to the machine: reboot, units, boot id |
 //! | [`fleet_link`] | the box's end of its fleet: enrolment, session, commands |
+//! | [`logs`] | what the process says of itself: records in memory and files, read back, told live |
+//! | [`log_tail`] | the log, told to the fleet while somebody watches |
+//! | [`redact`] | the one place where secrets are taken out |
+//! | [`bundle`] | support bundles: what the box knows of itself, in one archive |
+//! | [`bundle_courier`] | takes them to the fleet, piece by piece |
 //! | [`ingest`] | the fleet server's end: consumes the broker, writes the store, publishes commands |
 //! | [`caller`] | the fleet server's voice: asks a box something and waits for its answer |
 //! | [`sfu`] | guests by way of Cloudflare's SFU, when no road leads from them to the box |
@@ -22,6 +27,8 @@
 //! An actor's thinking lives in a pure core beside it (`camera.rs` and `camera/core.rs`); the actor itself only moves
 //! messages, timers and pipelines. Peers hold a [`Door`] for a message, never an address.
 
+pub mod bundle;
+pub mod bundle_courier;
 pub mod caller;
 pub mod camera;
 pub mod device;
@@ -31,9 +38,12 @@ pub mod governor;
 pub mod guest;
 pub mod host;
 pub mod ingest;
+pub mod log_tail;
+pub mod logs;
 pub mod mixer;
 mod offthread;
 pub mod patch;
+pub mod redact;
 pub mod sfu;
 pub mod state;
 pub mod studio;

@@ -10,9 +10,11 @@ pub fn media_clock() -> gst::Clock {
     gst::SystemClock::obtain()
 }
 
-/// Makes a pipeline run on the shared clock, whatever its elements offer. Call it before the first state change.
+/// Makes a pipeline run on the shared clock, whatever its elements offer, and notes it for those who look at all of them
+/// ([`crate::graphs`]). Call it before the first state change.
 pub fn adopt(pipeline: &gst::Pipeline) {
     pipeline.use_clock(Some(&media_clock()));
+    crate::graphs::note(pipeline);
 }
 
 /// Now, in nanoseconds of the shared clock.

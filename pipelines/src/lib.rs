@@ -11,6 +11,7 @@ pub mod error;
 pub mod fanout;
 pub mod feed;
 pub mod forwarder;
+pub mod graphs;
 pub mod guest;
 pub mod hls;
 pub mod ice;

@@ -211,6 +211,7 @@ fn judge_device(device: &DeviceSettings, found: &mut Found) {
     found.url("device.link.mqtt_url", link.mqtt_url.as_deref(), &["mqtt://", "mqtts://"]);
     found.range("device.link.heartbeat_seconds", link.heartbeat_seconds, 1, 3600);
     found.range("device.link.outbox_max_mb", link.outbox_max_mb, 1, 4096);
+    found.range("device.link.bundle_max_mb", link.bundle_max_mb, 1, 1024);
     found.file("device.link.ca_file", link.ca_file.as_deref());
 }
 
@@ -243,6 +244,10 @@ fn judge_fleet(fleet: &FleetSettings, found: &mut Found) {
         .both(("fleet.broker.tls_cert", broker.tls_cert.is_some()), ("fleet.broker.tls_key", broker.tls_key.is_some()));
     found.range("fleet.broker.max_retained", broker.max_retained, 1_000, 10_000_000);
     found.range("fleet.broker.max_retained_mb", broker.max_retained_mb, 1, 65_536);
+    let bundles = &fleet.bundles;
+    found.range("fleet.bundles.max_mb", bundles.max_mb, 1, 65_536);
+    found.range("fleet.bundles.quota_mb", bundles.quota_mb, 1, 16_777_216);
+    found.range("fleet.bundles.keep_days", bundles.keep_days, 1, 3_650);
     let turn = &fleet.turn;
     found.ice_urls("fleet.turn.stun", &turn.stun, &["stun:"]);
     found.ice_urls("fleet.turn.urls", &turn.urls, &["turn:", "turns:"]);

@@ -298,6 +298,8 @@ pub struct LinkSettings {
     pub heartbeat_seconds: u64,
     /// Bound of the durable outbox in MiB, 1 to 4,096; the oldest telemetry goes first.
     pub outbox_max_mb: u64,
+    /// Bound of a support bundle in MiB, 1 to 1,024. One is refused when the disk has no room for it.
+    pub bundle_max_mb: u64,
     /// Actors and systemd units that `restart_service` may name.
     pub services: Vec<String>,
     /// `real` asks logind and systemd; `record` only notes what was asked (the demo).
@@ -313,6 +315,7 @@ impl Default for LinkSettings {
             ca_file: None,
             heartbeat_seconds: 60,
             outbox_max_mb: 64,
+            bundle_max_mb: 64,
             services: Vec::new(),
             host: HostKind::Real,
         }
@@ -346,6 +349,8 @@ pub struct FleetSettings {
     pub broker: BrokerSettings,
     /// TURN credentials handed to signed-in devices.
     pub turn: FleetTurnSettings,
+    /// Support bundles of boxes.
+    pub bundles: FleetBundleSettings,
 }
 
 impl Default for FleetSettings {
@@ -357,7 +362,28 @@ impl Default for FleetSettings {
             trusted_proxies: Vec::new(),
             broker: BrokerSettings::default(),
             turn: FleetTurnSettings::default(),
+            bundles: FleetBundleSettings::default(),
         }
+    }
+}
+
+/// Support bundles that boxes send.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FleetBundleSettings {
+    /// Where they are kept; `bundles` under the state directory by default. Servers on one database share one.
+    pub directory: Option<PathBuf>,
+    /// Bound of one in MiB, 1 to 65,536.
+    pub max_mb: u64,
+    /// Bound of all of an organization's in MiB, 1 to 16,777,216.
+    pub quota_mb: u64,
+    /// Days that they are kept, 1 to 3,650.
+    pub keep_days: u64,
+}
+
+impl Default for FleetBundleSettings {
+    fn default() -> Self {
+        Self { directory: None, max_mb: 256, quota_mb: 4_096, keep_days: 30 }
     }
 }
 

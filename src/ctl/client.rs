@@ -230,7 +230,8 @@ impl Client {
     async fn raw(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, CtlError> {
         let mut request = self.http.request(method, format!("{}/api/v1{path}", self.url));
         // Only a stream may stay open.
-        if path != "/events" {
+        let is_stream = path == "/events" || path.contains("/logs/live") || path.ends_with("/download");
+        if !is_stream {
             request = request.timeout(TIMEOUT);
         }
         if let Some(tokens) = self.tokens.as_ref().filter(|_| !path.starts_with("/auth/refresh")) {

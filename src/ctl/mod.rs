@@ -4,10 +4,12 @@
 //! when it has expired, or signs in anew when `--email` is given. Exit codes: 0 done, 1 the fleet or the device refused
 //! or the command failed, 2 wrong usage, 3 the server cannot be reached, 4 not signed in or not allowed.
 
+mod bundles;
 mod client;
 mod config;
 mod group;
 mod invite;
+mod logs;
 mod org;
 mod output;
 mod release;
@@ -152,6 +154,15 @@ enum Command {
     /// Keys that programs sign in with.
     #[command(subcommand)]
     Key(org::Key),
+    /// Show a box's log.
+    Logs(logs::Logs),
+    /// Have a box make a support bundle.
+    Bundle(bundles::Bundle),
+    /// Show a box's support bundles.
+    Bundles {
+        /// The device.
+        device: String,
+    },
     /// Make a one-time code with which a box enrols itself.
     Enrol {
         /// For whom it is.
@@ -252,6 +263,9 @@ async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
         Command::Release(order) => release::run(&mut client, output, &order).await?,
         Command::Org(order) => org::org(&mut client, output, &order).await?,
         Command::Key(order) => org::key(&mut client, output, &order).await?,
+        Command::Logs(order) => logs::run(&mut client, output, &order).await?,
+        Command::Bundle(order) => bundles::make(&mut client, output, &order).await?,
+        Command::Bundles { device } => bundles::list(&mut client, output, &device).await?,
         Command::Enrol { note, expires_in } => {
             let body = json!({"note": note, "expires_in_seconds": expires_in});
             let code = client.post("/enrolment-codes", &body).await?;

@@ -63,6 +63,34 @@ impl Output {
         print(&table(&head, rows.collect()));
     }
 
+    /// Something beside the result, for people alone.
+    pub fn note(self, text: &str) {
+        if !self.json {
+            eprintln!("r58: {}", plain(text));
+        }
+    }
+
+    /// Support bundles of a box.
+    pub fn bundles(self, bundles: &[Value]) {
+        if self.json {
+            return print(&Value::from(bundles.to_vec()).to_string());
+        }
+        let time = |item: &Value, name: &str| word(item, name).get(..19).unwrap_or_default().replace('T', " ");
+        let rows = bundles.iter().map(|bundle| {
+            let size = bundle["size_bytes"].as_u64().map_or_else(|| "-".to_owned(), |size| size.to_string());
+            vec![
+                word(bundle, "id").to_owned(),
+                time(bundle, "created_at"),
+                word(bundle, "state").to_owned(),
+                size,
+                time(bundle, "expires_at"),
+                word(bundle, "created_by").to_owned(),
+                word(bundle, "error").to_owned(),
+            ]
+        });
+        print(&table(&["ID", "CREATED", "STATE", "BYTES", "EXPIRES", "BY", "ERROR"], rows.collect()));
+    }
+
     /// Invitations of a box.
     pub fn invitations(self, page: &Value) {
         if self.json {
@@ -146,6 +174,11 @@ fn one_line(command: &Value) -> String {
         }
     }
     line
+}
+
+/// Without control characters, which would reach the terminal.
+pub fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 fn figure(document: &Value, name: &str, unit: &str) -> String {

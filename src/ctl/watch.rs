@@ -71,19 +71,20 @@ pub async fn until_finished(client: &mut Client, output: Output, id: &str) -> Re
 }
 
 /// Reads events from a stream.
-struct Events {
+pub struct Events {
     response: Response,
     buffer: Vec<u8>,
     event: String,
 }
 
 impl Events {
-    fn new(response: Response) -> Self {
+    /// The events of an answer.
+    pub fn new(response: Response) -> Self {
         Self { response, buffer: Vec::new(), event: String::new() }
     }
 
     /// The next event with JSON data; `None` when the stream has ended.
-    async fn next(&mut self) -> Option<(String, Value)> {
+    pub async fn next(&mut self) -> Option<(String, Value)> {
         loop {
             while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();

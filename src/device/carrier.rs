@@ -1,5 +1,5 @@
-//! WHIP, WHEP, guests by the SFU, invitations and guests over the fleet's broker: the other thin carrier of `signalling`, `calls`
-//! and `guest_desk`.
+//! WHIP, WHEP, guests by the SFU, invitations, guests and the log over the fleet's broker: the other thin carrier of `signalling`,
+//! `calls`, `guest_desk` and `log_desk`.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use r58_mqtt::payload::{Request, Response};
 
 use super::calls::Calls;
 use super::guest_desk::{DeskRequest, FLEET, GuestDesk};
+use super::log_desk::LogDesk;
 use super::signalling::{BODY_LIMIT, SignalRequest, SignalResponse, Signalling};
 use crate::problem::Problem;
 
@@ -21,6 +22,8 @@ pub struct Carrier {
     pub calls: Arc<Calls>,
     /// Invitations and guests.
     pub desk: Arc<GuestDesk>,
+    /// The log.
+    pub logs: Arc<LogDesk>,
 }
 
 /// Whom the rate of all these requests is counted for: the fleet limits its own clients.
@@ -30,7 +33,9 @@ const CLIENT: &str = "fleet";
 impl RequestDesk for Carrier {
     async fn answer(&self, request: Request) -> Response {
         let id = request.id.clone();
-        let answer = if GuestDesk::serves(&request.path) {
+        let answer = if LogDesk::serves(&request.path) {
+            self.logs.handle(request.method.as_str(), &request.path, &request.body).await
+        } else if GuestDesk::serves(&request.path) {
             let order = DeskRequest {
                 method: request.method.as_str(),
                 path: &request.path,

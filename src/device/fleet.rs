@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use r58_actors::House;
+use r58_actors::bundle::MakeBundle;
 use r58_actors::device::DeviceHandle;
 use r58_actors::fleet_link::actors::ActorsView;
 use r58_actors::fleet_link::adapters::MixerByDoors;
@@ -16,8 +17,9 @@ use r58_actors::fleet_link::requests::Requests;
 use r58_actors::fleet_link::{FleetLink, FleetLinkSettings, Sources};
 use r58_actors::governor::Metrics;
 use r58_actors::host::{Host, RecordingHost, SystemHost, next_boot_seq};
+use r58_actors::log_tail::LogLink;
 use r58_actors::state::FleetState;
-use r58_actors::supervision::{Duty, RestartPolicy};
+use r58_actors::supervision::{Door, Duty, RestartPolicy};
 use r58_actors::turn::IceSnapshot;
 use r58_mqtt::durable::KeyValue;
 use tokio::sync::watch;
@@ -47,6 +49,8 @@ pub struct Ends {
     pub identity: watch::Sender<Option<Identity>>,
     /// Told how the link stands.
     pub link: watch::Sender<FleetState>,
+    /// Who makes support bundles.
+    pub bundles: Door<MakeBundle>,
 }
 
 /// Engages the link.
@@ -59,7 +63,7 @@ pub fn engage(
     state_dir: &Path,
     store: Arc<dyn KeyValue>,
     ends: Ends,
-) -> Result<()> {
+) -> Result<LogLink> {
     let link = &settings.link;
     let ca = link
         .ca_file
@@ -70,8 +74,9 @@ pub fn engage(
         HostKind::Real => Arc::new(SystemHost::new(units)),
         HostKind::Record => Arc::new(RecordingHost::open(state_dir, units)?),
     };
-    let Ends { device, requests, seam, metrics, ice, identity, link: word } = ends;
+    let Ends { device, requests, seam, metrics, ice, identity, link: word, bundles } = ends;
     let allowed = services(settings, house);
+    let boot_seq = next_boot_seq(state_dir)?;
     let settings = FleetLinkSettings {
         device_id: settings.id.clone(),
         name: settings.name.clone(),
@@ -84,7 +89,7 @@ pub fn engage(
         heartbeat_every: Duration::from_secs(link.heartbeat_seconds),
         report_every: REPORT_EVERY,
         outbox_max_bytes: link.outbox_max_mb * 1024 * 1024,
-        boot_seq: next_boot_seq(state_dir)?,
+        boot_seq,
         store,
         operations: Operations {
             mixer: Arc::new(MixerByDoors::new(device.mixer.clone(), device.scenes.clone(), &settings.name)),
@@ -92,6 +97,7 @@ pub fn engage(
             host,
             services: allowed,
             config: Arc::new(ConfigDesk::open(state_dir, seam)),
+            bundles,
         },
         requests: Some(requests),
         sources: Sources { state: device.state.clone(), metrics, ice, thumbnails: Arc::new(device.thumbnails.clone()) },
@@ -100,8 +106,8 @@ pub fn engage(
     };
     // A link that flaps, or a disk that hangs for a while, is no reason to give the fleet up.
     let duty = Duty::new("fleet", "fleet link").soft(RestartPolicy::patient(SOON, AT_MOST));
-    house.engage(duty, move |life| FleetLink::new(life, settings.clone()));
-    Ok(())
+    let link = house.engage(duty, move |life| FleetLink::new(life, settings.clone()));
+    Ok(LogLink { door: link.door(), boot_seq })
 }
 
 /// The configured list; without one, the actors whose restart the programme does not notice.

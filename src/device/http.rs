@@ -6,6 +6,7 @@
 //! | `webrtc` | WHIP, WHEP, seats, ICE servers |
 //! | `guests` | invitations, guests, a guest's own state and page |
 //! | `hls` | HLS |
+//! | `logs` | what the box says of itself |
 //! | `viewers` | viewers' page and tokens |
 //! | `calls` | guests by way of the SFU |
 //! | `conformance` | what the box says of its own WHIP and WHEP |
@@ -18,6 +19,7 @@ mod conformance;
 mod events;
 mod guests;
 mod hls;
+mod logs;
 mod mixer;
 mod viewers;
 mod webrtc;
@@ -36,6 +38,7 @@ use serde_json::json;
 use super::access::Access;
 use super::calls::Calls;
 use super::guest_desk::GuestDesk;
+use super::log_desk::LogDesk;
 use super::signalling::Signalling;
 use super::viewer_tokens::ViewerTokens;
 use crate::pages::{self, PageSet};
@@ -77,6 +80,8 @@ pub struct Face {
     pub signalling: Arc<Signalling>,
     /// Invitations and guests.
     pub desk: Arc<GuestDesk>,
+    /// The log.
+    pub logs: Arc<LogDesk>,
     /// What the box's own checks of WHIP and WHEP said.
     pub conformance: Arc<crate::conformance::Board>,
     /// How to reach the box from itself, for those checks.
@@ -138,6 +143,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .configure(guests::routes)
         .configure(hls::routes)
         .configure(viewers::routes)
+        .configure(logs::routes)
         .configure(calls::routes)
         .configure(events::routes)
         .configure(conformance::routes)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use r58_actors::caller::{Ask, CallDevice, Caller, CallerSettings};
+use r58_actors::caller::{Ask, CallDevice, Caller, CallerSettings, LiveLog};
 use r58_actors::ingest::desk::{CommandDesk, DeskSettings, LookAtCommands};
 use r58_actors::ingest::store::FleetStore;
 use r58_actors::ingest::{FleetEvent, Ingest, IngestSettings, ThumbnailShelf};
@@ -32,6 +32,8 @@ const FLEET_USER: &str = "$fleet";
 const OWN_CLIENTS: &str = "fleet-";
 /// Events that a slow dashboard feed may be behind.
 const EVENTS: usize = 4_096;
+/// Batches of boxes' logs that a slow watcher may be behind.
+const LOGS: usize = 256;
 /// The actors have this long to end.
 const RETIRE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -101,6 +103,7 @@ impl Gatekeeper {
 struct Side {
     look: Door<LookAtCommands>,
     call: Door<CallDevice>,
+    logs: broadcast::Sender<LiveLog>,
     embedded: Embedded,
 }
 
@@ -124,6 +127,10 @@ impl BrokerSide for Side {
         // The caller ends every call by itself before that.
         let asked = self.call.send_within(CallDevice { device, ask }, DEADLINE + Duration::from_secs(2)).await;
         asked.unwrap_or(Err(CallError::BrokerAway))
+    }
+
+    fn logs(&self) -> broadcast::Receiver<LiveLog> {
+        self.logs.subscribe()
     }
 }
 
@@ -197,6 +204,7 @@ pub(super) struct BrokerDesk {
     house: House,
     look: Door<LookAtCommands>,
     call: Door<CallDevice>,
+    logs: broadcast::Sender<LiveLog>,
     shelf: ThumbnailShelf,
     events: broadcast::Sender<FleetEvent>,
 }
@@ -224,6 +232,7 @@ impl BrokerDesk {
             }
         };
         let (events, _) = broadcast::channel(EVENTS);
+        let (logs, _) = broadcast::channel(LOGS);
         let rows: Arc<dyn FleetStore> = Arc::new(store.clone());
         let house = House::open(HouseSettings::default());
         let own = own_name(&plan.state_dir)?;
@@ -240,12 +249,12 @@ impl BrokerDesk {
         ingest.desk = Some(look.clone());
         let shelf = ingest.shelf.clone();
         house.engage(Duty::new("ingest", "ingest"), move |life| Ingest::new(life, ingest.clone()));
-        let caller = CallerSettings { session: session("caller"), signer };
+        let caller = CallerSettings { session: session("caller"), signer, logs: logs.clone() };
         let caller = house.engage(Duty::new("caller", "caller"), move |life| Caller::new(life, caller.clone()));
         let call = caller.door();
         let addr = embedded.as_ref().map(EmbeddedBroker::addr);
         let embedded = Arc::new(RwLock::new(embedded));
-        Ok(Self { embedded, addr, mqtt_url: way.told_url, house, look, call, shelf, events })
+        Ok(Self { embedded, addr, mqtt_url: way.told_url, house, look, call, logs, shelf, events })
     }
 
     /// Where the embedded broker listens.
@@ -270,7 +279,12 @@ impl BrokerDesk {
 
     /// For handlers.
     pub fn side(&self) -> Arc<dyn BrokerSide> {
-        Arc::new(Side { look: self.look.clone(), call: self.call.clone(), embedded: self.embedded.clone() })
+        Arc::new(Side {
+            look: self.look.clone(),
+            call: self.call.clone(),
+            logs: self.logs.clone(),
+            embedded: self.embedded.clone(),
+        })
     }
 
     /// The actors.

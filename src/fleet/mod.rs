@@ -9,6 +9,7 @@
 //! | `push` | live updates to dashboards |
 //! | `rollout`, `rollouts` | staged rollouts: the pure core, and what carries it out |
 //! | `rehearsal` | what a device would say to a command |
+//! | `bundles` | files of support bundles |
 //! | `broker` | embedded or remote broker, Ingest and CommandDesk on it |
 //! | `doorkeeper` | how often guests without an account may knock |
 //! | `switchboard` | lines between older units and their controllers |
@@ -20,6 +21,7 @@
 pub mod api;
 pub mod auth;
 mod broker;
+pub mod bundles;
 pub mod difference;
 pub mod doorkeeper;
 mod error;
@@ -50,6 +52,7 @@ use ulid::Ulid;
 
 use self::auth::{Lockout, Role, password, secret};
 use self::broker::BrokerDesk;
+use self::bundles::BundleFiles;
 use self::doorkeeper::Doorkeeper;
 use self::keys::Keys;
 use self::push::Hub;
@@ -148,6 +151,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
     let addr = listener.local_addr().map_err(|error| refused(plan.listen, &error))?;
     let keys = Keys::load_or_create(&plan.state_dir)?;
     let turn = TurnDesk::new(&plan.turn)?;
+    let bundles = BundleFiles::open(plan.bundles.clone(), &plan.state_dir).map_err(unusable)?;
     let store = Store::open(plan.database_url.as_deref(), &plan.state_dir).await?;
     let first_start = match prepare(&store, &plan.access).await {
         Ok(first_start) => first_start,
@@ -173,6 +177,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
         turn,
         places: Places { public_url, listen: addr, mqtt_url: desk.mqtt_url() },
         broker: desk.side(),
+        bundles: bundles.clone(),
         switchboard: Switchboard::new(plan.bridge),
         started: Instant::now(),
         sign_ins: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
@@ -193,7 +198,11 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
             return Err(error);
         }
     };
-    let mut tasks = vec![tokio::spawn(hub.clone().run(store)), tokio::spawn(broker::bridge(desk.events(), hub))];
+    let mut tasks = vec![
+        tokio::spawn(self::bundles::sweep(store.clone(), bundles, hub.closed())),
+        tokio::spawn(hub.clone().run(store)),
+        tokio::spawn(broker::bridge(desk.events(), hub)),
+    ];
     tasks.push(tokio::spawn(rollouts::run(fleet.clone())));
     tracing::info!(%addr, broker = %fleet.places.mqtt_url, "fleet server is up");
     Ok(FleetHandle { addr, broker: desk.addr(), first_start, fleet, desk, http, tasks })

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::bundles::BundlePlan;
 use super::switchboard::BridgePlan;
 use crate::proxies::TrustedProxies;
 
@@ -29,6 +30,8 @@ pub struct FleetPlan {
     pub access: AccessPlan,
     /// Limits of the WebSocket bridge.
     pub bridge: BridgePlan,
+    /// Support bundles of boxes.
+    pub bundles: BundlePlan,
 }
 
 /// Which broker carries the fleet's messages.

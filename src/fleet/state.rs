@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use actix_web::HttpRequest;
 use async_trait::async_trait;
 use chrono::Utc;
-use r58_actors::caller::Ask;
+use r58_actors::caller::{Ask, LiveLog};
 use r58_actors::ingest::ThumbnailShelf;
 use r58_mqtt::DeviceAddress;
 use r58_mqtt::payload::Response;
 use r58_mqtt::request::CallError;
+use tokio::sync::broadcast;
 
 use super::auth::Lockout;
+use super::bundles::BundleFiles;
 use super::doorkeeper::Doorkeeper;
 use super::keys::Keys;
 use super::push::Hub;
@@ -35,6 +37,9 @@ pub trait BrokerSide: Send + Sync {
 
     /// Asks a box something and waits for its answer, for at most eight seconds.
     async fn ask(&self, device: DeviceAddress, ask: Ask) -> Result<Response, CallError>;
+
+    /// What boxes say of their logs while somebody watches.
+    fn logs(&self) -> broadcast::Receiver<LiveLog>;
 }
 
 /// Where browsers and boxes find the server and its broker.
@@ -96,6 +101,8 @@ pub struct Fleet {
     pub places: Places,
     /// The broker's side.
     pub broker: Arc<dyn BrokerSide>,
+    /// Files of support bundles.
+    pub bundles: BundleFiles,
     /// Lines of the WebSocket bridge.
     pub switchboard: Switchboard,
     /// When the server started.

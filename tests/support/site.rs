@@ -104,6 +104,11 @@ impl Boxed {
         R58::start(&self.home, "device").await
     }
 
+    /// The command that runs it.
+    pub fn command(&self) -> std::process::Command {
+        self.home.command("device")
+    }
+
     /// Starts it without waiting, with a failpoint perhaps.
     pub fn process(&self, failpoint: Option<&str>) -> Process {
         let mut command = self.home.command("device");

@@ -22,7 +22,8 @@ impl Rig {
         let house = House::open(HouseSettings::default());
         let signer = Arc::new(CommandSigner::generate());
         let ring = KeyRing::new([&signer.public_key()]).unwrap();
-        let settings = CallerSettings { session: broker.client("caller"), signer };
+        let settings =
+            CallerSettings { session: broker.client("caller"), signer, logs: tokio::sync::broadcast::channel(16).0 };
         let ward = house.engage(Duty::new("caller", "caller"), move |life| Caller::new(life, settings.clone()));
         let device = DeviceAddress::new("org", "box1").unwrap();
         let listener = Listener::start(&broker, "box1", "r58/1/org/box1/down/#").await;

@@ -12,6 +12,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::operations::{Operation, Operations, Refusal, outcome};
 use super::renewal::Renewal;
+use crate::bundle::Progress;
 use crate::host::Rebooting;
 
 /// What an effect says.
@@ -81,6 +82,10 @@ impl Effects {
         let operations = self.operations.clone();
         let renewal = (operation == Operation::RotateToken).then(|| self.renewal.clone());
         let renews = renewal.is_some();
+        let (told, of) = (notes.clone(), id.clone());
+        let progress: Progress = Arc::new(move |progress| {
+            told(EffectNote::Input(Box::new(Input::EffectProgress { id: of.clone(), attempt, progress })));
+        });
         let key = (id.clone(), attempt);
         let task = tasks.spawn(async move {
             let command = id.clone();
@@ -88,7 +93,7 @@ impl Effects {
             let ran = OnDropAbort(tokio::spawn(async move {
                 match renewal {
                     Some(renewal) => outcome(renewal.renew().await),
-                    None => operations.run(&command, operation).await,
+                    None => operations.run(&command, operation, progress).await,
                 }
             }));
             let ended = ran.join().await.unwrap_or_else(|| EffectOutcome::Failed {

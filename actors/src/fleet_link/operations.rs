@@ -9,6 +9,7 @@
 //! | `reboot` | `delay_seconds?` 0..300, default 0 | the host |
 //! | `config` | `changes`, or `document` and `version` | [`config`](super::config) |
 //! | `rotate_token` | | [`renewal`](super::renewal) |
+//! | `bundle` | `include_logs?`, `include_config?`, `include_recordings?`, `include_diagnostics?` | [`bundle`](crate::bundle) |
 //!
 //! What the arguments alone decide is refused before anything is begun ([`Operations::judge`]): unknown arguments or ones
 //! of another kind, an unknown scene, a service that is not on the list, a configuration that is not valid. What only the
@@ -27,8 +28,10 @@ use serde_json::{Map, Value, json};
 
 use super::actors::{ActorsView, ComeBack};
 use super::config::{Change, ConfigDesk, ConfigOutcome};
+use crate::bundle::{self, MakeBundle, Progress, Wants};
 use crate::host::{Host, REBOOT_DELAY_MAX, is_unit_name};
 use crate::mixer::core::{MixerRefusal, TakeKind};
+use crate::supervision::Door;
 
 /// How long a restarted actor may take to run again.
 pub const SERVICE_DEADLINE: Duration = Duration::from_secs(30);
@@ -123,6 +126,11 @@ pub enum Operation {
     },
     /// `rotate_token`
     RotateToken,
+    /// `bundle`
+    Bundle {
+        /// What is wanted in it.
+        wants: Wants,
+    },
 }
 
 /// The operations and what the command core must know about each.
@@ -138,6 +146,8 @@ pub fn specs() -> BTreeMap<String, OpSpec> {
         ("reboot", spec(false, true)),
         ("config", spec(false, false)),
         ("rotate_token", spec(true, false)),
+        // By its id: what was made is found again.
+        ("bundle", spec(true, false)),
     ]
     .into_iter()
     .map(|(name, spec)| (name.to_owned(), spec))
@@ -214,6 +224,7 @@ impl Operation {
                 let seconds = read::<RebootArgs>(args)?.delay_seconds.unwrap_or(0);
                 within("delay_seconds", seconds, 0, REBOOT_DELAY_MAX).map(|delay| Self::Reboot { delay })
             }
+            "bundle" => read::<Wants>(args).map(|wants| Self::Bundle { wants }),
             "config" => match read::<ConfigArgs>(args)? {
                 ConfigArgs { changes: Some(changes), document: None, .. } => {
                     Ok(Self::Config { change: Change::Merge(changes) })
@@ -256,6 +267,8 @@ pub struct Operations {
     pub services: Vec<String>,
     /// Who changes the configuration.
     pub config: Arc<ConfigDesk>,
+    /// Who makes support bundles.
+    pub bundles: Door<MakeBundle>,
 }
 
 impl Operations {
@@ -281,8 +294,8 @@ impl Operations {
         }
     }
 
-    /// Does everything but what concerns the link itself: a reboot, another token.
-    pub async fn run(&self, id: &CommandId, operation: Operation) -> EffectOutcome {
+    /// Does everything but what concerns the link itself: a reboot, another token. What takes its time tells how far it is.
+    pub async fn run(&self, id: &CommandId, operation: Operation, progress: Progress) -> EffectOutcome {
         let done = match operation {
             Operation::Take { scene, kind } => answered("the mixer", self.mixer.take(scene, kind)).await,
             Operation::Scene { scene } => answered("the mixer", self.mixer.preview(scene)).await,
@@ -294,11 +307,24 @@ impl Operations {
                 ConfigOutcome::RolledBack(reason) => Err(Refusal::failed("rolled_back", reason)),
                 ConfigOutcome::Unwritable(reason) => Err(Refusal::failed("disk", reason)),
             },
+            Operation::Bundle { wants } => self.bundle(id, wants, progress).await,
             Operation::Reboot { .. } | Operation::RotateToken => {
                 Err(Refusal::failed("bug", "this is not an ordinary effect"))
             }
         };
         outcome(done)
+    }
+
+    /// The bundle goes to the fleet by itself, afterwards.
+    async fn bundle(&self, id: &CommandId, wants: Wants, progress: Progress) -> Result<Value, Refusal> {
+        let order = MakeBundle { id: id.clone(), wants, progress };
+        match self.bundles.send_within(order, bundle::DEADLINE + ANSWER_DEADLINE).await {
+            Ok(Ok(made)) => {
+                Ok(json!({"bundle": made.id.as_str(), "size_bytes": made.size_bytes, "sha256": made.sha256}))
+            }
+            Ok(Err(error)) => Err(Refusal::failed(error.code(), error.to_string())),
+            Err(error) => Err(Refusal::failed("unavailable", error.to_string())),
+        }
     }
 
     async fn restart(&self, service: &str) -> Result<Value, Refusal> {
@@ -375,7 +401,7 @@ mod tests {
     #[test]
     fn every_operation_of_the_table_can_be_parsed_and_only_a_reboot_reboots() {
         let specs = specs();
-        assert_eq!(specs.len(), 7);
+        assert_eq!(specs.len(), 8);
         assert!(specs.iter().all(|(name, spec)| spec.reboots == (name == "reboot")));
         for op in specs.keys() {
             let unsupported =

@@ -115,6 +115,7 @@ fn a_box_that_will_be_killed() {
                 host: Arc::new(RecordingHost::open(&dir, vec!["kiosk.service".to_owned()]).unwrap()),
                 services: vec!["kiosk.service".to_owned()],
                 config: Arc::new(ConfigDesk::open(&dir, Arc::new(AnyConfig))),
+                bundles: crate::supervision::Door::from_fn(|_| Err(crate::bundle::BundleError::Lost)),
             },
             requests: None,
             sources: Sources {

@@ -148,6 +148,7 @@ impl Rig {
                 host: host.clone(),
                 services: vec!["kiosk.service".to_owned(), "probe".to_owned()],
                 config: Arc::new(ConfigDesk::open(dir.path(), Arc::new(NoConfig))),
+                bundles: crate::supervision::Door::from_fn(|_| Err(crate::bundle::BundleError::Lost)),
             },
             requests: Some(Requests::new(desk.clone())),
             sources: Sources {

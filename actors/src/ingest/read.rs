@@ -72,6 +72,8 @@ pub(super) fn read(message: &Incoming, received_at: DateTime<Utc>) -> Result<Opt
             let heartbeat = Heartbeat::parse(body)?;
             Report::Heartbeat { heartbeat, body: text(body)? }
         }
+        // For those who watch, at every server; never for the store.
+        Up::Telemetry(stream) if stream.as_str() == crate::log_tail::STREAM => return Ok(None),
         Up::Telemetry(stream) => {
             let batch = Batch::parse(body)?;
             let in_order = batch.items.is_sorted_by(|a, b| a.seq < b.seq);

@@ -114,6 +114,7 @@ impl Session {
     fn build(&self) -> Result<gst::Pipeline, String> {
         let words = |error: PipelineError| error.to_string();
         let pipeline = gst::Pipeline::with_name(&format!("sound-{}", self.shared.id));
+        crate::graphs::note(&pipeline);
         let source = make("alsasrc").map_err(words)?;
         source.set_property("device", &self.device);
         let (convert, resample) = (make("audioconvert").map_err(words)?, make("audioresample").map_err(words)?);

@@ -324,7 +324,7 @@ pub(in crate::fleet) fn checked(
 fn when_cut(op: &str) -> (OnInterrupt, u32) {
     match op {
         "reboot" | "config" => (OnInterrupt::Verify, 1),
-        "scene" | "identify" | "rotate_token" => (OnInterrupt::Resume, MAX_ATTEMPTS),
+        "scene" | "identify" | "rotate_token" | "bundle" => (OnInterrupt::Resume, MAX_ATTEMPTS),
         _ => (OnInterrupt::Fail, 1),
     }
 }

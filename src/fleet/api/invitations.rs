@@ -139,7 +139,7 @@ async fn pass(fleet: &Fleet, caller: &Session, device: &str, method: Method, pat
 }
 
 /// Asks a box of the caller's organization.
-async fn ask(
+pub(super) async fn ask(
     fleet: &Fleet,
     caller: &Session,
     device: &str,

@@ -18,6 +18,9 @@
 //! | `rollouts` | /api/v1/rollouts... |
 //! | `invitations` | /api/v1/devices/{id}/invitations..., /api/v1/devices/{id}/guests... |
 //! | `join` | /join/{invitation}, and /whip and /guest of it, carried to the box |
+//! | `bundles` | /api/v1/devices/{id}/bundles, /api/v1/bundles/{id}, .../download |
+//! | `bundle_upload` | /api/v1/bundles/{id}/upload, for devices |
+//! | `logs` | /api/v1/devices/{id}/logs, .../logs/live |
 //! | `thumbnails` | /api/v1/devices/{id}/thumbnails/{name} |
 //! | `events` | /api/v1/events |
 //! | `whep` | /whep/{device}/{name}, carried to the box |
@@ -28,6 +31,8 @@
 pub mod api_keys;
 pub mod auth;
 pub mod bridge;
+pub mod bundle_upload;
+pub mod bundles;
 pub mod by_http;
 pub mod command_groups;
 pub mod commands;
@@ -42,6 +47,7 @@ pub mod idempotency;
 pub mod input;
 pub mod invitations;
 pub mod join;
+pub mod logs;
 pub mod openapi;
 pub mod organizations;
 pub mod pages;
@@ -82,6 +88,9 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .configure(releases::configure)
             .configure(rollouts::configure)
             .configure(invitations::configure)
+            .configure(bundles::configure)
+            .configure(bundle_upload::configure)
+            .configure(logs::configure)
             .configure(thumbnails::configure)
             .configure(events::configure)
             .configure(devices::configure)

@@ -4,8 +4,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    api_keys, auth, by_http, command_groups, commands, config, devices, dry_run, enrolment, events, heartbeats,
-    invitations, organizations, public, releases, rollouts, thumbnails, users,
+    api_keys, auth, bundle_upload, bundles, by_http, command_groups, commands, config, devices, dry_run, enrolment,
+    events, heartbeats, invitations, logs, organizations, public, releases, rollouts, thumbnails, users,
 };
 
 /// The description.
@@ -29,6 +29,9 @@ use super::{
         releases::keys, releases::create_key, releases::delete_key, releases::list, releases::create, releases::latest,
         releases::get, releases::publish, releases::delete, rollouts::list, rollouts::create, rollouts::get, rollouts::change,
         invitations::create, invitations::list, invitations::revoke, invitations::guests, invitations::order,
+        bundles::create, bundles::list, bundles::get, bundles::delete, bundles::download,
+        bundle_upload::announce, bundle_upload::state, bundle_upload::append,
+        logs::past, logs::live,
         thumbnails::get, events::events, public::health, public::turn_credentials,
     ),
     modifiers(&Schemes, &Problems)
@@ -55,7 +58,8 @@ impl Modify for Problems {
     /// reasons that are not its own: a full disk (507), a mistake (500), a foreign page (403).
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         for item in openapi.paths.paths.values_mut() {
-            let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+            let operations =
+                [&mut item.get, &mut item.head, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
             for operation in operations.into_iter().flatten() {
                 let template = operation.responses.responses.get("503").cloned();
                 if let Some(problem) = template {

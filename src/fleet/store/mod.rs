@@ -9,6 +9,7 @@
 mod api_keys;
 mod apply;
 mod audit;
+mod bundles;
 mod commands;
 mod config;
 mod devices;
@@ -32,6 +33,7 @@ mod users;
 
 pub use api_keys::{ApiKeyRow, NewApiKey};
 pub use audit::Actor;
+pub use bundles::{Announced, Announcement, BundleRow, NewBundle};
 pub use commands::{CommandRef, CommandRow, HistoryRow, NewCommand, Retained, Signed};
 pub use config::{ConfigRow, NewConfig, Put};
 pub use devices::{DeviceChange, DeviceFilter, DeviceRow, NewDevice, PresenceFilter};
@@ -70,7 +72,7 @@ const READERS: u32 = 4;
 /// How long a statement waits for another process that holds the file.
 const BUSY: Duration = Duration::from_secs(5);
 /// Every migration, in order. A file that was released is never edited.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (1, "floor", include_str!("../migrations/0001_floor.sql")),
     (2, "heartbeat once", include_str!("../migrations/0002_heartbeat_once.sql")),
     (3, "withdraw again", include_str!("../migrations/0003_withdraw_again.sql")),
@@ -79,6 +81,7 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
     (12, "commands", include_str!("../migrations/0012_commands.sql")),
     (13, "config", include_str!("../migrations/0013_config.sql")),
     (14, "releases", include_str!("../migrations/0014_releases.sql")),
+    (15, "support bundles", include_str!("../migrations/0015_support_bundles.sql")),
 ];
 
 /// What ingest needs to know of a device for each message.

@@ -4,9 +4,11 @@ import { useEffect } from "preact/hooks";
 import { Actors } from "../common/actors.js";
 import { diskPercent, duration, figure, expiry } from "../common/format.js";
 import { turnWords } from "../common/words.js";
+import { Bundles } from "./bundles.js";
 import type { Detail } from "./contract.js";
 import { Guests } from "./guests.js";
 import { History } from "./history.js";
+import { Logs } from "./logs.js";
 import { Operations } from "./operations.js";
 import { absence, Ago, Bar, Degradation, InputThumb, LiveThumb, Online } from "./parts.js";
 import { home, Link } from "./router.js";
@@ -68,6 +70,8 @@ function Body({ box, id }: { box: Detail; id: string }) {
         </div>
       </div>
       <History />
+      {mayOperate.value ? <Bundles id={id} /> : null}
+      <Logs id={id} online={box.online} />
       <section class="panel">
         <h2>Actors</h2>
         <Actors actors={actors} />

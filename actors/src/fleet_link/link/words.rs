@@ -75,6 +75,11 @@ impl Link {
         self.parts.session.try_publish(message.qos(Qos::AtMostOnce))
     }
 
+    /// Publishes something for those who listen right now, if there is room for it.
+    pub fn say_live(&self, up: Up, body: Vec<u8>) -> bool {
+        self.online && self.parts.session.try_publish(Outgoing::json(self.topic(up), body).qos(Qos::AtMostOnce))
+    }
+
     pub(super) fn say_sync(&mut self, now: Instant, again: Duration) {
         let sync = SyncUp {
             pending: self.parts.core.pending(),

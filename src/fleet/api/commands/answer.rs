@@ -79,6 +79,11 @@ impl CommandAnswer {
         answer
     }
 
+    /// Its id.
+    pub(in crate::fleet) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// A stored command for the device that is to do it.
     pub fn whole(row: CommandRow) -> Self {
         Self::with_steps(row, Vec::new())
