@@ -5,10 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use r58_actors::fleet_link::identity::Secret;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, BrokerSettings, FleetSettings, Settings};
 use crate::fleet::bundles::BundlePlan;
+use crate::fleet::store::retention::RetentionPlan;
 use crate::fleet::switchboard::BridgePlan;
 use crate::fleet::{self, AccessPlan, BrokerPlan, BrokerTls, FleetPlan, RetainedPlan, TurnPlan};
 use crate::preflight::{self, StateDir};
@@ -137,6 +139,13 @@ pub fn fleet_plan(settings: &FleetSettings, state_dir: &Path) -> Result<FleetPla
         public_url: settings.public_url.clone(),
         database_url: settings.database_url.clone(),
         trusted_proxies: TrustedProxies::new(&settings.trusted_proxies)?,
+        database_password: database_password(settings)?,
+        retention: RetentionPlan {
+            raw_days: settings.retention.raw_days,
+            minute_days: settings.retention.minute_days,
+            hour_days: settings.retention.hour_days,
+        },
+        keys_dir: settings.keys_dir.clone(),
         state_dir: state_dir.to_owned(),
         broker: broker_plan(&settings.broker)?,
         turn: TurnPlan {
@@ -158,6 +167,16 @@ pub fn fleet_plan(settings: &FleetSettings, state_dir: &Path) -> Result<FleetPla
     })
 }
 
+fn database_password(settings: &FleetSettings) -> Result<Option<Secret>> {
+    let in_file = settings.database_password_file.as_deref().map(password_in).transpose()?;
+    Ok(in_file.map(Secret::new).or_else(|| settings.database_password.clone()))
+}
+
+fn password_in(file: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(text.trim_end().to_owned())
+}
+
 fn broker_plan(settings: &BrokerSettings) -> Result<BrokerPlan> {
     let Some(url) = &settings.url else {
         let tls = match (&settings.tls_cert, &settings.tls_key) {
@@ -171,13 +190,7 @@ fn broker_plan(settings: &BrokerSettings) -> Result<BrokerPlan> {
         let public_url = settings.public_url.clone();
         return Ok(BrokerPlan::Embedded { listen: settings.listen, tls, public_url, retained });
     };
-    let password = match &settings.password_file {
-        Some(file) => {
-            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-            Some(text.trim_end().to_owned())
-        }
-        None => None,
-    };
+    let password = settings.password_file.as_deref().map(password_in).transpose()?;
     Ok(BrokerPlan::Url {
         url: url.clone(),
         username: settings.username.clone(),

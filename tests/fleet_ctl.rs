@@ -38,6 +38,9 @@ impl World {
             public_url: None,
             database_url: None,
             trusted_proxies: Default::default(),
+            database_password: None,
+            retention: r58::fleet::store::retention::RetentionPlan::default(),
+            keys_dir: None,
             state_dir: state.path().to_owned(),
             broker: BrokerPlan::Embedded {
                 listen: ([127, 0, 0, 1], 0).into(),

@@ -233,7 +233,12 @@ fn judge_sfu(sfu: &SfuSettings, found: &mut Found) {
 fn judge_fleet(fleet: &FleetSettings, found: &mut Found) {
     found.url("fleet.public_url", fleet.public_url.as_deref(), &["http://", "https://"]);
     found.proxies("fleet.trusted_proxies", &fleet.trusted_proxies);
-    found.url("fleet.database_url", fleet.database_url.as_deref(), &["sqlite:"]);
+    found.url("fleet.database_url", fleet.database_url.as_deref(), &["sqlite:", "postgres://", "postgresql://"]);
+    found.file("fleet.database_password_file", fleet.database_password_file.as_deref());
+    let kept = &fleet.retention;
+    found.range("fleet.retention.raw_days", kept.raw_days, 1, 400);
+    found.range("fleet.retention.minute_days", kept.minute_days, kept.raw_days, 3_650);
+    found.range("fleet.retention.hour_days", kept.hour_days, kept.minute_days, 36_500);
     let broker = &fleet.broker;
     found.url("fleet.broker.url", broker.url.as_deref(), &["mqtt://", "mqtts://"]);
     found.url("fleet.broker.public_url", broker.public_url.as_deref(), &["mqtt://", "mqtts://"]);

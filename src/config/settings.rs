@@ -341,10 +341,21 @@ pub struct FleetSettings {
     pub listen: SocketAddr,
     /// Base address that devices and people reach the server by. Default: made from `listen`.
     pub public_url: Option<String>,
-    /// `sqlite://PATH`; default: `fleet.db` under the state directory.
+    /// `sqlite://PATH`, or `postgres://user@host/database` with `?sslmode=verify-full` (and `&sslrootcert=FILE`) beyond this
+    /// machine; default: `fleet.db` under the state directory.
     pub database_url: Option<String>,
     /// As `device.trusted_proxies`.
     pub trusted_proxies: Vec<String>,
+    /// File with the password for PostgreSQL.
+    pub database_password_file: Option<PathBuf>,
+    /// The password itself, for the environment (`R58__FLEET__DATABASE_PASSWORD`); a configuration file is no place for it.
+    #[serde(skip_serializing)]
+    pub database_password: Option<Secret>,
+    /// Directory of the keys that access tokens and commands are signed with; default: the state directory. Servers of one
+    /// database need the same two files: start one, and give the others copies (mode 0600).
+    pub keys_dir: Option<PathBuf>,
+    /// How long heartbeats are kept.
+    pub retention: RetentionSettings,
     /// The MQTT broker.
     pub broker: BrokerSettings,
     /// TURN credentials handed to signed-in devices.
@@ -360,6 +371,10 @@ impl Default for FleetSettings {
             public_url: None,
             database_url: None,
             trusted_proxies: Vec::new(),
+            database_password_file: None,
+            database_password: None,
+            keys_dir: None,
+            retention: RetentionSettings::default(),
             broker: BrokerSettings::default(),
             turn: FleetTurnSettings::default(),
             bundles: FleetBundleSettings::default(),
@@ -384,6 +399,24 @@ pub struct FleetBundleSettings {
 impl Default for FleetBundleSettings {
     fn default() -> Self {
         Self { directory: None, max_mb: 256, quota_mb: 4_096, keep_days: 30 }
+    }
+}
+
+/// How long heartbeats are kept: as they came, and summed up.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionSettings {
+    /// Days for which every heartbeat is kept, 1 to 400.
+    pub raw_days: u32,
+    /// Days for which smallest, largest, mean and latest values of each minute are kept, `raw_days` to 3,650.
+    pub minute_days: u32,
+    /// The same of each hour, `minute_days` to 36,500.
+    pub hour_days: u32,
+}
+
+impl Default for RetentionSettings {
+    fn default() -> Self {
+        Self { raw_days: 14, minute_days: 90, hour_days: 1_825 }
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `rollout`, `rollouts` | staged rollouts: the pure core, and what carries it out |
 //! | `rehearsal` | what a device would say to a command |
 //! | `bundles` | files of support bundles |
+//! | `replicas` | several servers on one database: who leads, what the others hear; the heartbeats' history |
 //! | `broker` | embedded or remote broker, Ingest and CommandDesk on it |
 //! | `doorkeeper` | how often guests without an account may knock |
 //! | `switchboard` | lines between older units and their controllers |
@@ -29,6 +30,7 @@ pub mod keys;
 pub mod plan;
 pub mod push;
 pub mod rehearsal;
+mod replicas;
 pub mod rollout;
 pub mod rollouts;
 pub mod state;
@@ -40,12 +42,13 @@ pub use error::{ErrorKind, FleetError};
 pub use plan::{AccessPlan, BrokerPlan, BrokerTls, FleetPlan, RetainedPlan, TurnPlan};
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, middleware, web};
 use chrono::Utc;
+use r58_actors::fleet_link::identity::Secret;
 use r58_actors::supervision::ActorReport;
 use tokio::task::JoinHandle;
 use ulid::Ulid;
@@ -56,7 +59,8 @@ use self::bundles::BundleFiles;
 use self::doorkeeper::Doorkeeper;
 use self::keys::Keys;
 use self::push::Hub;
-use self::state::{Fleet, Places};
+use self::state::{BrokerSide, Fleet, Places};
+use self::store::retention::RetentionPlan;
 use self::store::{Actor, NewUser, Store};
 use self::switchboard::Switchboard;
 use self::turn::TurnDesk;
@@ -92,6 +96,7 @@ pub struct FleetHandle {
     desk: BrokerDesk,
     http: ServerHandle,
     tasks: Vec<JoinHandle<()>>,
+    holder: Arc<str>,
 }
 
 impl FleetHandle {
@@ -132,6 +137,11 @@ impl FleetHandle {
             let _ = task.await;
         }
         self.desk.stop().await;
+        if self.fleet.store.is_shared()
+            && let Err(error) = self.fleet.store.stop_leading(&self.holder).await
+        {
+            tracing::debug!(%error, "the lease could not be given up; it ends by itself");
+        }
         self.fleet.store.close().await;
     }
 }
@@ -149,10 +159,12 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
     std::fs::create_dir_all(&plan.state_dir).map_err(unusable)?;
     let listener = listen(plan.listen)?;
     let addr = listener.local_addr().map_err(|error| refused(plan.listen, &error))?;
-    let keys = Keys::load_or_create(&plan.state_dir)?;
+    let keys = Keys::load_or_create(plan.keys_dir.as_deref().unwrap_or(&plan.state_dir))?;
     let turn = TurnDesk::new(&plan.turn)?;
     let bundles = BundleFiles::open(plan.bundles.clone(), &plan.state_dir).map_err(unusable)?;
-    let store = Store::open(plan.database_url.as_deref(), &plan.state_dir).await?;
+    let store =
+        Store::open(plan.database_url.as_deref(), plan.database_password.as_ref().map(Secret::expose), &plan.state_dir)
+            .await?;
     let first_start = match prepare(&store, &plan.access).await {
         Ok(first_start) => first_start,
         Err(error) => {
@@ -160,7 +172,12 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
             return Err(error);
         }
     };
-    let hub = Hub::default();
+    let hub = Hub::new(store.is_shared());
+    let holder = replicas::holder();
+    if store.is_shared() {
+        // Until the lease is granted, nobody here leads. A file's only server always does.
+        store.set_term(None);
+    }
     let desk = match BrokerDesk::start(&plan, &store, keys.commands.clone()).await {
         Ok(desk) => desk,
         Err(error) => {
@@ -198,14 +215,47 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
             return Err(error);
         }
     };
+    let duties = duties(&store, &hub, desk.side(), plan.retention, &holder);
     let mut tasks = vec![
         tokio::spawn(self::bundles::sweep(store.clone(), bundles, hub.closed())),
         tokio::spawn(hub.clone().run(store)),
         tokio::spawn(broker::bridge(desk.events(), hub)),
     ];
     tasks.push(tokio::spawn(rollouts::run(fleet.clone())));
+    tasks.extend(duties);
     tracing::info!(%addr, broker = %fleet.places.mqtt_url, "fleet server is up");
-    Ok(FleetHandle { addr, broker: desk.addr(), first_start, fleet, desk, http, tasks })
+    Ok(FleetHandle { addr, broker: desk.addr(), first_start, fleet, desk, http, tasks, holder })
+}
+
+/// Starts what runs beside the broker's actors and the API until the hub is closed.
+fn duties(
+    store: &Store,
+    hub: &Hub,
+    broker: Arc<dyn BrokerSide>,
+    retention: RetentionPlan,
+    holder: &Arc<str>,
+) -> Vec<JoinHandle<()>> {
+    let (lead, lease) = (store.clone(), holder.clone());
+    let history = store.clone();
+    let mut duties = vec![tokio::spawn(replicas::keep("history", hub.closed(), move || {
+        replicas::keep_history(history.clone(), retention)
+    }))];
+    if store.is_shared() {
+        duties.push(tokio::spawn(replicas::keep("lease", hub.closed(), move || {
+            replicas::lead(lead.clone(), lease.clone())
+        })));
+        let told = (store.clone(), hub.clone(), holder.clone());
+        let heard = (store.clone(), hub.clone(), broker, holder.clone());
+        duties.push(tokio::spawn(replicas::keep("tell", hub.closed(), move || {
+            let (store, hub, holder) = told.clone();
+            replicas::tell(store, hub, holder)
+        })));
+        duties.push(tokio::spawn(replicas::keep("hear", hub.closed(), move || {
+            let (store, hub, broker, holder) = heard.clone();
+            replicas::hear(store, hub, broker, holder)
+        })));
+    }
+    duties
 }
 
 fn refused(addr: SocketAddr, error: &std::io::Error) -> FleetError {

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use r58_actors::fleet_link::identity::Secret;
+
 use super::bundles::BundlePlan;
+use super::store::retention::RetentionPlan;
 use super::switchboard::BridgePlan;
 use crate::proxies::TrustedProxies;
 
@@ -16,10 +19,16 @@ pub struct FleetPlan {
     /// Address under which browsers and boxes reach this server, without a slash at the end. By default `http://` and
     /// the address listened on; where that is every address, the one by which a box found us.
     pub public_url: Option<String>,
-    /// `sqlite:` URL of the database; by default the file `fleet.db` in `state_dir`.
+    /// `sqlite:` or `postgres://` URL of the database; by default the file `fleet.db` in `state_dir`.
     pub database_url: Option<String>,
     /// Proxies that may say for whom they call.
     pub trusted_proxies: TrustedProxies,
+    /// Password for PostgreSQL; wins over the one in the URL.
+    pub database_password: Option<Secret>,
+    /// How long heartbeats are kept.
+    pub retention: RetentionPlan,
+    /// Directory of the keys, the same for every server of one database; by default `state_dir`.
+    pub keys_dir: Option<PathBuf>,
     /// Directory of the database, the keys (mode 0600) and the embedded broker's state.
     pub state_dir: PathBuf,
     /// The MQTT broker between this server and its boxes.

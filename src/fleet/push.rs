@@ -36,15 +36,26 @@ pub struct Update {
     pub data: Arc<str>,
 }
 
+/// What changed: organization and identifier.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// Devices.
+    pub devices: BTreeSet<(String, String)>,
+    /// Commands.
+    pub commands: BTreeSet<(String, String)>,
+}
+
+/// Notes for the other servers of the same database.
 #[derive(Default)]
-struct Notes {
-    devices: BTreeSet<(String, String)>,
-    commands: BTreeSet<(String, String)>,
+struct Outgoing {
+    notes: Mutex<Notes>,
+    noted: Notify,
 }
 
 struct Inner {
     notes: Mutex<Notes>,
     noted: Notify,
+    outgoing: Option<Outgoing>,
     updates: broadcast::Sender<Update>,
     closed: watch::Sender<bool>,
 }
@@ -57,9 +68,17 @@ pub struct Hub {
 
 impl Default for Hub {
     fn default() -> Self {
+        Self::new(false)
+    }
+}
+
+impl Hub {
+    /// A hub; `shared` when other servers are told too.
+    pub fn new(shared: bool) -> Self {
         let inner = Inner {
             notes: Mutex::default(),
             noted: Notify::new(),
+            outgoing: shared.then(Outgoing::default),
             updates: broadcast::channel(BACKLOG).0,
             closed: watch::channel(false).0,
         };
@@ -93,8 +112,9 @@ impl Hub {
 
     /// Notes that devices changed.
     pub fn devices_changed<'a>(&self, devices: impl IntoIterator<Item = &'a DeviceAddress>) {
-        let keys = devices.into_iter().map(|device| (device.org.to_string(), device.device.to_string()));
-        self.note(|notes| notes.devices.extend(keys));
+        let keys: Vec<(String, String)> =
+            devices.into_iter().map(|device| (device.org.to_string(), device.device.to_string())).collect();
+        self.note(|notes| notes.devices.extend(keys.iter().cloned()));
     }
 
     /// Notes that a device changed.
@@ -123,7 +143,31 @@ impl Hub {
         let _ = self.inner.updates.send(Update { org: "".into(), event: MISSED, data: "".into() });
     }
 
-    fn note(&self, change: impl FnOnce(&mut Notes)) {
+    fn note(&self, change: impl Fn(&mut Notes)) {
+        if let Some(outgoing) = &self.inner.outgoing {
+            change(&mut outgoing.notes.lock().unwrap_or_else(PoisonError::into_inner));
+            outgoing.noted.notify_one();
+        }
+        self.note_here(change);
+    }
+
+    /// Waits for something that the other servers should hear, and a moment longer for what comes with it.
+    pub(super) async fn outgoing(&self) -> Notes {
+        let Some(outgoing) = &self.inner.outgoing else { return std::future::pending().await };
+        outgoing.noted.notified().await;
+        tokio::time::sleep(GATHER).await;
+        std::mem::take(&mut *outgoing.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes what another server noted.
+    pub(super) fn heard(&self, notes: Notes) {
+        self.note_here(|held| {
+            held.devices.extend(notes.devices);
+            held.commands.extend(notes.commands);
+        });
+    }
+
+    fn note_here(&self, change: impl FnOnce(&mut Notes)) {
         if self.inner.updates.receiver_count() == 0 {
             return;
         }

@@ -150,7 +150,22 @@ async fn a_heartbeat_moves_the_card_and_the_history() {
     let history = world.get("/api/v1/devices/box1/heartbeats", &world.admin).await.expect(200).body;
     assert_eq!((&history["total"], &history["items"][0]["metrics"]["cpu_percent"]), (&json!(1), &json!(42.0)));
     let metrics = world.get("/api/v1/devices/box1/metrics?hours=1", &world.admin).await.expect(200).body;
-    assert_eq!(metrics["cpu_percent"], json!({"min": 42.0, "max": 42.0, "avg": 42.0, "latest": 42.0}));
+    assert_eq!(metrics["cpu_percent"], json!({"min": 42.0, "max": 42.0, "avg": 42.0, "latest": 42.0, "count": 1}));
+    let line = |query: &str| format!("/api/v1/devices/box1/metrics?{query}");
+    let since = (chrono::Utc::now() - chrono::Duration::hours(1)).format("%Y-%m-%dT%H:%M:%SZ");
+    for (bucket, seconds) in [("minute", 60), ("quarter", 900), ("day", 86_400)] {
+        let path = line(&format!("from={since}&bucket={bucket}"));
+        let told = world.get(&path, &world.admin).await.expect(200).body;
+        assert_eq!(told["bucket_seconds"], seconds);
+        let points = told["points"].as_array().unwrap();
+        assert_eq!((points.len(), &points[0]["metrics"]), (1, &metrics), "{told}");
+    }
+    for bad in
+        ["bucket=hour", "from=2020-01-01T00:00:00Z&bucket=minute", "from=2020-01-02T00:00:00Z&to=2020-01-01T00:00:00Z"]
+    {
+        world.get(&line(bad), &world.admin).await.expect(400);
+    }
+    world.get(&line("from=2020-01-01T00:00:00Z&bucket=fortnight"), &world.admin).await.expect(400);
     world.get("/api/v1/devices/box1/metrics?hours=0", &world.admin).await.expect(400);
 
     let picture = Bytes::from_static(&[0xff, 0xd8, 0xff, 0xe0, 1, 2, 3]);

@@ -10,6 +10,8 @@ use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::postgres::Postgres;
+
 /// Everybody's password.
 pub const PASSWORD: &str = "a good password";
 
@@ -49,6 +51,9 @@ pub fn plan(state_dir: &Path) -> FleetPlan {
         public_url: None,
         database_url: None,
         trusted_proxies: Default::default(),
+        database_password: None,
+        retention: r58::fleet::store::retention::RetentionPlan::default(),
+        keys_dir: None,
         state_dir: state_dir.to_owned(),
         broker: BrokerPlan::Embedded {
             listen: ([127, 0, 0, 1], 0).into(),
@@ -72,6 +77,9 @@ impl World {
     pub async fn with(change: impl FnOnce(&mut FleetPlan)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut plan = plan(dir.path());
+        if std::env::var("R58_TEST_DATABASE").is_ok_and(|engine| engine == "postgres") {
+            plan.database_url = Some(Postgres::shared().await.database().await);
+        }
         change(&mut plan);
         let handle = fleet::start(plan).await.unwrap();
         let http = Client::builder().build().unwrap();

@@ -10,6 +10,7 @@ pub mod mosquitto;
 pub mod namespace;
 pub mod nat;
 pub mod paper;
+pub mod postgres;
 pub mod process;
 pub mod python;
 pub mod r58;

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::audit::record;
+use super::sql::{query, query_as};
 use super::{Actor, Store, StoreError, millis};
 
 /// The use of a key is noted at most this often, in milliseconds: a program may use it many times in a second.
@@ -74,7 +75,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Option<ApiKeyRow>, StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query(
+        query(
             "INSERT INTO api_keys (id, org, user_id, name, hash, scopes, created_at, expires_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
@@ -89,7 +90,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         record(&mut tx, actor, "api_key.create", &key.id, Some(key.scopes.clone()), millis(now)).await?;
-        let row = sqlx::query_as(select_key!("WHERE k.id = $1")).bind(&key.id).fetch_optional(&mut *tx).await?;
+        let row = query_as(select_key!("WHERE k.id = $1")).bind(&key.id).fetch_optional(&mut *tx).await?;
         tx.commit().await?;
         Ok(row)
     }
@@ -99,7 +100,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn api_key_by_hash(&self, hash: &str) -> Result<Option<ApiKeyRow>, StoreError> {
-        Ok(sqlx::query_as(select_key!("WHERE k.hash = $1")).bind(hash).fetch_optional(&self.reader).await?)
+        Ok(query_as(select_key!("WHERE k.hash = $1")).bind(hash).fetch_optional(&self.reader).await?)
     }
 
     /// Notes that a key was used, at most once a minute.
@@ -110,7 +111,7 @@ impl Store {
         if key.last_used_at.is_some_and(|last| millis(now) - last < NOTE_EVERY) {
             return Ok(());
         }
-        sqlx::query("UPDATE api_keys SET last_used_at = $2 WHERE id = $1")
+        query("UPDATE api_keys SET last_used_at = $2 WHERE id = $1")
             .bind(&key.id)
             .bind(millis(now))
             .execute(&self.writer)
@@ -129,7 +130,7 @@ impl Store {
         offset: i64,
         limit: i64,
     ) -> Result<(Vec<ApiKeyRow>, i64), StoreError> {
-        let rows = sqlx::query_as(select_key!(
+        let rows = query_as(select_key!(
             "WHERE k.org = $1 AND k.user_id = COALESCE($2, k.user_id) ORDER BY k.created_at DESC, k.id DESC LIMIT $3 OFFSET $4"
         ))
         .bind(org)
@@ -139,7 +140,7 @@ impl Store {
         .fetch_all(&self.reader)
         .await?;
         let (total,): (i64,) =
-            sqlx::query_as("SELECT COUNT(*) FROM api_keys WHERE org = $1 AND user_id = COALESCE($2, user_id)")
+            query_as("SELECT COUNT(*) FROM api_keys WHERE org = $1 AND user_id = COALESCE($2, user_id)")
                 .bind(org)
                 .bind(maker)
                 .fetch_one(&self.reader)
@@ -159,7 +160,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let done = sqlx::query("DELETE FROM api_keys WHERE id = $1 AND org = $2 AND user_id = COALESCE($3, user_id)")
+        let done = query("DELETE FROM api_keys WHERE id = $1 AND org = $2 AND user_id = COALESCE($3, user_id)")
             .bind(id)
             .bind(&actor.org)
             .bind(maker)

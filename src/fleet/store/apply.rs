@@ -10,13 +10,14 @@ use r58_actors::ingest::store::{Applied, FleetStore, Outgoing, Record, Report, S
 use r58_mqtt::payload::{Batch, Heartbeat, Presence, PresenceState};
 use r58_mqtt::{CommandId, DeviceAddress, DeviceId, Name, OrgId};
 use serde::Deserialize as _;
-use sqlx::Transaction;
 
 use super::commands::Retained;
 use super::heartbeats::{HeartbeatRow, advance, insert};
 use super::ingest::{self, TelemetryRow, signed};
+use super::levels;
+use super::sql::{Tx, query, query_as};
 use super::status::{self, StatusOutcome};
-use super::{CommandRef, Db, DeviceNo, Store, StoreError, millis};
+use super::{CommandRef, DeviceNo, Store, StoreError, millis};
 use crate::fleet::ErrorKind;
 
 /// Name of the heartbeats' stream.
@@ -41,7 +42,7 @@ impl From<StoreError> for SeamError {
 
 /// What a batch does, gathered before it is written.
 struct Work<'a> {
-    tx: Transaction<'static, Db>,
+    tx: Tx,
     heartbeats: Vec<HeartbeatRow>,
     /// How far each stream was stored before the batch.
     held: HashMap<DeviceNo, HashMap<String, u64>>,
@@ -199,6 +200,7 @@ impl<'a> Work<'a> {
     async fn commit(mut self, unknown: u64) -> Result<Applied, StoreError> {
         insert(&mut self.tx, &self.heartbeats).await?;
         advance(&mut self.tx, &self.heartbeats).await?;
+        levels::note_late(&mut self.tx, &self.heartbeats).await?;
         // A heartbeat has moved its device's last_seen already.
         for row in &self.heartbeats {
             self.seen.remove(&row.device);
@@ -229,7 +231,7 @@ impl<'a> Work<'a> {
 
 impl Store {
     async fn apply_all(&self, records: &[Record]) -> Result<Applied, StoreError> {
-        let mut known = Vec::with_capacity(records.len());
+        let mut known: Vec<Option<DeviceNo>> = Vec::with_capacity(records.len());
         let mut numbers = BTreeSet::new();
         for record in records {
             let device = &record.device;
@@ -239,6 +241,15 @@ impl Store {
         }
         let numbers: Vec<DeviceNo> = numbers.into_iter().collect();
         let mut tx = self.begin().await?;
+        if let Some(held) = ingest::hold(&mut tx, &numbers).await? {
+            // Another server may have taken a device out of service since this one learned its number.
+            for (record, no) in records.iter().zip(&mut known) {
+                if no.is_some_and(|no| !held.contains(&no)) {
+                    self.forget_number(record.device.device.as_str());
+                    *no = None;
+                }
+            }
+        }
         let held = ingest::marks(&mut tx, &numbers).await?;
         let mut work = Work {
             tx,
@@ -260,9 +271,12 @@ impl Store {
     }
 
     async fn silent(&self, now: DateTime<Utc>) -> Result<Vec<DeviceAddress>, StoreError> {
-        let due: Vec<(String, String, i64)> = sqlx::query_as(
+        if !self.leads() {
+            return Ok(Vec::new());
+        }
+        let due: Vec<(String, String, i64)> = query_as(
             "SELECT d.org, d.id, d.no FROM device_state s JOIN devices d ON d.no = s.device_no \
-             WHERE s.presence = 'online' AND s.last_seen < $1 - $2 * 1000 * COALESCE(s.interval_s, $3)",
+             WHERE s.presence = 'online' AND s.last_seen < $1 - $2 * 1000 * COALESCE(s.interval_s, $3) ORDER BY d.no",
         )
         .bind(millis(now))
         .bind(MISSED)
@@ -274,8 +288,9 @@ impl Store {
             return Ok(gone);
         }
         let mut tx = self.begin().await?;
+        self.fence(&mut tx).await?;
         for (org, device, no) in due {
-            let done = sqlx::query(
+            let done = query(
                 "UPDATE device_state SET presence = 'offline', presence_reason = 'silent', presence_at = $2 \
                  WHERE device_no = $1 AND presence = 'online' \
                  AND last_seen < $2 - $3 * 1000 * COALESCE(interval_s, $4)",
@@ -341,10 +356,16 @@ impl FleetStore for Store {
     }
 
     async fn expire_commands(&self, now: DateTime<Utc>) -> Result<Vec<(DeviceAddress, CommandId)>, SeamError> {
+        if !self.leads() {
+            return Ok(Vec::new());
+        }
         Ok(self.expire(now, GRACE, EXPIRE_AT_ONCE).await?.iter().filter_map(reference).collect())
     }
 
     async fn commands_to_publish(&self, at_most: usize) -> Result<Vec<Outgoing>, SeamError> {
+        if !self.leads() {
+            return Ok(Vec::new());
+        }
         let rows = self.undelivered(Retained::Publish, limit(at_most)).await?;
         Ok(rows.into_iter().filter_map(outgoing).collect())
     }
@@ -354,6 +375,9 @@ impl FleetStore for Store {
     }
 
     async fn commands_to_withdraw(&self, at_most: usize) -> Result<Vec<(DeviceAddress, CommandId)>, SeamError> {
+        if !self.leads() {
+            return Ok(Vec::new());
+        }
         let rows = self.undelivered(Retained::Withdraw, limit(at_most)).await?;
         Ok(rows.iter().filter_map(reference).collect())
     }

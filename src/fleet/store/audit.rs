@@ -1,8 +1,7 @@
 //! Who changed what: one row for each change, written in the change's own transaction.
 
-use sqlx::Transaction;
-
-use super::{Db, StoreError};
+use super::StoreError;
+use super::sql::{Tx, query, query_as};
 
 /// Who acts, and in which organization.
 #[derive(Debug, Clone)]
@@ -21,27 +20,25 @@ impl Actor {
 }
 
 pub(super) async fn record(
-    tx: &mut Transaction<'static, Db>,
+    tx: &mut Tx,
     actor: &Actor,
     action: &'static str,
     target: &str,
     detail: Option<String>,
     now: i64,
 ) -> Result<(), StoreError> {
-    let (n,): (i64,) = sqlx::query_as("UPDATE counters SET value = value + 1 WHERE name = 'audit' RETURNING value")
+    let (n,): (i64,) = query_as("UPDATE counters SET value = value + 1 WHERE name = 'audit' RETURNING value")
         .fetch_one(&mut **tx)
         .await?;
-    sqlx::query(
-        "INSERT INTO audit_log (n, org, at, actor, action, target, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-    )
-    .bind(n)
-    .bind(&actor.org)
-    .bind(now)
-    .bind(&actor.name)
-    .bind(action)
-    .bind(target)
-    .bind(detail)
-    .execute(&mut **tx)
-    .await?;
+    query("INSERT INTO audit_log (n, org, at, actor, action, target, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)")
+        .bind(n)
+        .bind(&actor.org)
+        .bind(now)
+        .bind(&actor.name)
+        .bind(action)
+        .bind(target)
+        .bind(detail)
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::audit::record;
+use super::sql::{query, query_as};
 use super::{Actor, Store, StoreError, millis};
 
 /// A bundle as stored.
@@ -90,7 +91,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         // The device may have been faster than we.
-        sqlx::query(
+        query(
             "INSERT INTO support_bundles (id, org, device_id, state, received_bytes, created_by, created_at, expires_at) \
              VALUES ($1, $2, $3, 'requested', 0, $4, $5, $6) ON CONFLICT (id) DO NOTHING",
         )
@@ -121,9 +122,9 @@ impl Store {
         let sql = "SELECT id, org, device_id, state, size_bytes, sha256, received_bytes, error, created_by, created_at, \
                    completed_at, expires_at FROM support_bundles WHERE org = $1 AND device_id = $2 \
                    ORDER BY created_at DESC, id DESC LIMIT $3 OFFSET $4";
-        let rows = sqlx::query_as(sql).bind(org).bind(device).bind(limit).bind(offset).fetch_all(&self.reader).await?;
+        let rows = query_as(sql).bind(org).bind(device).bind(limit).bind(offset).fetch_all(&self.reader).await?;
         let count = "SELECT COUNT(*) FROM support_bundles WHERE org = $1 AND device_id = $2";
-        let (total,): (i64,) = sqlx::query_as(count).bind(org).bind(device).fetch_one(&self.reader).await?;
+        let (total,): (i64,) = query_as(count).bind(org).bind(device).fetch_one(&self.reader).await?;
         Ok((rows, total))
     }
 
@@ -134,7 +135,7 @@ impl Store {
     pub async fn bundle(&self, org: &str, id: &str) -> Result<Option<BundleRow>, StoreError> {
         let sql = "SELECT id, org, device_id, state, size_bytes, sha256, received_bytes, error, created_by, created_at, \
                    completed_at, expires_at FROM support_bundles WHERE org = $1 AND id = $2";
-        Ok(sqlx::query_as(sql).bind(org).bind(id).fetch_optional(&self.reader).await?)
+        Ok(query_as(sql).bind(org).bind(id).fetch_optional(&self.reader).await?)
     }
 
     /// Whether there is a bundle of this id at all.
@@ -142,7 +143,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn bundle_exists(&self, id: &str) -> Result<bool, StoreError> {
-        let found: Option<(i64,)> = sqlx::query_as("SELECT created_at FROM support_bundles WHERE id = $1")
+        let found: Option<(i64,)> = query_as("SELECT created_at FROM support_bundles WHERE id = $1")
             .bind(id)
             .fetch_optional(&self.reader)
             .await?;
@@ -155,9 +156,11 @@ impl Store {
     /// Those of the database.
     pub async fn announce_bundle(&self, new: &Announcement<'_>, now: DateTime<Utc>) -> Result<Announced, StoreError> {
         let mut tx = self.begin().await?;
+        // What an organization holds is read before something is added to it.
+        tx.alone("bundles", new.org).await?;
         // A command `bundle` that did not come by way of `/bundles` has its bundle too, unless that was deleted: the
         // audit log remembers.
-        sqlx::query(
+        query(
             "INSERT INTO support_bundles (id, org, device_id, state, received_bytes, created_by, created_at, expires_at) \
              SELECT id, org, device_id, 'requested', 0, created_by, $4, $5 FROM commands \
              WHERE id = $1 AND org = $2 AND device_id = $3 AND type = 'bundle' AND NOT EXISTS \
@@ -174,7 +177,7 @@ impl Store {
         let sql = "SELECT id, org, device_id, state, size_bytes, sha256, received_bytes, error, created_by, created_at, \
                    completed_at, expires_at FROM support_bundles WHERE id = $1 AND org = $2 AND device_id = $3";
         let row: Option<BundleRow> =
-            sqlx::query_as(sql).bind(new.id).bind(new.org).bind(new.device).fetch_optional(&mut *tx).await?;
+            query_as(sql).bind(new.id).bind(new.org).bind(new.device).fetch_optional(&mut *tx).await?;
         let Some(row) = row.filter(|row| row.state != "failed") else { return Ok(Announced::Unknown) };
         if let (Some(size), Some(sha256)) = (row.size_bytes, row.sha256.as_deref()) {
             tx.commit().await?;
@@ -185,14 +188,14 @@ impl Store {
             });
         }
         let (held,): (i64,) =
-            sqlx::query_as("SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM support_bundles WHERE org = $1")
+            query_as("SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM support_bundles WHERE org = $1")
                 .bind(new.org)
                 .fetch_one(&mut *tx)
                 .await?;
         if held.saturating_add(new.size) > new.quota {
             return Ok(Announced::OverQuota);
         }
-        sqlx::query("UPDATE support_bundles SET state = 'uploading', size_bytes = $2, sha256 = $3 WHERE id = $1")
+        query("UPDATE support_bundles SET state = 'uploading', size_bytes = $2, sha256 = $3 WHERE id = $1")
             .bind(new.id)
             .bind(new.size)
             .bind(new.sha256)
@@ -209,7 +212,7 @@ impl Store {
     /// Those of the database.
     pub async fn grow_bundle(&self, org: &str, id: &str, from: i64, to: i64) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let grown = sqlx::query(
+        let grown = query(
             "UPDATE support_bundles SET received_bytes = $4 \
              WHERE org = $1 AND id = $2 AND received_bytes = $3 AND state = 'uploading'",
         )
@@ -229,7 +232,7 @@ impl Store {
     /// Those of the database.
     pub async fn complete_bundle(&self, org: &str, id: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query(
+        query(
             "UPDATE support_bundles SET state = 'ready', completed_at = $3 \
              WHERE org = $1 AND id = $2 AND state = 'uploading'",
         )
@@ -257,7 +260,7 @@ impl Store {
     /// Those of the database.
     pub async fn expire_bundles(&self, now: DateTime<Utc>) -> Result<Vec<String>, StoreError> {
         let mut tx = self.begin().await?;
-        let gone: Vec<(String,)> = sqlx::query_as("DELETE FROM support_bundles WHERE expires_at <= $1 RETURNING id")
+        let gone: Vec<(String,)> = query_as("DELETE FROM support_bundles WHERE expires_at <= $1 RETURNING id")
             .bind(millis(now))
             .fetch_all(&mut *tx)
             .await?;

@@ -4,11 +4,11 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use r58_mqtt::payload::ServerState;
-use sqlx::Transaction;
 
 use super::audit::record;
 use super::once::claim;
-use super::{Actor, Db, Once, Store, StoreError, millis};
+use super::sql::{QueryBuilder, Tx, query, query_as};
+use super::{Actor, Once, Store, StoreError, millis};
 
 /// What the broker holds of a command, or should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,14 +193,14 @@ macro_rules! select_command {
 pub(super) use select_command;
 
 pub(super) async fn append_history(
-    tx: &mut Transaction<'static, Db>,
+    tx: &mut Tx,
     id: &str,
     state: &str,
     rev: i64,
     ts: i64,
     reason: Option<&str>,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO command_history (command_id, n, state, rev, ts, reason) \
          SELECT $1, COALESCE(MAX(n), 0) + 1, $2, $3, $4, $5 FROM command_history WHERE command_id = $1",
     )
@@ -215,14 +215,8 @@ pub(super) async fn append_history(
 }
 
 /// Ends a command on the server's own account and has the broker's copy removed.
-pub(super) async fn finish(
-    tx: &mut Transaction<'static, Db>,
-    id: &str,
-    state: &str,
-    reason: &str,
-    now: i64,
-) -> Result<(), StoreError> {
-    sqlx::query(
+pub(super) async fn finish(tx: &mut Tx, id: &str, state: &str, reason: &str, now: i64) -> Result<(), StoreError> {
+    let done = query(
         "UPDATE commands SET state = $2, reason = $3, finished_at = $4, retained = 'withdraw' \
          WHERE id = $1 AND finished_at IS NULL",
     )
@@ -232,12 +226,16 @@ pub(super) async fn finish(
     .bind(now)
     .execute(&mut **tx)
     .await?;
+    if done.rows_affected() == 0 {
+        // It came to its end in another way meanwhile.
+        return Ok(());
+    }
     append_history(tx, id, state, -1, now, Some(reason)).await
 }
 
 /// Writes a command down with the device's next number; `false` when the device is not in service.
 pub(super) async fn insert<E>(
-    tx: &mut Transaction<'static, Db>,
+    tx: &mut Tx,
     actor: &Actor,
     command: &NewCommand,
     now: DateTime<Utc>,
@@ -246,7 +244,7 @@ pub(super) async fn insert<E>(
 where
     E: From<StoreError>,
 {
-    let seq: Option<(i64,)> = sqlx::query_as(
+    let seq: Option<(i64,)> = query_as(
         "UPDATE devices SET command_seq = command_seq + 1 \
          WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL RETURNING command_seq",
     )
@@ -261,7 +259,7 @@ where
         true => (ServerState::Draft, Retained::None),
         false => (ServerState::Published, Retained::Publish),
     };
-    sqlx::query(
+    query(
         "INSERT INTO commands (id, org, device_id, seq, type, payload, priority, state, rev, attempts, notes, \
          message, hash, retained, cancel_requested, created_by, created_at, not_before, expires_at, precond, group_id, \
          config_ver) \
@@ -320,7 +318,7 @@ impl Store {
             return Ok(None);
         }
         record(&mut tx, actor, "command.create", &command.id, Some(command.kind.clone()), millis(now)).await?;
-        let row = sqlx::query_as(select_command!("WHERE id = $1"))
+        let row = query_as(select_command!("WHERE id = $1"))
             .bind(&command.id)
             .fetch_optional(&mut *tx)
             .await
@@ -334,7 +332,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn command(&self, org: &str, id: &str) -> Result<Option<CommandRow>, StoreError> {
-        Ok(sqlx::query_as(select_command!("WHERE id = $1 AND org = $2"))
+        Ok(query_as(select_command!("WHERE id = $1 AND org = $2"))
             .bind(id)
             .bind(org)
             .fetch_optional(&self.reader)
@@ -352,7 +350,7 @@ impl Store {
         offset: i64,
         limit: i64,
     ) -> Result<(Vec<CommandRow>, i64), StoreError> {
-        let rows = sqlx::query_as(select_command!(
+        let rows = query_as(select_command!(
             "WHERE device_id = $1 AND org = $2 ORDER BY created_at DESC, id DESC LIMIT $3 OFFSET $4"
         ))
         .bind(device)
@@ -361,7 +359,7 @@ impl Store {
         .bind(offset)
         .fetch_all(&self.reader)
         .await?;
-        let (total,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM commands WHERE device_id = $1 AND org = $2")
+        let (total,): (i64,) = query_as("SELECT COUNT(*) FROM commands WHERE device_id = $1 AND org = $2")
             .bind(device)
             .bind(org)
             .fetch_one(&self.reader)
@@ -377,9 +375,8 @@ impl Store {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let mut query = sqlx::QueryBuilder::<Db>::new(
-            "SELECT command_id, state, rev, ts, reason FROM command_history WHERE command_id IN (",
-        );
+        let mut query =
+            QueryBuilder::new("SELECT command_id, state, rev, ts, reason FROM command_history WHERE command_id IN (");
         let mut list = query.separated(", ");
         for id in ids {
             list.push_bind(id.clone());
@@ -393,7 +390,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn open_commands_of(&self, device: &str, now: DateTime<Utc>) -> Result<Vec<CommandRef>, StoreError> {
-        Ok(sqlx::query_as(
+        Ok(query_as(
             "SELECT id, org, device_id, message FROM commands WHERE device_id = $1 AND finished_at IS NULL \
              AND expires_at > $2 AND cancel_requested = $3 AND state <> 'draft' ORDER BY seq, created_at",
         )
@@ -410,7 +407,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn awaited_commands_of(&self, device: &str, now: DateTime<Utc>) -> Result<Vec<String>, StoreError> {
-        let rows: Vec<(String,)> = sqlx::query_as(
+        let rows: Vec<(String,)> = query_as(
             "SELECT id FROM commands WHERE device_id = $1 AND finished_at IS NULL AND expires_at > $2 \
              AND cancel_requested = $3 ORDER BY seq, created_at",
         )
@@ -427,7 +424,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn seq_floor(&self, device: &str) -> Result<u64, StoreError> {
-        let row: Option<(i64, Option<i64>)> = sqlx::query_as(
+        let row: Option<(i64, Option<i64>)> = query_as(
             "SELECT d.command_seq, (SELECT MIN(seq) FROM commands WHERE device_id = $1 AND finished_at IS NULL \
              AND seq > 0) FROM devices d WHERE d.id = $1",
         )
@@ -446,7 +443,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn undelivered(&self, change: Retained, limit: i64) -> Result<Vec<CommandRef>, StoreError> {
-        Ok(sqlx::query_as(
+        Ok(query_as(
             "SELECT id, org, device_id, message FROM commands WHERE retained IN ($1, $3) \
              AND retained IN ('publish', 'withdraw', 'again') ORDER BY priority DESC, created_at, seq, id LIMIT $2",
         )
@@ -466,7 +463,7 @@ impl Store {
         let published = (change == Retained::Publish).then(|| millis(now));
         let mut tx = self.begin().await?;
         for id in ids {
-            sqlx::query(
+            query(
                 "UPDATE commands SET retained = CASE retained WHEN 'again' THEN 'withdraw' ELSE $3 END, \
                  published_at = COALESCE(published_at, $4) \
                  WHERE id = $1 AND (retained = $2 OR (retained = 'again' AND $2 = 'withdraw'))",

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::audit::record;
 use super::commands::{finish, insert};
+use super::sql::{query, query_as};
 use super::{Actor, NewCommand, Signed, Store, StoreError, millis};
 
 /// A version to be made.
@@ -81,7 +82,7 @@ impl Store {
         let mut tx = self.begin().await?;
         // The device's row first: two authors take turns at it.
         let touched =
-            sqlx::query("UPDATE devices SET updated_at = $3 WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL")
+            query("UPDATE devices SET updated_at = $3 WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL")
                 .bind(&config.device_id)
                 .bind(&actor.org)
                 .bind(at)
@@ -91,7 +92,7 @@ impl Store {
         if touched.rows_affected() == 0 {
             return Ok(Put::NoDevice);
         }
-        let (latest, reported): (i64, i64) = sqlx::query_as(
+        let (latest, reported): (i64, i64) = query_as(
             "SELECT COALESCE((SELECT MAX(ver) FROM config_versions WHERE device_id = $1), 0), COALESCE(MAX(s.reported_ver), 0) \
              FROM devices d JOIN device_state s ON s.device_no = d.no WHERE d.id = $1",
         )
@@ -103,7 +104,7 @@ impl Store {
             return Ok(Put::Stale(latest));
         }
         let ver = latest.max(reported).max(0).saturating_add(1);
-        let open: Vec<(String, String)> = sqlx::query_as(
+        let open: Vec<(String, String)> = query_as(
             "SELECT id, state FROM commands WHERE device_id = $1 AND config_ver IS NOT NULL AND finished_at IS NULL",
         )
         .bind(&config.device_id)
@@ -117,7 +118,7 @@ impl Store {
                 }
                 // The device has it and not begun: it is taken back, and the device has the last word.
                 "received" | "accepted" | "queued" => {
-                    sqlx::query("UPDATE commands SET cancel_requested = $2, retained = 'withdraw' WHERE id = $1")
+                    query("UPDATE commands SET cancel_requested = $2, retained = 'withdraw' WHERE id = $1")
                         .bind(&id)
                         .bind(true)
                         .execute(&mut *tx)
@@ -131,7 +132,7 @@ impl Store {
         if !insert(&mut tx, actor, &command, now, sign).await? {
             return Ok(Put::NoDevice);
         }
-        sqlx::query(
+        query(
             "INSERT INTO config_versions (device_id, ver, document, notes, restores, command_id, created_by, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
@@ -160,7 +161,7 @@ impl Store {
             Some(_) => select_config!("WHERE device_id = $1 AND ver = $2"),
             None => select_config!("WHERE device_id = $1 AND ver >= $2 ORDER BY ver DESC LIMIT 1"),
         };
-        Ok(sqlx::query_as(sql).bind(device).bind(ver.unwrap_or(0)).fetch_optional(&self.reader).await?)
+        Ok(query_as(sql).bind(device).bind(ver.unwrap_or(0)).fetch_optional(&self.reader).await?)
     }
 
     /// One page of a device's versions, newest first, and how many there are.

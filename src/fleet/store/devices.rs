@@ -2,11 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::{QueryBuilder, Transaction};
 
 use super::audit::record;
 use super::selection::index_tags;
-use super::{Actor, Db, Store, StoreError, millis};
+use super::sql::{QueryBuilder, Tx, query, query_as};
+use super::{Actor, Store, StoreError, millis};
 
 /// A device that asks to be let in.
 #[derive(Debug, Clone)]
@@ -146,33 +146,33 @@ macro_rules! select_device {
 
 /// Inserts a device or brings a decommissioned one of the same organization back; `false` when it is known.
 pub(super) async fn insert_device(
-    tx: &mut Transaction<'static, Db>,
+    tx: &mut Tx,
     org: &str,
     device: &NewDevice,
     token_hash: &str,
     now: i64,
 ) -> Result<bool, StoreError> {
+    tx.alone("device", &device.id).await?;
     let known: Option<(String, Option<i64>, i64)> =
-        sqlx::query_as("SELECT org, decommissioned_at, no FROM devices WHERE id = $1")
+        query_as("SELECT org, decommissioned_at, no FROM devices WHERE id = $1")
             .bind(&device.id)
             .fetch_optional(&mut **tx)
             .await?;
     let no = match known {
         Some((ref owner, Some(_), no)) if owner == org => {
-            sqlx::query("DELETE FROM device_state WHERE device_no = $1").bind(no).execute(&mut **tx).await?;
-            sqlx::query("DELETE FROM stream_acks WHERE device_no = $1").bind(no).execute(&mut **tx).await?;
+            query("DELETE FROM device_state WHERE device_no = $1").bind(no).execute(&mut **tx).await?;
+            query("DELETE FROM stream_acks WHERE device_no = $1").bind(no).execute(&mut **tx).await?;
             no
         }
         Some(_) => return Ok(false),
         None => {
-            let (no,): (i64,) =
-                sqlx::query_as("UPDATE counters SET value = value + 1 WHERE name = 'device' RETURNING value")
-                    .fetch_one(&mut **tx)
-                    .await?;
+            let (no,): (i64,) = query_as("UPDATE counters SET value = value + 1 WHERE name = 'device' RETURNING value")
+                .fetch_one(&mut **tx)
+                .await?;
             no
         }
     };
-    sqlx::query(
+    query(
         "INSERT INTO devices (id, no, org, name, platform, arch, serial_number, mac_address, registered_version, \
          capabilities, tags, metadata, update_channel, token_hash, command_seq, registered_at, updated_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, '[]', '{}', 'stable', $11, 0, $12, $12) \
@@ -196,7 +196,7 @@ pub(super) async fn insert_device(
     .bind(now)
     .execute(&mut **tx)
     .await?;
-    sqlx::query(
+    query(
         "INSERT INTO device_state (device_no, presence, presence_boot, presence_conn, heartbeat_boot, heartbeat_seq, \
          reported_boot, reported_ver) VALUES ($1, 'unknown', -1, -1, -1, -1, -1, -1)",
     )
@@ -206,7 +206,7 @@ pub(super) async fn insert_device(
     Ok(true)
 }
 
-fn where_filter(query: &mut QueryBuilder<Db>, org: &str, filter: &DeviceFilter) {
+fn where_filter(query: &mut QueryBuilder, org: &str, filter: &DeviceFilter) {
     query.push(" WHERE d.org = ").push_bind(org.to_owned());
     match filter.presence {
         None => query.push(" AND d.decommissioned_at IS NULL"),
@@ -243,7 +243,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn device(&self, org: &str, id: &str) -> Result<Option<DeviceRow>, StoreError> {
-        Ok(sqlx::query_as(select_device!("WHERE d.id = $1 AND d.org = $2"))
+        Ok(query_as(select_device!("WHERE d.id = $1 AND d.org = $2"))
             .bind(id)
             .bind(org)
             .fetch_optional(&self.reader)
@@ -261,11 +261,10 @@ impl Store {
         offset: i64,
         limit: i64,
     ) -> Result<(Vec<DeviceRow>, i64), StoreError> {
-        let mut count =
-            QueryBuilder::<Db>::new("SELECT COUNT(*) FROM devices d JOIN device_state s ON s.device_no = d.no");
+        let mut count = QueryBuilder::new("SELECT COUNT(*) FROM devices d JOIN device_state s ON s.device_no = d.no");
         where_filter(&mut count, org, filter);
         let (total,): (i64,) = count.build_query_as().fetch_one(&self.reader).await?;
-        let mut query = QueryBuilder::<Db>::new(select_device!(""));
+        let mut query = QueryBuilder::new(select_device!(""));
         where_filter(&mut query, org, filter);
         query.push(" ORDER BY d.name, d.id LIMIT ").push_bind(limit).push(" OFFSET ").push_bind(offset);
         Ok((query.build_query_as().fetch_all(&self.reader).await?, total))
@@ -283,7 +282,7 @@ impl Store {
         after: Option<(String, String)>,
         limit: i64,
     ) -> Result<Vec<DeviceRow>, StoreError> {
-        let mut query = QueryBuilder::<Db>::new(select_device!(""));
+        let mut query = QueryBuilder::new(select_device!(""));
         where_filter(&mut query, org, filter);
         if let Some((name, id)) = after {
             query.push(" AND (d.name, d.id) > (").push_bind(name).push(", ").push_bind(id).push(")");
@@ -304,7 +303,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Option<DeviceRow>, StoreError> {
         let mut tx = self.begin().await?;
-        let mut query = QueryBuilder::<Db>::new("UPDATE devices SET updated_at = ");
+        let mut query = QueryBuilder::new("UPDATE devices SET updated_at = ");
         query.push_bind(millis(now));
         let mut changed = Vec::new();
         if let Some(name) = change.name {
@@ -349,7 +348,17 @@ impl Store {
     /// Those of the database.
     pub async fn decommission_device(&self, actor: &Actor, id: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let done = sqlx::query(
+        // First, as in ingest: whoever holds this row is alone with the device's commands.
+        query(
+            "UPDATE device_state SET presence = 'offline', presence_reason = 'decommissioned', presence_at = $3 \
+             WHERE device_no = (SELECT no FROM devices WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL)",
+        )
+        .bind(id)
+        .bind(&actor.org)
+        .bind(millis(now))
+        .execute(&mut *tx)
+        .await?;
+        let done = query(
             "UPDATE devices SET token_hash = NULL, decommissioned_at = $3, updated_at = $3 \
              WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL",
         )
@@ -361,23 +370,14 @@ impl Store {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        let open: Vec<(String,)> =
-            sqlx::query_as("SELECT id FROM commands WHERE device_id = $1 AND finished_at IS NULL")
-                .bind(id)
-                .fetch_all(&mut *tx)
-                .await?;
+        let open: Vec<(String,)> = query_as("SELECT id FROM commands WHERE device_id = $1 AND finished_at IS NULL")
+            .bind(id)
+            .fetch_all(&mut *tx)
+            .await?;
         for (command,) in open {
             super::commands::finish(&mut tx, &command, "cancelled", "the device was decommissioned", millis(now))
                 .await?;
         }
-        sqlx::query(
-            "UPDATE device_state SET presence = 'offline', presence_reason = 'decommissioned', presence_at = $2 \
-             WHERE device_no = (SELECT no FROM devices WHERE id = $1)",
-        )
-        .bind(id)
-        .bind(millis(now))
-        .execute(&mut *tx)
-        .await?;
         record(&mut tx, actor, "device.decommission", id, None, millis(now)).await?;
         tx.commit().await?;
         self.forget_number(id);
@@ -389,7 +389,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn device_secret(&self, id: &str) -> Result<Option<(String, String)>, StoreError> {
-        Ok(sqlx::query_as(
+        Ok(query_as(
             "SELECT org, token_hash FROM devices \
              WHERE id = $1 AND decommissioned_at IS NULL AND token_hash IS NOT NULL",
         )

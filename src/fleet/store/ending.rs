@@ -5,6 +5,7 @@ use r58_mqtt::payload::ServerState;
 
 use super::audit::record;
 use super::commands::{finish, select_command};
+use super::sql::{query, query_as};
 use super::{Actor, CommandRef, CommandRow, Store, StoreError, millis};
 
 impl Store {
@@ -21,9 +22,10 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Result<Option<CommandRow>, CommandRow>, StoreError> {
         let mut tx = self.begin().await?;
-        let row: Option<CommandRow> = sqlx::query_as(select_command!("WHERE id = $1 AND org = $2"))
+        let row: Option<CommandRow> = query_as(select_command!("WHERE id = $1 AND org = $2"))
             .bind(id)
             .bind(&actor.org)
+            .for_update()
             .fetch_optional(&mut *tx)
             .await?;
         let Some(row) = row else { return Ok(Ok(None)) };
@@ -35,13 +37,13 @@ impl Store {
         if matches!(state, ServerState::Draft | ServerState::Published) {
             finish(&mut tx, id, "cancelled", "cancelled by an operator", millis(now)).await?;
         }
-        sqlx::query("UPDATE commands SET cancel_requested = $2, retained = 'withdraw' WHERE id = $1")
+        query("UPDATE commands SET cancel_requested = $2, retained = 'withdraw' WHERE id = $1")
             .bind(id)
             .bind(true)
             .execute(&mut *tx)
             .await?;
         record(&mut tx, actor, "command.cancel", id, None, millis(now)).await?;
-        let row = sqlx::query_as(select_command!("WHERE id = $1")).bind(id).fetch_optional(&mut *tx).await?;
+        let row = query_as(select_command!("WHERE id = $1")).bind(id).fetch_optional(&mut *tx).await?;
         tx.commit().await?;
         Ok(Ok(row))
     }
@@ -57,7 +59,7 @@ impl Store {
         grace: chrono::Duration,
         limit: i64,
     ) -> Result<Vec<CommandRef>, StoreError> {
-        let due: Vec<CommandRef> = sqlx::query_as(
+        let mut due: Vec<CommandRef> = query_as(
             "SELECT id, org, device_id, message FROM commands WHERE finished_at IS NULL AND (expires_at <= $2 \
              OR (expires_at <= $1 AND state NOT IN ('executing', 'rebooting', 'verifying'))) \
              ORDER BY expires_at LIMIT $3",
@@ -70,15 +72,18 @@ impl Store {
         if due.is_empty() {
             return Ok(due);
         }
+        // Locked in the order of their keys, as everywhere.
+        due.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         let mut tx = self.begin().await?;
+        self.fence(&mut tx).await?;
         let mut ended = Vec::with_capacity(due.len());
         for row in due {
-            // The device may have spoken since: look again, now that nobody else writes.
-            let state: Option<(String,)> =
-                sqlx::query_as("SELECT state FROM commands WHERE id = $1 AND finished_at IS NULL")
-                    .bind(&row.id)
-                    .fetch_optional(&mut *tx)
-                    .await?;
+            // The device may have spoken since: look again, now that nobody else can write it.
+            let state: Option<(String,)> = query_as("SELECT state FROM commands WHERE id = $1 AND finished_at IS NULL")
+                .bind(&row.id)
+                .for_update()
+                .fetch_optional(&mut *tx)
+                .await?;
             let Some((state,)) = state else { continue };
             let reason = match state.as_str() {
                 "executing" | "rebooting" | "verifying" => "the device began it and never said what came of it",

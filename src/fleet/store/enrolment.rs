@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::audit::record;
 use super::devices::{NewDevice, insert_device};
+use super::sql::{query, query_as};
 use super::{Actor, Store, StoreError, millis};
 
 /// An enrolment code as stored; the code itself is not.
@@ -54,7 +55,7 @@ impl Store {
         expires_at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query(
+        query(
             "INSERT INTO enrolment_codes (id, org, code_hash, note, created_by, created_at, expires_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
@@ -115,7 +116,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Enrolled, StoreError> {
         let mut tx = self.begin().await?;
-        let row: Option<(String,)> = sqlx::query_as(
+        let row: Option<(String,)> = query_as(
             "UPDATE enrolment_codes SET used_at = $2, used_by = $3 \
              WHERE code_hash = $1 AND used_at IS NULL AND expires_at > $2 RETURNING org",
         )

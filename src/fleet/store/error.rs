@@ -58,19 +58,29 @@ impl From<sqlx::Error> for StoreError {
             let primary = code.parse::<u32>().ok().filter(|_| code.len() != 5).map(|code| code & 0xff);
             return match (primary, code.as_ref()) {
                 (Some(13), _) | (_, "53100") => Self::DiskFull,
-                (Some(5 | 6), _) | (_, "40001" | "55P03" | "53300") => Self::Busy,
+                // Serialization, deadlock, lock or statement timeout, too many connections, out of memory.
+                (Some(5 | 6), _) | (_, "40001" | "40P01" | "55P03" | "57014" | "53300" | "53200") => Self::Busy,
                 (Some(8), _) | (_, "25006") => Self::ReadOnly,
                 (Some(10 | 14), _) => Self::Unavailable(database.message().to_owned()),
-                (Some(11 | 26), _) => Self::Corrupt("database file"),
+                (Some(11 | 26), _) | (_, "XX001" | "XX002") => Self::Corrupt("database file"),
+                // Connection, stopping or starting, input and output, who may, which database, idle for too long.
+                (None, code)
+                    if ["08", "57P", "58", "28", "3D", "25P03"].iter().any(|class| code.starts_with(class)) =>
+                {
+                    Self::Unavailable(database.message().to_owned())
+                }
                 _ if database.is_unique_violation() => Self::Conflict("entry"),
                 _ => Self::Bug(database.message().to_owned()),
             };
         }
         match error {
             sqlx::Error::PoolTimedOut => Self::Busy,
-            sqlx::Error::Io(_) | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-                Self::Unavailable(error.to_string())
-            }
+            // A connection that ends in the middle of a message is a protocol error to the client.
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => Self::Unavailable(error.to_string()),
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Corrupt("row"),
             other => Self::Bug(other.to_string()),
         }

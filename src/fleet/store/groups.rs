@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use super::audit::record;
 use super::commands::{insert, select_command};
 use super::once::claim;
+use super::sql::{query, query_as};
 use super::{Actor, CommandRow, NewCommand, Once, Signed, Store, StoreError, millis};
 
 /// A group to be made.
@@ -86,7 +87,7 @@ impl Store {
                 total += 1;
             }
         }
-        sqlx::query(
+        query(
             "INSERT INTO command_groups (id, org, type, payload, tag, total, notes, created_by, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
@@ -112,7 +113,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn group(&self, org: &str, id: &str) -> Result<Option<GroupRow>, StoreError> {
-        Ok(sqlx::query_as(
+        Ok(query_as(
             "SELECT id, type, payload, tag, total, notes, created_by, created_at FROM command_groups \
              WHERE id = $1 AND org = $2",
         )
@@ -137,7 +138,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn group_states(&self, group: &str) -> Result<Vec<StateCount>, StoreError> {
-        Ok(sqlx::query_as(
+        Ok(query_as(
             "SELECT state, code, COUNT(*) AS count FROM commands WHERE group_id = $1 GROUP BY state, code \
              ORDER BY state",
         )
@@ -157,15 +158,13 @@ impl Store {
         offset: i64,
         limit: i64,
     ) -> Result<Vec<CommandRow>, StoreError> {
-        Ok(sqlx::query_as(select_command!(
-            "WHERE group_id = $1 AND org = $2 ORDER BY device_id, id LIMIT $3 OFFSET $4"
-        ))
-        .bind(group)
-        .bind(org)
-        .bind(limit)
-        .bind(offset)
-        .fetch_all(&self.reader)
-        .await?)
+        Ok(query_as(select_command!("WHERE group_id = $1 AND org = $2 ORDER BY device_id, id LIMIT $3 OFFSET $4"))
+            .bind(group)
+            .bind(org)
+            .bind(limit)
+            .bind(offset)
+            .fetch_all(&self.reader)
+            .await?)
     }
 
     /// Identifiers of a group's commands that are not terminal.
@@ -174,7 +173,7 @@ impl Store {
     /// Those of the database.
     pub async fn open_of_group(&self, org: &str, group: &str) -> Result<Vec<String>, StoreError> {
         let rows: Vec<(String,)> =
-            sqlx::query_as("SELECT id FROM commands WHERE group_id = $1 AND org = $2 AND finished_at IS NULL")
+            query_as("SELECT id FROM commands WHERE group_id = $1 AND org = $2 AND finished_at IS NULL")
                 .bind(group)
                 .bind(org)
                 .fetch_all(&self.reader)

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::commands::{append_history, finish, select_command};
+use super::sql::{query, query_as};
 use super::{CommandRow, DeviceNo, Store, StoreError, millis};
 
 /// How often a command is handed out without a word of the device about it.
@@ -27,7 +28,7 @@ impl Store {
     ) -> Result<(Vec<CommandRow>, Vec<String>), StoreError> {
         let now = millis(now);
         let mut tx = self.begin().await?;
-        let given_up: Vec<(String,)> = sqlx::query_as(
+        let given_up: Vec<(String,)> = query_as(
             "SELECT id FROM commands WHERE org = $1 AND device_id = $2 AND finished_at IS NULL AND state = 'published' \
              AND attempts >= $3 AND handed_at <= $4",
         )
@@ -39,9 +40,9 @@ impl Store {
         .await?;
         for (id,) in &given_up {
             finish(&mut tx, id, "failed", "the device was given it three times and never said a word", now).await?;
-            sqlx::query("UPDATE commands SET code = 'unacknowledged' WHERE id = $1").bind(id).execute(&mut *tx).await?;
+            query("UPDATE commands SET code = 'unacknowledged' WHERE id = $1").bind(id).execute(&mut *tx).await?;
         }
-        let mut rows: Vec<CommandRow> = sqlx::query_as(select_command!(
+        let mut rows: Vec<CommandRow> = query_as(select_command!(
             "WHERE org = $1 AND device_id = $2 AND finished_at IS NULL AND state = 'published' AND attempts < $3 \
              AND cancel_requested = $4 AND expires_at > $5 AND COALESCE(not_before, 0) <= $5 \
              ORDER BY priority DESC, seq, created_at LIMIT $6"
@@ -55,7 +56,7 @@ impl Store {
         .fetch_all(&mut *tx)
         .await?;
         for row in &mut rows {
-            sqlx::query(
+            query(
                 "UPDATE commands SET attempts = attempts + 1, handed_at = $2, published_at = COALESCE(published_at, $2) \
                  WHERE id = $1",
             )
@@ -78,7 +79,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn waiting_commands(&self, org: &str, device: &str, now: DateTime<Utc>) -> Result<i64, StoreError> {
-        let (count,): (i64,) = sqlx::query_as(
+        let (count,): (i64,) = query_as(
             "SELECT COUNT(*) FROM commands WHERE org = $1 AND device_id = $2 AND finished_at IS NULL \
              AND state = 'published' AND attempts < $3 AND cancel_requested = $4 AND expires_at > $5 \
              AND COALESCE(not_before, 0) <= $5",
@@ -99,7 +100,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn seen_over_http(&self, device: DeviceNo, now: DateTime<Utc>) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "UPDATE device_state SET presence = 'online', presence_reason = NULL, presence_at = $2, last_seen = $2 \
              WHERE device_no = $1 AND presence <> 'online' AND presence_boot < 0",
         )

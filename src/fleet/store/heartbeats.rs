@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, Utc};
-use sqlx::{QueryBuilder, Transaction};
 
-use super::{Db, DeviceNo, PLACEHOLDER, Store, StoreError, millis};
+use super::sql::{PLACE, QueryBuilder, Tx, query_as};
+use super::{DeviceNo, Store, StoreError, bulk, millis};
 
 /// Rows in one statement. A few fixed sizes keep the statements prepared; 128 rows of 12 values are well below SQLite's
 /// 32,766 placeholders.
@@ -54,27 +54,8 @@ pub struct StoredHeartbeat {
     pub body: String,
 }
 
-/// One metric over a span of time.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct MetricSummary {
-    /// Name of the metric, as in a heartbeat.
-    pub name: &'static str,
-    /// Smallest value.
-    pub min: f64,
-    /// Largest value.
-    pub max: f64,
-    /// Mean of the values.
-    pub avg: f64,
-    /// Latest value.
-    pub latest: f64,
-}
-
-/// Columns that [`Store::metrics`] sums up.
-const METRICS: [&str; 6] =
-    ["cpu_percent", "mem_percent", "disk_free_gb", "temperature_c", "load_avg", "degradation_level"];
-
 /// The text of a statement with many rows of values, made once for each size of [`CHUNKS`].
-struct ManyRows {
+pub(super) struct ManyRows {
     head: &'static str,
     /// One row; `{}` stands for a placeholder.
     row: &'static str,
@@ -83,27 +64,24 @@ struct ManyRows {
 }
 
 impl ManyRows {
-    const fn new(head: &'static str, row: &'static str, tail: &'static str) -> Self {
+    pub(super) const fn new(head: &'static str, row: &'static str, tail: &'static str) -> Self {
         Self { head, row, tail, texts: [const { OnceLock::new() }; CHUNKS.len()] }
     }
 
-    /// The largest chunk that fits into so many rows, and its statement.
-    fn of(&'static self, rows: usize) -> (usize, &'static str) {
+    /// The same for rows that a `SELECT` gives, without values of its own.
+    pub(super) fn unfolded(&self, select: &str) -> String {
+        let head = self.head.strip_suffix("VALUES ").unwrap_or(self.head);
+        format!("{head}{select}{}", self.tail)
+    }
+
+    /// The largest chunk that fits into so many rows, and its statement with room for so many values a row.
+    pub(super) fn of(&'static self, rows: usize, values: usize) -> (usize, QueryBuilder) {
         let at = CHUNKS.into_iter().position(|size| size <= rows).unwrap_or(CHUNKS.len() - 1);
         let text = self.texts[at].get_or_init(|| {
-            let mut text = self.head.to_owned();
-            for n in 0..CHUNKS[at] {
-                text.push_str(if n == 0 { "" } else { ", " });
-                for (n, piece) in self.row.split("{}").enumerate() {
-                    // Numbered ones would cost SQLite a search for each of them, through all of them.
-                    text.push_str(if n > 0 { PLACEHOLDER } else { "" });
-                    text.push_str(piece);
-                }
-            }
-            text.push_str(self.tail);
-            text
+            let row = self.row.replace("{}", &PLACE.to_string());
+            format!("{}{}{}", self.head, vec![row; CHUNKS[at]].join(", "), self.tail)
         });
-        (CHUNKS[at], text)
+        (CHUNKS[at], QueryBuilder::with_places(text, CHUNKS[at] * values))
     }
 }
 
@@ -141,34 +119,42 @@ static ADVANCE: ManyRows = ManyRows::new(
          THEN excluded.heartbeat_boot ELSE device_state.heartbeat_boot END",
 );
 
-pub(super) async fn insert(tx: &mut Transaction<'static, Db>, mut rows: &[HeartbeatRow]) -> Result<(), StoreError> {
+/// A device's latest heartbeat in a batch, and when the device was last heard of.
+pub(super) type Advanced<'a> = (&'a HeartbeatRow, DateTime<Utc>);
+
+pub(super) async fn insert(tx: &mut Tx, mut rows: &[HeartbeatRow]) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    if let Some(connection) = tx.postgres() {
+        return bulk::heartbeats(connection, &INSERT, rows).await;
+    }
     while !rows.is_empty() {
-        let (size, statement) = INSERT.of(rows.len());
+        let (size, mut statement) = INSERT.of(rows.len(), 12);
         let (chunk, rest) = rows.split_at(size);
-        let mut query = sqlx::query(statement);
         for heartbeat in chunk {
-            query = query
-                .bind(heartbeat.device.0)
-                .bind(millis(heartbeat.ts))
-                .bind(heartbeat.boot_seq)
-                .bind(heartbeat.seq)
-                .bind(millis(heartbeat.received_at))
-                .bind(heartbeat.cpu_percent)
-                .bind(heartbeat.mem_percent)
-                .bind(heartbeat.disk_free_gb)
-                .bind(heartbeat.temperature_c)
-                .bind(heartbeat.load_avg)
-                .bind(heartbeat.degradation_level)
-                .bind(heartbeat.body.clone());
+            statement
+                .fill(heartbeat.device.0)
+                .fill(millis(heartbeat.ts))
+                .fill(heartbeat.boot_seq)
+                .fill(heartbeat.seq)
+                .fill(millis(heartbeat.received_at))
+                .fill(heartbeat.cpu_percent)
+                .fill(heartbeat.mem_percent)
+                .fill(heartbeat.disk_free_gb)
+                .fill(heartbeat.temperature_c)
+                .fill(heartbeat.load_avg)
+                .fill(heartbeat.degradation_level)
+                .fill(heartbeat.body.clone());
         }
-        query.execute(&mut **tx).await?;
+        statement.build().execute(&mut **tx).await?;
         rows = rest;
     }
     Ok(())
 }
 
 /// Moves each device's latest state forward, once a device however many heartbeats it has in the batch.
-pub(super) async fn advance(tx: &mut Transaction<'static, Db>, rows: &[HeartbeatRow]) -> Result<(), StoreError> {
+pub(super) async fn advance(tx: &mut Tx, rows: &[HeartbeatRow]) -> Result<(), StoreError> {
     let mut latest: HashMap<DeviceNo, (&HeartbeatRow, DateTime<Utc>)> = HashMap::new();
     for row in rows {
         let entry = latest.entry(row.device).or_insert((row, row.received_at));
@@ -177,22 +163,27 @@ pub(super) async fn advance(tx: &mut Transaction<'static, Db>, rows: &[Heartbeat
             entry.0 = row;
         }
     }
-    let latest: Vec<(&HeartbeatRow, DateTime<Utc>)> = latest.into_values().collect();
+    let latest: Vec<Advanced<'_>> = latest.into_values().collect();
+    if latest.is_empty() {
+        return Ok(());
+    }
+    if let Some(connection) = tx.postgres() {
+        return bulk::advance(connection, &ADVANCE, &latest).await;
+    }
     let mut rest = latest.as_slice();
     while !rest.is_empty() {
-        let (size, statement) = ADVANCE.of(rest.len());
+        let (size, mut statement) = ADVANCE.of(rest.len(), 6);
         let (chunk, next) = rest.split_at(size);
-        let mut query = sqlx::query(statement);
         for (row, seen) in chunk {
-            query = query
-                .bind(row.device.0)
-                .bind(millis(*seen))
-                .bind(row.interval_s)
-                .bind(row.boot_seq)
-                .bind(row.seq)
-                .bind(millis(row.ts));
+            statement
+                .fill(row.device.0)
+                .fill(millis(*seen))
+                .fill(row.interval_s)
+                .fill(row.boot_seq)
+                .fill(row.seq)
+                .fill(millis(row.ts));
         }
-        query.execute(&mut **tx).await?;
+        statement.build().execute(&mut **tx).await?;
         rest = next;
     }
     Ok(())
@@ -210,7 +201,7 @@ impl Store {
         offset: i64,
         limit: i64,
     ) -> Result<(Vec<StoredHeartbeat>, i64), StoreError> {
-        let rows = sqlx::query_as(
+        let rows = query_as(
             "SELECT ts, received_at, body FROM heartbeats WHERE device_no = $1 AND ts >= $2 \
              ORDER BY ts DESC, boot_seq DESC, seq DESC LIMIT $3 OFFSET $4",
         )
@@ -220,33 +211,11 @@ impl Store {
         .bind(offset)
         .fetch_all(&self.reader)
         .await?;
-        let (total,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM heartbeats WHERE device_no = $1 AND ts >= $2")
+        let (total,): (i64,) = query_as("SELECT COUNT(*) FROM heartbeats WHERE device_no = $1 AND ts >= $2")
             .bind(device.0)
             .bind(millis(since))
             .fetch_one(&self.reader)
             .await?;
         Ok((rows, total))
-    }
-
-    /// Smallest, largest, mean and latest value of each metric from `since` on; a metric without a value is left out.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn metrics(&self, device: DeviceNo, since: DateTime<Utc>) -> Result<Vec<MetricSummary>, StoreError> {
-        let mut found = Vec::new();
-        for name in METRICS {
-            let mut query = QueryBuilder::<Db>::new("SELECT MIN(v), MAX(v), AVG(v), ");
-            query.push("(SELECT CAST(").push(name).push(" AS DOUBLE PRECISION) FROM heartbeats WHERE device_no = ");
-            query.push_bind(device.0).push(" AND ts >= ").push_bind(millis(since)).push(" AND ").push(name);
-            query.push(" IS NOT NULL ORDER BY ts DESC, boot_seq DESC, seq DESC LIMIT 1) FROM (SELECT CAST(").push(name);
-            query.push(" AS DOUBLE PRECISION) AS v FROM heartbeats WHERE device_no = ").push_bind(device.0);
-            query.push(" AND ts >= ").push_bind(millis(since)).push(" AND ").push(name).push(" IS NOT NULL) AS span");
-            let row: (Option<f64>, Option<f64>, Option<f64>, Option<f64>) =
-                query.build_query_as().fetch_one(&self.reader).await?;
-            if let (Some(min), Some(max), Some(avg), Some(latest)) = row {
-                found.push(MetricSummary { name, min, max, avg, latest });
-            }
-        }
-        Ok(found)
     }
 }

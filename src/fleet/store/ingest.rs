@@ -1,12 +1,12 @@
 //! Single steps of storing what devices say of themselves; `apply` puts them together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use r58_mqtt::payload::{Presence, PresenceState, Reported};
-use sqlx::{QueryBuilder, Transaction};
 
 use super::heartbeats::CHUNKS;
-use super::{Db, DeviceNo, StoreError, millis};
+use super::sql::{QueryBuilder, Tx, query};
+use super::{DeviceNo, StoreError, bulk, millis};
 
 /// One item of a telemetry stream or one event.
 pub(super) struct TelemetryRow<'a> {
@@ -24,15 +24,10 @@ pub(super) fn signed(value: u64) -> i64 {
 }
 
 /// Takes a presence message if it is newer than what is held.
-pub(super) async fn presence(
-    tx: &mut Transaction<'static, Db>,
-    device: DeviceNo,
-    report: &Presence,
-    now: i64,
-) -> Result<bool, StoreError> {
+pub(super) async fn presence(tx: &mut Tx, device: DeviceNo, report: &Presence, now: i64) -> Result<bool, StoreError> {
     let online = report.state == PresenceState::Online;
     // A later connection always; the same one from online to offline, or back from having been silent.
-    let done = sqlx::query(
+    let done = query(
         "UPDATE device_state SET presence = $2, presence_reason = $3, presence_at = $4, presence_boot = $5, \
          presence_conn = $6, last_seen = CASE WHEN $2 = 'online' THEN $4 ELSE last_seen END WHERE device_no = $1 \
          AND (($5, $6) > (presence_boot, presence_conn) OR (presence_boot = $5 AND presence_conn = $6 \
@@ -50,13 +45,8 @@ pub(super) async fn presence(
 }
 
 /// Takes a reported state if it is not older than what is held.
-pub(super) async fn reported(
-    tx: &mut Transaction<'static, Db>,
-    device: DeviceNo,
-    report: &Reported,
-    body: &str,
-) -> Result<bool, StoreError> {
-    let done = sqlx::query(
+pub(super) async fn reported(tx: &mut Tx, device: DeviceNo, report: &Reported, body: &str) -> Result<bool, StoreError> {
+    let done = query(
         "UPDATE device_state SET reported = $5, reported_boot = $2, reported_ver = $3, reported_ts = $4 \
          WHERE device_no = $1 AND (($2, $3) > (reported_boot, reported_ver) OR (reported_boot = $2 \
          AND reported_ver = $3 AND COALESCE($4, reported_ts, 0) >= COALESCE(reported_ts, 0)))",
@@ -72,8 +62,8 @@ pub(super) async fn reported(
 }
 
 /// Replaces what a device can do.
-pub(super) async fn caps(tx: &mut Transaction<'static, Db>, device: DeviceNo, body: &str) -> Result<(), StoreError> {
-    sqlx::query("UPDATE device_state SET caps = $2 WHERE device_no = $1")
+pub(super) async fn caps(tx: &mut Tx, device: DeviceNo, body: &str) -> Result<(), StoreError> {
+    query("UPDATE device_state SET caps = $2 WHERE device_no = $1")
         .bind(device.0)
         .bind(body)
         .execute(&mut **tx)
@@ -82,12 +72,8 @@ pub(super) async fn caps(tx: &mut Transaction<'static, Db>, device: DeviceNo, bo
 }
 
 /// Stores an item once.
-pub(super) async fn telemetry(
-    tx: &mut Transaction<'static, Db>,
-    row: &TelemetryRow<'_>,
-    now: i64,
-) -> Result<(), StoreError> {
-    sqlx::query(
+pub(super) async fn telemetry(tx: &mut Tx, row: &TelemetryRow<'_>, now: i64) -> Result<(), StoreError> {
+    query(
         "INSERT INTO telemetry (device_no, stream, boot_seq, seq, ts, received_at, body) \
          VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (device_no, stream, boot_seq, seq) DO NOTHING",
     )
@@ -104,25 +90,36 @@ pub(super) async fn telemetry(
 }
 
 /// Notes that devices were heard of.
-pub(super) async fn seen(
-    tx: &mut Transaction<'static, Db>,
-    devices: &HashMap<DeviceNo, i64>,
-) -> Result<(), StoreError> {
+pub(super) async fn seen(tx: &mut Tx, devices: &HashMap<DeviceNo, i64>) -> Result<(), StoreError> {
     for (device, at) in devices {
-        sqlx::query(
-            "UPDATE device_state SET last_seen = $2 WHERE device_no = $1 AND (last_seen IS NULL OR last_seen < $2)",
-        )
-        .bind(device.0)
-        .bind(at)
-        .execute(&mut **tx)
-        .await?;
+        query("UPDATE device_state SET last_seen = $2 WHERE device_no = $1 AND (last_seen IS NULL OR last_seen < $2)")
+            .bind(device.0)
+            .bind(at)
+            .execute(&mut **tx)
+            .await?;
     }
     Ok(())
 }
 
+/// Holds these devices (in ascending order, so that two servers never hold each other's) until the transaction ends, and
+/// answers with those in service; `None` where nobody else writes anyway. What a batch reads of a device before it writes
+/// is then its own, and commands of that device wait for it too.
+pub(super) async fn hold(tx: &mut Tx, devices: &[DeviceNo]) -> Result<Option<HashSet<DeviceNo>>, StoreError> {
+    let Some(connection) = tx.postgres() else { return Ok(None) };
+    let numbers: Vec<i64> = devices.iter().map(|no| no.0).collect();
+    let held: Vec<(i64,)> = sqlx::query_as(
+        "SELECT s.device_no FROM device_state s JOIN devices d ON d.no = s.device_no WHERE s.device_no = ANY($1) \
+         AND d.decommissioned_at IS NULL ORDER BY s.device_no FOR NO KEY UPDATE OF s",
+    )
+    .bind(numbers)
+    .fetch_all(connection)
+    .await?;
+    Ok(Some(held.into_iter().map(|(no,)| DeviceNo(no)).collect()))
+}
+
 /// How far the streams of these devices are stored.
 pub(super) async fn marks(
-    tx: &mut Transaction<'static, Db>,
+    tx: &mut Tx,
     devices: &[DeviceNo],
 ) -> Result<HashMap<DeviceNo, HashMap<String, u64>>, StoreError> {
     let mut found: HashMap<DeviceNo, HashMap<String, u64>> = HashMap::with_capacity(devices.len());
@@ -130,7 +127,7 @@ pub(super) async fn marks(
     while !rest.is_empty() {
         let size = CHUNKS.into_iter().find(|size| *size <= rest.len()).unwrap_or(1);
         let (chunk, next) = rest.split_at(size);
-        let mut query = QueryBuilder::<Db>::new("SELECT device_no, stream, seq FROM stream_acks WHERE device_no IN (");
+        let mut query = QueryBuilder::new("SELECT device_no, stream, seq FROM stream_acks WHERE device_no IN (");
         let mut list = query.separated(", ");
         for device in chunk {
             list.push_bind(device.0);
@@ -146,15 +143,18 @@ pub(super) async fn marks(
 }
 
 /// Moves marks.
-pub(super) async fn set_marks(
-    tx: &mut Transaction<'static, Db>,
-    mut marks: &[(DeviceNo, &str, u64)],
-) -> Result<(), StoreError> {
+pub(super) async fn set_marks(tx: &mut Tx, mut marks: &[(DeviceNo, &str, u64)]) -> Result<(), StoreError> {
+    if marks.is_empty() {
+        return Ok(());
+    }
+    if let Some(connection) = tx.postgres() {
+        return bulk::marks(connection, marks).await;
+    }
     while !marks.is_empty() {
         let size = CHUNKS.into_iter().find(|size| *size <= marks.len()).unwrap_or(1);
         let (chunk, rest) = marks.split_at(size);
-        let mut query = QueryBuilder::<Db>::new("INSERT INTO stream_acks (device_no, stream, seq) ");
-        query.push_values(chunk, |mut row, (device, stream, seq)| {
+        let mut query = QueryBuilder::new("INSERT INTO stream_acks (device_no, stream, seq) ");
+        query.push_values(chunk, |row, (device, stream, seq)| {
             row.push_bind(device.0).push_bind((*stream).to_owned()).push_bind(signed(*seq));
         });
         query.push(" ON CONFLICT (device_no, stream) DO UPDATE SET seq = excluded.seq");

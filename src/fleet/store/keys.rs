@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use super::sql::query;
 use super::{Store, StoreError, millis};
 
 impl Store {
@@ -10,14 +11,12 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn note_server_key(&self, kid: &str, public_key: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO server_keys (kid, public_key, created_at) VALUES ($1, $2, $3) ON CONFLICT (kid) DO NOTHING",
-        )
-        .bind(kid)
-        .bind(public_key)
-        .bind(millis(now))
-        .execute(&self.writer)
-        .await?;
+        query("INSERT INTO server_keys (kid, public_key, created_at) VALUES ($1, $2, $3) ON CONFLICT (kid) DO NOTHING")
+            .bind(kid)
+            .bind(public_key)
+            .bind(millis(now))
+            .execute(&self.writer)
+            .await?;
         Ok(())
     }
 }

@@ -1,18 +1,19 @@
-//! The database of the fleet: an SQLite file, written by one connection and read by several.
+//! The database of the fleet: an SQLite file by default, or a PostgreSQL server that any number of fleet servers share.
 //!
-//! Every statement keeps to what SQLite and PostgreSQL share: `$1` placeholders, `ON CONFLICT`, `RETURNING`, row
-//! values, no engine's own functions. The engine is named in one place, [`Db`].
-//!
-//! SQLite knows one writer at a time. Giving it one connection turns the engine's "busy" into a queue, and lets a
-//! transaction read before it writes without a deadlock.
+//! Statements are written once, in what both engines understand: `$1` placeholders, `ON CONFLICT`, `RETURNING`, row values,
+//! no engine's own functions; `sql` runs them on either. `opening` has the engines' connections and what differs between one
+//! writer and many, `migrations` the tables' history. Whoever writes a transaction that reads before it writes says so, by
+//! `for_update` or `alone` (see `sql`): on SQLite nobody else writes meanwhile, on PostgreSQL somebody does.
 
 mod api_keys;
 mod apply;
 mod audit;
+mod bulk;
 mod bundles;
 mod commands;
 mod config;
 mod devices;
+pub mod downsample;
 mod ending;
 mod enrolment;
 mod error;
@@ -21,12 +22,21 @@ mod handed;
 mod heartbeats;
 mod ingest;
 mod keys;
+pub mod leader;
+mod levels;
+mod migrations;
+pub mod news;
 mod once;
+mod opening;
 mod organizations;
+mod partitions;
 mod refresh;
 mod releases;
+pub mod retention;
 mod rollouts;
 mod selection;
+mod series;
+mod sql;
 mod status;
 mod tokens;
 mod users;
@@ -40,7 +50,7 @@ pub use devices::{DeviceChange, DeviceFilter, DeviceRow, NewDevice, PresenceFilt
 pub use enrolment::{Enrolled, EnrolmentRow};
 pub use error::StoreError;
 pub use groups::{GroupRow, NewGroup, StateCount};
-pub use heartbeats::{MetricSummary, StoredHeartbeat};
+pub use heartbeats::StoredHeartbeat;
 pub use once::Once;
 pub use organizations::OrganizationRow;
 pub use refresh::Refreshed;
@@ -52,37 +62,11 @@ pub use users::{NewUser, UserChange, UserRow};
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Pool, SqlSafeStr, Transaction};
 
-/// The engine.
-pub(crate) type Db = sqlx::Sqlite;
-
-/// How the engine writes a value's place in statements with very many of them.
-const PLACEHOLDER: &str = "?";
-
-/// Connections that read; more would only queue for the same disk.
-const READERS: u32 = 4;
-/// How long a statement waits for another process that holds the file.
-const BUSY: Duration = Duration::from_secs(5);
-/// Every migration, in order. A file that was released is never edited.
-const MIGRATIONS: [(i64, &str, &str); 9] = [
-    (1, "floor", include_str!("../migrations/0001_floor.sql")),
-    (2, "heartbeat once", include_str!("../migrations/0002_heartbeat_once.sql")),
-    (3, "withdraw again", include_str!("../migrations/0003_withdraw_again.sql")),
-    (10, "organizations", include_str!("../migrations/0010_organizations.sql")),
-    (11, "tags and tokens", include_str!("../migrations/0011_tags_and_tokens.sql")),
-    (12, "commands", include_str!("../migrations/0012_commands.sql")),
-    (13, "config", include_str!("../migrations/0013_config.sql")),
-    (14, "releases", include_str!("../migrations/0014_releases.sql")),
-    (15, "support bundles", include_str!("../migrations/0015_support_bundles.sql")),
-];
+use self::sql::{Pool, Tx, query, query_as};
 
 /// What ingest needs to know of a device for each message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,51 +75,31 @@ pub struct DeviceNo(pub i64);
 /// The database. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    reader: Pool<Db>,
-    writer: Pool<Db>,
+    reader: Pool,
+    writer: Pool,
     /// Device to its organization and short key. Keys never change; a decommissioned device is taken out.
     numbers: Arc<RwLock<HashMap<String, (String, DeviceNo)>>>,
+    leadership: Arc<leader::Leadership>,
 }
 
 impl Store {
-    /// Opens `url`, or the file `fleet.db` in `state_dir`, and brings its tables up to date.
+    /// Opens `url`, or the file `fleet.db` in `state_dir`, and brings its tables up to date. A server's `password` wins
+    /// over the one in the URL.
     ///
     /// # Errors
-    /// When the URL is not understood, or the file cannot be opened, is held by another process, is damaged, or was
-    /// written by a newer version.
-    pub async fn open(url: Option<&str>, state_dir: &Path) -> Result<Self, StoreError> {
-        let options = match url {
-            None => SqliteConnectOptions::new().filename(state_dir.join("fleet.db")),
-            Some(url) if url.starts_with("sqlite:") => SqliteConnectOptions::from_str(url)
-                .map_err(|error| StoreError::Url(format!("database_url: {error}")))?,
-            Some(_) => return Err(StoreError::Url("database_url: only sqlite: URLs are supported".into())),
-        };
-        let options = options
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // An acknowledged heartbeat is deleted on the box, so the commit has to survive a power cut.
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY)
-            .pragma("cache_size", "-32768")
-            .pragma("wal_autocheckpoint", "4000")
-            .log_slow_statements(tracing::log::LevelFilter::Debug, Duration::from_secs(1));
-        let options = options.disable_statement_logging();
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .min_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .acquire_timeout(Duration::from_secs(30))
-            .connect_with(options.clone())
-            .await
-            .map_err(opening)?;
-        migrate(&writer).await?;
-        let reader = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await.map_err(opening)?;
-        Ok(Self { reader, writer, numbers: Arc::default() })
+    /// When the URL is not understood, when the server cannot be reached or refuses, or the file cannot be opened, is held
+    /// by another process or is damaged; when either was written by a newer version.
+    pub async fn open(url: Option<&str>, password: Option<&str>, state_dir: &Path) -> Result<Self, StoreError> {
+        let opening::Pools { reader, writer } = opening::open(url, password, state_dir).await?;
+        Ok(Self { reader, writer, numbers: Arc::default(), leadership: Arc::default() })
     }
 
-    /// Waits for statements under way and closes the file.
+    /// Whether other servers may use the same database.
+    pub fn is_shared(&self) -> bool {
+        self.writer.engine() == sql::Engine::Postgres
+    }
+
+    /// Waits for statements under way and closes every connection.
     pub async fn close(&self) {
         self.reader.close().await;
         self.writer.close().await;
@@ -146,11 +110,11 @@ impl Store {
     /// # Errors
     /// Whatever is wrong with it.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").execute(&self.reader).await?;
+        query("SELECT 1").execute(&self.reader).await?;
         Ok(())
     }
 
-    async fn begin(&self) -> Result<Transaction<'static, Db>, StoreError> {
+    async fn begin(&self) -> Result<Tx, StoreError> {
         Ok(self.writer.begin().await?)
     }
 
@@ -164,10 +128,10 @@ impl Store {
         limit: i64,
     ) -> Result<(Vec<Row>, i64), StoreError>
     where
-        Row: for<'r> sqlx::FromRow<'r, <Db as sqlx::Database>::Row> + Send + Unpin,
+        Row: sql::Row,
     {
-        let found = sqlx::query_as(rows).bind(org).bind(limit).bind(offset).fetch_all(&self.reader).await?;
-        let (total,): (i64,) = sqlx::query_as(count).bind(org).fetch_one(&self.reader).await?;
+        let found = query_as(rows).bind(org).bind(limit).bind(offset).fetch_all(&self.reader).await?;
+        let (total,): (i64,) = query_as(count).bind(org).fetch_one(&self.reader).await?;
         Ok((found, total))
     }
 
@@ -181,7 +145,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        if sqlx::query(sql).bind(id).bind(&actor.org).execute(&mut *tx).await?.rows_affected() == 0 {
+        if query(sql).bind(id).bind(&actor.org).execute(&mut *tx).await?.rows_affected() == 0 {
             return Ok(false);
         }
         audit::record(&mut tx, actor, what, id, None, millis(now)).await?;
@@ -205,7 +169,7 @@ impl Store {
             return Ok(known);
         }
         let row: Option<(i64,)> =
-            sqlx::query_as("SELECT no FROM devices WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL")
+            query_as("SELECT no FROM devices WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL")
                 .bind(device)
                 .bind(org)
                 .fetch_optional(&self.reader)
@@ -218,29 +182,6 @@ impl Store {
 
     fn forget_number(&self, device: &str) {
         self.numbers.write().unwrap_or_else(|poison| poison.into_inner()).remove(device);
-    }
-}
-
-async fn migrate(writer: &Pool<Db>) -> Result<(), StoreError> {
-    let migrations = MIGRATIONS
-        .into_iter()
-        .map(|(version, name, sql)| {
-            Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
-        })
-        .collect();
-    Migrator::with_migrations(migrations).run(writer).await.map_err(|error| match error {
-        sqlx::migrate::MigrateError::VersionMissing(version) => {
-            StoreError::Unavailable(format!("it was written by a newer version of this program (migration {version})"))
-        }
-        sqlx::migrate::MigrateError::Execute(error) => StoreError::from(error),
-        other => StoreError::Unavailable(other.to_string()),
-    })
-}
-
-fn opening(error: sqlx::Error) -> StoreError {
-    match StoreError::from(error) {
-        StoreError::Bug(reason) => StoreError::Unavailable(reason),
-        other => other,
     }
 }
 

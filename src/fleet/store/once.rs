@@ -1,8 +1,7 @@
 //! Requests that are carried out once however often they come: by the key that the caller gave them.
 
-use sqlx::Transaction;
-
-use super::{Db, StoreError};
+use super::StoreError;
+use super::sql::{Tx, query, query_as};
 
 /// How long a key is remembered, in milliseconds: a day.
 const REMEMBERED: i64 = 86_400_000;
@@ -22,14 +21,14 @@ pub struct Once {
 /// # Errors
 /// [`StoreError::Conflict`] when the key belongs to another request.
 pub(super) async fn claim(
-    tx: &mut Transaction<'static, Db>,
+    tx: &mut Tx,
     org: &str,
     once: &Once,
     target: &str,
     now: i64,
 ) -> Result<Option<String>, StoreError> {
-    sqlx::query("DELETE FROM idempotency_keys WHERE created_at < $1").bind(now - REMEMBERED).execute(&mut **tx).await?;
-    let taken = sqlx::query(
+    query("DELETE FROM idempotency_keys WHERE created_at < $1").bind(now - REMEMBERED).execute(&mut **tx).await?;
+    let taken = query(
         "INSERT INTO idempotency_keys (org, key, hash, target, created_at) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (org, key) DO NOTHING",
     )
@@ -44,7 +43,7 @@ pub(super) async fn claim(
         return Ok(None);
     }
     let (hash, before): (String, String) =
-        sqlx::query_as("SELECT hash, target FROM idempotency_keys WHERE org = $1 AND key = $2")
+        query_as("SELECT hash, target FROM idempotency_keys WHERE org = $1 AND key = $2")
             .bind(org)
             .bind(&once.key)
             .fetch_one(&mut **tx)

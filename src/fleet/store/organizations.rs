@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::audit::record;
+use super::sql::{query, query_as};
 use super::{Actor, NewUser, Store, StoreError, millis};
 
 /// An organization as stored.
@@ -45,14 +46,14 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query("INSERT INTO organizations (id, name, created_at) VALUES ($1, $2, $3)")
+        query("INSERT INTO organizations (id, name, created_at) VALUES ($1, $2, $3)")
             .bind(id)
             .bind(name)
             .bind(millis(now))
             .execute(&mut *tx)
             .await
             .map_err(|error| StoreError::from(error).conflict("an organization with this id"))?;
-        sqlx::query(
+        query(
             "INSERT INTO users (id, org, email, name, role, password_hash, is_active, generation, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8)",
         )
@@ -87,7 +88,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let done = sqlx::query("UPDATE organizations SET name = $2 WHERE id = $1").bind(id).bind(name);
+        let done = query("UPDATE organizations SET name = $2 WHERE id = $1").bind(id).bind(name);
         if done.execute(&mut *tx).await?.rows_affected() == 0 {
             return Ok(false);
         }
@@ -101,7 +102,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn organization(&self, id: &str) -> Result<Option<OrganizationRow>, StoreError> {
-        Ok(sqlx::query_as(select_organization!("WHERE o.id = $1")).bind(id).fetch_optional(&self.reader).await?)
+        Ok(query_as(select_organization!("WHERE o.id = $1")).bind(id).fetch_optional(&self.reader).await?)
     }
 
     /// One page of all organizations, and how many there are.
@@ -109,12 +110,12 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn organizations(&self, offset: i64, limit: i64) -> Result<(Vec<OrganizationRow>, i64), StoreError> {
-        let rows = sqlx::query_as(select_organization!("ORDER BY o.id LIMIT $1 OFFSET $2"))
+        let rows = query_as(select_organization!("ORDER BY o.id LIMIT $1 OFFSET $2"))
             .bind(limit)
             .bind(offset)
             .fetch_all(&self.reader)
             .await?;
-        let (total,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM organizations").fetch_one(&self.reader).await?;
+        let (total,): (i64,) = query_as("SELECT COUNT(*) FROM organizations").fetch_one(&self.reader).await?;
         Ok((rows, total))
     }
 
@@ -130,7 +131,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let done = sqlx::query("UPDATE users SET platform = $3 WHERE id = $1 AND org = $2")
+        let done = query("UPDATE users SET platform = $3 WHERE id = $1 AND org = $2")
             .bind(user)
             .bind(&actor.org)
             .bind(platform)

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use super::sql::{query, query_as};
 use super::{Store, StoreError, millis};
 
 /// What came of a refresh token.
@@ -34,17 +35,15 @@ impl Store {
         expires_at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query("DELETE FROM refresh_tokens WHERE expires_at <= $1").bind(millis(now)).execute(&mut *tx).await?;
-        sqlx::query(
-            "INSERT INTO refresh_tokens (hash, user_id, family, issued_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(hash)
-        .bind(user_id)
-        .bind(family)
-        .bind(millis(now))
-        .bind(millis(expires_at))
-        .execute(&mut *tx)
-        .await?;
+        query("DELETE FROM refresh_tokens WHERE expires_at <= $1").bind(millis(now)).execute(&mut *tx).await?;
+        query("INSERT INTO refresh_tokens (hash, user_id, family, issued_at, expires_at) VALUES ($1, $2, $3, $4, $5)")
+            .bind(hash)
+            .bind(user_id)
+            .bind(family)
+            .bind(millis(now))
+            .bind(millis(expires_at))
+            .execute(&mut *tx)
+            .await?;
         tx.commit().await?;
         Ok(())
     }
@@ -56,19 +55,20 @@ impl Store {
     pub async fn use_refresh_token(&self, hash: &str, now: DateTime<Utc>) -> Result<Refreshed, StoreError> {
         let mut tx = self.begin().await?;
         let row: Option<(String, String, Option<i64>)> =
-            sqlx::query_as("SELECT user_id, family, used_at FROM refresh_tokens WHERE hash = $1 AND expires_at > $2")
+            query_as("SELECT user_id, family, used_at FROM refresh_tokens WHERE hash = $1 AND expires_at > $2")
                 .bind(hash)
                 .bind(millis(now))
+                .for_update()
                 .fetch_optional(&mut *tx)
                 .await?;
         let outcome = match row {
             None => Refreshed::Unknown,
             Some((_, family, Some(_))) => {
-                sqlx::query("DELETE FROM refresh_tokens WHERE family = $1").bind(family).execute(&mut *tx).await?;
+                query("DELETE FROM refresh_tokens WHERE family = $1").bind(family).execute(&mut *tx).await?;
                 Refreshed::Reused
             }
             Some((user_id, family, None)) => {
-                sqlx::query("UPDATE refresh_tokens SET used_at = $2 WHERE hash = $1")
+                query("UPDATE refresh_tokens SET used_at = $2 WHERE hash = $1")
                     .bind(hash)
                     .bind(millis(now))
                     .execute(&mut *tx)
@@ -85,7 +85,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn end_refresh_family(&self, hash: &str) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM refresh_tokens WHERE family IN (SELECT family FROM refresh_tokens WHERE hash = $1)")
+        query("DELETE FROM refresh_tokens WHERE family IN (SELECT family FROM refresh_tokens WHERE hash = $1)")
             .bind(hash)
             .execute(&self.writer)
             .await?;

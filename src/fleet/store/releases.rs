@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::audit::record;
+use super::sql::{query, query_as};
 use super::{Actor, Store, StoreError, millis};
 
 /// Most releases of an organization.
@@ -80,7 +81,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query(
+        query(
             "INSERT INTO release_keys (id, org, name, public_key, created_by, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(id)
@@ -116,13 +117,11 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn release_key(&self, org: &str, id: &str) -> Result<Option<ReleaseKeyRow>, StoreError> {
-        Ok(sqlx::query_as(
-            "SELECT id, name, public_key, created_by, created_at FROM release_keys WHERE id = $1 AND org = $2",
-        )
-        .bind(id)
-        .bind(org)
-        .fetch_optional(&self.reader)
-        .await?)
+        Ok(query_as("SELECT id, name, public_key, created_by, created_at FROM release_keys WHERE id = $1 AND org = $2")
+            .bind(id)
+            .bind(org)
+            .fetch_optional(&self.reader)
+            .await?)
     }
 
     /// Takes a key out; what was published with it stays published. `false` when there is none.
@@ -146,11 +145,11 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         let (held,): (i64,) =
-            sqlx::query_as("SELECT COUNT(*) FROM releases WHERE org = $1").bind(&actor.org).fetch_one(&mut *tx).await?;
+            query_as("SELECT COUNT(*) FROM releases WHERE org = $1").bind(&actor.org).fetch_one(&mut *tx).await?;
         if held >= MAX_RELEASES {
             return Ok(false);
         }
-        sqlx::query(
+        query(
             "INSERT INTO releases (org, version, arch, channel, artifact_url, signature_url, checksum_sha256, size_bytes, \
              min_version, changelog, created_by, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
@@ -180,7 +179,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn release(&self, org: &str, version: &str, arch: &str) -> Result<Option<ReleaseRow>, StoreError> {
-        Ok(sqlx::query_as(select_release!("WHERE org = $1 AND version = $2 AND arch = $3"))
+        Ok(query_as(select_release!("WHERE org = $1 AND version = $2 AND arch = $3"))
             .bind(org)
             .bind(version)
             .bind(arch)
@@ -193,7 +192,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn releases(&self, org: &str, channel: Option<&str>) -> Result<Vec<ReleaseRow>, StoreError> {
-        Ok(sqlx::query_as(select_release!("WHERE org = $1 AND channel = COALESCE($2, channel)"))
+        Ok(query_as(select_release!("WHERE org = $1 AND channel = COALESCE($2, channel)"))
             .bind(org)
             .bind(channel)
             .fetch_all(&self.reader)
@@ -212,7 +211,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let done = sqlx::query(
+        let done = query(
             "UPDATE releases SET key_id = $4, signature = $5, published_at = COALESCE(published_at, $6) \
              WHERE org = $1 AND version = $2 AND arch = $3",
         )
@@ -244,14 +243,14 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Option<bool>, StoreError> {
         let mut tx = self.begin().await?;
-        let (used,): (i64,) = sqlx::query_as(
+        let (used,): (i64,) = query_as(
             "SELECT COUNT(*) FROM rollouts WHERE org = $1 AND version = $2 AND state IN ('running', 'paused')",
         )
         .bind(&actor.org)
         .bind(version)
         .fetch_one(&mut *tx)
         .await?;
-        let done = sqlx::query("DELETE FROM releases WHERE org = $1 AND version = $2 AND arch = $3")
+        let done = query("DELETE FROM releases WHERE org = $1 AND version = $2 AND arch = $3")
             .bind(&actor.org)
             .bind(version)
             .bind(arch)

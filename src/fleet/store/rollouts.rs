@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::audit::record;
 use super::commands::insert;
+use super::sql::{query, query_as};
 use super::{Actor, NewCommand, Signed, Store, StoreError, millis};
 
 /// A rollout as stored.
@@ -63,7 +64,7 @@ impl Store {
     /// Those of the database.
     pub async fn create_rollout(&self, actor: &Actor, row: &RolloutRow) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query(
+        query(
             "INSERT INTO rollouts (id, org, version, tag, channel, percent, abort_percent, at_once, state, created_by, \
              created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)",
         )
@@ -90,7 +91,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn rollout(&self, org: &str, id: &str) -> Result<Option<RolloutRow>, StoreError> {
-        Ok(sqlx::query_as(select_rollout!("WHERE id = $1 AND org = $2"))
+        Ok(query_as(select_rollout!("WHERE id = $1 AND org = $2"))
             .bind(id)
             .bind(org)
             .fetch_optional(&self.reader)
@@ -111,7 +112,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn running_rollouts(&self) -> Result<Vec<RolloutRow>, StoreError> {
-        Ok(sqlx::query_as(select_rollout!("WHERE state = 'running' ORDER BY id")).fetch_all(&self.reader).await?)
+        Ok(query_as(select_rollout!("WHERE state = 'running' ORDER BY id")).fetch_all(&self.reader).await?)
     }
 
     /// Moves a rollout from one state to another, with a larger percentage where one is given; `false` when it is not in
@@ -129,7 +130,7 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let done = sqlx::query(
+        let done = query(
             "UPDATE rollouts SET state = $4, percent = COALESCE($5, percent), reason = $6, updated_at = $7 \
              WHERE id = $1 AND org = $2 AND state = $3",
         )
@@ -161,7 +162,7 @@ impl Store {
         after: &str,
         limit: i64,
     ) -> Result<Vec<String>, StoreError> {
-        let rows: Vec<(String,)> = sqlx::query_as(concat!(
+        let rows: Vec<(String,)> = query_as(concat!(
             "SELECT d.id ",
             for_whom!(),
             "AND d.id > $4 AND s.presence = 'online' AND NOT EXISTS (SELECT 1 FROM rollout_devices r \
@@ -183,13 +184,13 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn rollout_reach(&self, rollout: &RolloutRow) -> Result<(i64, i64), StoreError> {
-        let (whole,): (i64,) = sqlx::query_as(concat!("SELECT COUNT(*) ", for_whom!()))
+        let (whole,): (i64,) = query_as(concat!("SELECT COUNT(*) ", for_whom!()))
             .bind(&rollout.org)
             .bind(&rollout.tag)
             .bind(&rollout.channel)
             .fetch_one(&self.reader)
             .await?;
-        let (reached,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM rollout_devices WHERE rollout_id = $1")
+        let (reached,): (i64,) = query_as("SELECT COUNT(*) FROM rollout_devices WHERE rollout_id = $1")
             .bind(&rollout.id)
             .fetch_one(&self.reader)
             .await?;
@@ -213,7 +214,7 @@ impl Store {
         E: From<StoreError>,
     {
         let mut tx = self.begin().await?;
-        let first = sqlx::query(
+        let first = query(
             "INSERT INTO rollout_devices (rollout_id, device_id, command_id) \
              SELECT id, $2, $3 FROM rollouts WHERE id = $1 AND state = 'running' \
              ON CONFLICT (rollout_id, device_id) DO NOTHING",
@@ -227,7 +228,7 @@ impl Store {
         if first.rows_affected() == 0 || !insert(&mut tx, actor, command, now, sign).await? {
             return Ok(false);
         }
-        sqlx::query("UPDATE devices SET target_version = $2, updated_at = $3 WHERE id = $1")
+        query("UPDATE devices SET target_version = $2, updated_at = $3 WHERE id = $1")
             .bind(&command.device_id)
             .bind(&rollout.version)
             .bind(millis(now))

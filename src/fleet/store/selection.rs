@@ -2,10 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::{QueryBuilder, Transaction};
 
 use super::audit::record;
-use super::{Actor, Db, Store, StoreError, millis};
+use super::sql::{QueryBuilder, Tx, query, query_as};
+use super::{Actor, Store, StoreError, millis};
 
 /// Tags in a summary, those of most devices first.
 const SUMMARY_TAGS: i64 = 500;
@@ -46,15 +46,10 @@ pub struct Summary {
 }
 
 /// Replaces the index of a device's tags.
-pub(super) async fn index_tags(
-    tx: &mut Transaction<'static, Db>,
-    org: &str,
-    device: &str,
-    tags: &[String],
-) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM device_tags WHERE device_id = $1").bind(device).execute(&mut **tx).await?;
+pub(super) async fn index_tags(tx: &mut Tx, org: &str, device: &str, tags: &[String]) -> Result<(), StoreError> {
+    query("DELETE FROM device_tags WHERE device_id = $1").bind(device).execute(&mut **tx).await?;
     for tag in tags {
-        sqlx::query("INSERT INTO device_tags (org, tag, device_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
+        query("INSERT INTO device_tags (org, tag, device_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
             .bind(org)
             .bind(tag)
             .bind(device)
@@ -71,7 +66,7 @@ impl Store {
     /// Those of the database.
     pub async fn index_older_tags(&self) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        let first = sqlx::query("INSERT INTO counters (name, value) VALUES ($1, 1) ON CONFLICT (name) DO NOTHING")
+        let first = query("INSERT INTO counters (name, value) VALUES ($1, 1) ON CONFLICT (name) DO NOTHING")
             .bind(TAGS_INDEXED)
             .execute(&mut *tx)
             .await?;
@@ -79,7 +74,7 @@ impl Store {
             return Ok(());
         }
         let rows: Vec<(String, String, String)> =
-            sqlx::query_as("SELECT org, id, tags FROM devices WHERE tags <> '[]'").fetch_all(&mut *tx).await?;
+            query_as("SELECT org, id, tags FROM devices WHERE tags <> '[]'").fetch_all(&mut *tx).await?;
         for (org, id, tags) in rows {
             let tags: Vec<String> = serde_json::from_str(&tags).unwrap_or_default();
             index_tags(&mut tx, &org, &id, &tags).await?;
@@ -100,7 +95,7 @@ impl Store {
     ) -> Result<Vec<String>, StoreError> {
         let rows: Vec<(String,)> = match selection {
             Selection::Tag(tag) => {
-                sqlx::query_as(
+                query_as(
                     "SELECT d.id FROM device_tags t JOIN devices d ON d.id = t.device_id \
                      WHERE t.org = $1 AND t.tag = $2 AND d.decommissioned_at IS NULL ORDER BY d.id LIMIT $3",
                 )
@@ -113,7 +108,7 @@ impl Store {
             Selection::Ids(ids) => {
                 let mut found = Vec::new();
                 for chunk in ids.chunks(500) {
-                    let mut query = QueryBuilder::<Db>::new("SELECT id FROM devices WHERE org = ");
+                    let mut query = QueryBuilder::new("SELECT id FROM devices WHERE org = ");
                     query.push_bind(org.to_owned()).push(" AND decommissioned_at IS NULL AND id IN (");
                     let mut list = query.separated(", ");
                     for id in chunk {
@@ -147,7 +142,7 @@ impl Store {
         let mut changed = Vec::new();
         for id in ids {
             let row: Option<(String,)> =
-                sqlx::query_as("SELECT tags FROM devices WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL")
+                query_as("SELECT tags FROM devices WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL")
                     .bind(id)
                     .bind(&actor.org)
                     .fetch_optional(&mut *tx)
@@ -162,7 +157,7 @@ impl Store {
             if after.len() > change.max_tags {
                 continue;
             }
-            let mut query = QueryBuilder::<Db>::new("UPDATE devices SET updated_at = ");
+            let mut query = QueryBuilder::new("UPDATE devices SET updated_at = ");
             query.push_bind(millis(now));
             if after != before {
                 query.push(", tags = ").push_bind(Value::from(after.clone()).to_string());
@@ -188,20 +183,19 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn device_summary(&self, org: &str) -> Result<Summary, StoreError> {
-        let mut states: Vec<(String, i64)> = sqlx::query_as(
+        let mut states: Vec<(String, i64)> = query_as(
             "SELECT s.presence, COUNT(*) FROM devices d JOIN device_state s ON s.device_no = d.no \
              WHERE d.org = $1 AND d.decommissioned_at IS NULL GROUP BY s.presence",
         )
         .bind(org)
         .fetch_all(&self.reader)
         .await?;
-        let (gone,): (i64,) =
-            sqlx::query_as("SELECT COUNT(*) FROM devices WHERE org = $1 AND decommissioned_at IS NOT NULL")
-                .bind(org)
-                .fetch_one(&self.reader)
-                .await?;
+        let (gone,): (i64,) = query_as("SELECT COUNT(*) FROM devices WHERE org = $1 AND decommissioned_at IS NOT NULL")
+            .bind(org)
+            .fetch_one(&self.reader)
+            .await?;
         states.push(("decommissioned".into(), gone));
-        let tags = sqlx::query_as(
+        let tags = query_as(
             "SELECT t.tag, COUNT(*), COUNT(CASE WHEN s.presence = 'online' THEN 1 END) FROM device_tags t \
              JOIN devices d ON d.id = t.device_id JOIN device_state s ON s.device_no = d.no \
              WHERE t.org = $1 AND d.decommissioned_at IS NULL GROUP BY t.tag ORDER BY COUNT(*) DESC, t.tag LIMIT $2",

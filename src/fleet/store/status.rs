@@ -5,10 +5,10 @@ use r58_mqtt::DeviceAddress;
 use r58_mqtt::outbox::MAX_SEQ;
 use r58_mqtt::payload::{ClockState, CommandStatus, DeviceState, ServerState};
 use serde_json::Value;
-use sqlx::Transaction;
 
 use super::commands::{append_history, select_command};
-use super::{CommandRow, Db, StoreError, millis};
+use super::sql::{Tx, query, query_as};
+use super::{CommandRow, StoreError, millis};
 
 /// What came of a status.
 #[derive(Debug)]
@@ -26,14 +26,14 @@ pub(super) enum StatusOutcome {
 
 /// Merges one status of a device in service into the stored command.
 pub(super) async fn apply(
-    tx: &mut Transaction<'static, Db>,
+    tx: &mut Tx,
     from: &DeviceAddress,
     status: &CommandStatus,
     now: i64,
 ) -> Result<StatusOutcome, StoreError> {
     let id = status.id.as_str();
     let row: Option<CommandRow> =
-        sqlx::query_as(select_command!("WHERE id = $1")).bind(id).fetch_optional(&mut **tx).await?;
+        query_as(select_command!("WHERE id = $1")).bind(id).for_update().fetch_optional(&mut **tx).await?;
     let row = match row {
         Some(row) if row.org == from.org.as_str() && row.device_id == from.device.as_str() => row,
         Some(_) => return Ok(StatusOutcome::Foreign),
@@ -58,7 +58,7 @@ pub(super) async fn apply(
         return if again && withdraw_again(tx, id).await? { Ok(StatusOutcome::Again) } else { Ok(StatusOutcome::Old) };
     }
     let finished = status.state.is_terminal().then_some(now);
-    sqlx::query(
+    query(
         "UPDATE commands SET state = $2, rev = $3, attempts = $4, progress = $5, code = $6, reason = $7, \
          result = $8, finished_at = $9, retained = CASE WHEN $10 = 1 THEN 'withdraw' ELSE retained END \
          WHERE id = $1",
@@ -77,13 +77,13 @@ pub(super) async fn apply(
     .await?;
     let ts = status.ts.filter(|_| status.clock == ClockState::Set).map_or(now, millis);
     append_history(tx, id, status.state.as_str(), rev, ts, status.reason.as_deref()).await?;
-    let row = sqlx::query_as(select_command!("WHERE id = $1")).bind(id).fetch_one(&mut **tx).await?;
+    let row = query_as(select_command!("WHERE id = $1")).bind(id).fetch_one(&mut **tx).await?;
     Ok(StatusOutcome::News(Box::new(row)))
 }
 
-async fn withdraw_again(tx: &mut Transaction<'static, Db>, id: &str) -> Result<bool, StoreError> {
+async fn withdraw_again(tx: &mut Tx, id: &str) -> Result<bool, StoreError> {
     // A withdrawal under way may have overtaken the copy that the device speaks of, so it does not count for this one.
-    let marked = sqlx::query(
+    let marked = query(
         "UPDATE commands SET retained = CASE retained WHEN 'none' THEN 'withdraw' ELSE 'again' END \
          WHERE id = $1 AND retained IN ('none', 'withdraw')",
     )
@@ -93,7 +93,7 @@ async fn withdraw_again(tx: &mut Transaction<'static, Db>, id: &str) -> Result<b
 
 /// Takes a command in that was published past the server; it is withdrawn like any other once it is terminal.
 async fn adopt(
-    tx: &mut Transaction<'static, Db>,
+    tx: &mut Tx,
     from: &DeviceAddress,
     status: &CommandStatus,
     body: &Value,
@@ -105,14 +105,14 @@ async fn adopt(
     let user = body.get("by").and_then(|by| by.get("user")).and_then(Value::as_str);
     // The server's own numbers go on above it: the device may have forgotten what was below.
     let seq = body.get("seq").and_then(Value::as_u64).filter(|seq| *seq < MAX_SEQ).unwrap_or(0).cast_signed();
-    sqlx::query("UPDATE devices SET command_seq = $2 WHERE id = $1 AND command_seq < $2")
+    query("UPDATE devices SET command_seq = $2 WHERE id = $1 AND command_seq < $2")
         .bind(from.device.as_str())
         .bind(seq)
         .execute(&mut **tx)
         .await?;
     // Without an expiry of its own it is given a day, so that it cannot stay open for ever.
     let expires_at = time("expires_at").map_or(now + 86_400_000, |at| at.timestamp_millis());
-    sqlx::query(
+    query(
         "INSERT INTO commands (id, org, device_id, seq, type, payload, priority, state, rev, attempts, retained, \
          hash, cancel_requested, created_by, created_at, not_before, expires_at) \
          VALUES ($1, $2, $3, $12, $4, $5, 5, 'published', -1, 0, 'there', $6, $7, $8, $9, $10, $11)",
@@ -132,5 +132,5 @@ async fn adopt(
     .execute(&mut **tx)
     .await?;
     append_history(tx, status.id.as_str(), "published", -1, now, Some("published past the server")).await?;
-    Ok(sqlx::query_as(select_command!("WHERE id = $1")).bind(status.id.as_str()).fetch_one(&mut **tx).await?)
+    Ok(query_as(select_command!("WHERE id = $1")).bind(status.id.as_str()).fetch_one(&mut **tx).await?)
 }

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::audit::record;
+use super::sql::{query, query_as};
 use super::{Actor, Store, StoreError, millis};
 
 /// What a device's token is checked against.
@@ -24,7 +25,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn device_secrets(&self, id: &str) -> Result<Option<DeviceSecrets>, StoreError> {
-        Ok(sqlx::query_as(
+        Ok(query_as(
             "SELECT org, token_hash, old_token_hash, old_token_until FROM devices \
              WHERE id = $1 AND decommissioned_at IS NULL AND token_hash IS NOT NULL",
         )
@@ -38,13 +39,11 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn retire_old_token(&self, id: &str, current: &str) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE devices SET old_token_hash = NULL, old_token_until = NULL WHERE id = $1 AND token_hash = $2",
-        )
-        .bind(id)
-        .bind(current)
-        .execute(&self.writer)
-        .await?;
+        query("UPDATE devices SET old_token_hash = NULL, old_token_until = NULL WHERE id = $1 AND token_hash = $2")
+            .bind(id)
+            .bind(current)
+            .execute(&self.writer)
+            .await?;
         Ok(())
     }
 
@@ -63,7 +62,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         // A new token that was never used is not the one that the device has: the one before it goes on.
-        let done = sqlx::query(
+        let done = query(
             "UPDATE devices SET old_token_hash = CASE WHEN $5 IS NULL THEN NULL WHEN old_token_until > $4 \
              THEN old_token_hash ELSE token_hash END, old_token_until = $5, token_hash = $3, updated_at = $4 \
              WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL",

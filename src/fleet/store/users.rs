@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::audit::record;
+use super::sql::{query, query_as};
 use super::{Actor, Store, StoreError, millis};
 
 /// A user as stored.
@@ -76,7 +77,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn ensure_organization(&self, id: &str, name: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO organizations (id, name, created_at) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING")
+        query("INSERT INTO organizations (id, name, created_at) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING")
             .bind(id)
             .bind(name)
             .bind(millis(now))
@@ -90,7 +91,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn count_users(&self) -> Result<i64, StoreError> {
-        let (count,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM users").fetch_one(&self.reader).await?;
+        let (count,): (i64,) = query_as("SELECT COUNT(*) FROM users").fetch_one(&self.reader).await?;
         Ok(count)
     }
 
@@ -100,7 +101,7 @@ impl Store {
     /// [`StoreError::Conflict`] when the address is in use.
     pub async fn create_user(&self, actor: &Actor, user: NewUser, now: DateTime<Utc>) -> Result<UserRow, StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query(
+        query(
             "INSERT INTO users (id, org, email, name, role, password_hash, is_active, generation, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8)",
         )
@@ -125,7 +126,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn user_by_email(&self, email: &str) -> Result<Option<UserRow>, StoreError> {
-        Ok(sqlx::query_as(select_user!("WHERE email = $1")).bind(email).fetch_optional(&self.reader).await?)
+        Ok(query_as(select_user!("WHERE email = $1")).bind(email).fetch_optional(&self.reader).await?)
     }
 
     /// A user of any organization.
@@ -133,7 +134,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn user_by_id(&self, id: &str) -> Result<Option<UserRow>, StoreError> {
-        Ok(sqlx::query_as(select_user!("WHERE id = $1")).bind(id).fetch_optional(&self.reader).await?)
+        Ok(query_as(select_user!("WHERE id = $1")).bind(id).fetch_optional(&self.reader).await?)
     }
 
     /// A user of an organization.
@@ -141,11 +142,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn user(&self, org: &str, id: &str) -> Result<Option<UserRow>, StoreError> {
-        Ok(sqlx::query_as(select_user!("WHERE id = $1 AND org = $2"))
-            .bind(id)
-            .bind(org)
-            .fetch_optional(&self.reader)
-            .await?)
+        Ok(query_as(select_user!("WHERE id = $1 AND org = $2")).bind(id).bind(org).fetch_optional(&self.reader).await?)
     }
 
     /// One page of an organization's users, and how many there are.
@@ -170,7 +167,7 @@ impl Store {
     ) -> Result<Option<UserRow>, StoreError> {
         let mut tx = self.begin().await?;
         let ends = change.password_hash.is_some() || change.role.is_some() || change.is_active == Some(false);
-        let done = sqlx::query(
+        let done = query(
             "UPDATE users SET name = COALESCE($3, name), role = COALESCE($4, role), \
              is_active = COALESCE($5, is_active), password_hash = COALESCE($6, password_hash), \
              generation = generation + $7 WHERE id = $1 AND org = $2",
@@ -188,7 +185,7 @@ impl Store {
             return Ok(None);
         }
         if ends {
-            sqlx::query("DELETE FROM refresh_tokens WHERE user_id = $1").bind(id).execute(&mut *tx).await?;
+            query("DELETE FROM refresh_tokens WHERE user_id = $1").bind(id).execute(&mut *tx).await?;
         }
         let what = if change.password_hash.is_some() { "user.reset_password" } else { "user.change" };
         record(&mut tx, actor, what, id, change.role.clone(), millis(now)).await?;
@@ -209,7 +206,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn note_login(&self, id: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
-        sqlx::query("UPDATE users SET last_login_at = $2 WHERE id = $1")
+        query("UPDATE users SET last_login_at = $2 WHERE id = $1")
             .bind(id)
             .bind(millis(now))
             .execute(&self.writer)

@@ -90,7 +90,7 @@ async fn enrol(home: &Home, boxes: usize) -> Result<()> {
     let begin = Instant::now();
     let state = home.state("fleet");
     std::fs::create_dir_all(&state)?;
-    let store = Store::open(None, &state).await?;
+    let store = Store::open(None, None, &state).await?;
     let now = Utc::now();
     store.ensure_organization(ORG, "Default", now).await?;
     for n in 0..boxes {

@@ -1,0 +1,206 @@
+//! What several servers on one database have to settle: who leads, and what the others' dashboards have to hear. And the
+//! leader's own duty, keeping the heartbeats' history.
+//!
+//! Each duty here is a loop that ends when the server stops. One that panics is begun again after a pause ([`keep`]); errors
+//! of the database are waited out by the loops themselves.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use ulid::Ulid;
+
+use super::push::{Hub, Notes};
+use super::state::BrokerSide;
+use super::store::leader::{Asked, Lease};
+use super::store::news::{LONGEST, News};
+use super::store::retention::RetentionPlan;
+use super::store::{Store, StoreError};
+
+/// Pause before a duty that panicked begins again.
+const AFTER_PANIC: Duration = Duration::from_secs(5);
+/// An answer about the lease that takes longer is none.
+const ASK_WITHIN: Duration = Duration::from_secs(3);
+/// How often there is a look at what is to be summed up.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How often old rows are removed and partitions made.
+const TIDY_EVERY: Duration = Duration::from_secs(3_600);
+/// Notifications for one lot of notes; beyond that the others are told to read everything anew.
+const TEXTS: usize = 8;
+
+/// Runs a duty until it ends, or the server does; begins it again after a panic.
+pub(super) async fn keep<F>(name: &'static str, mut closed: watch::Receiver<bool>, duty: impl Fn() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let mut running = tokio::spawn(duty());
+        let ended = tokio::select! {
+            ended = &mut running => ended,
+            _ = closed.wait_for(|closed| *closed) => {
+                running.abort();
+                return;
+            }
+        };
+        match ended {
+            Ok(()) => return,
+            Err(error) => tracing::error!(name, %error, "a duty failed; it begins again"),
+        }
+        tokio::time::sleep(AFTER_PANIC).await;
+    }
+}
+
+/// Asks for the lease and renews it, until the server stops.
+pub(super) async fn lead(store: Store, holder: Arc<str>) {
+    let mut lease = Lease::new(Instant::now());
+    let mut told = None;
+    loop {
+        let now = Instant::now();
+        if lease.must_ask(now) {
+            let answer = match tokio::time::timeout(ASK_WITHIN, store.ask_to_lead(&holder)).await {
+                Ok(Ok(Some(term))) => Asked::Granted(term),
+                Ok(Ok(None)) => Asked::Refused,
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "the lease cannot be asked for");
+                    Asked::Failed
+                }
+                Err(_) => Asked::Failed,
+            };
+            lease.handle(Instant::now(), now, answer);
+        }
+        let term = lease.term(Instant::now());
+        store.set_term(term);
+        match (told, term) {
+            (None, Some(term)) => tracing::info!(term, "this server leads"),
+            (Some(term), None) => tracing::info!(term, "this server does not lead any more"),
+            _ => {}
+        }
+        told = term;
+        tokio::time::sleep_until(lease.poll_timeout().max(Instant::now() + Duration::from_millis(10)).into()).await;
+    }
+}
+
+/// Sums heartbeats up and removes old ones, while this server leads.
+pub(super) async fn keep_history(store: Store, plan: RetentionPlan) {
+    let mut tidied: Option<Instant> = None;
+    loop {
+        if store.leads() {
+            let tidy = tidied.is_none_or(|at| at.elapsed() >= TIDY_EVERY);
+            match history_once(&store, &plan, tidy).await {
+                Ok(()) if tidy => tidied = Some(Instant::now()),
+                Ok(()) => {}
+                Err(error) => tracing::warn!(%error, "the heartbeats' history could not be kept; tried again"),
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn history_once(store: &Store, plan: &RetentionPlan, tidy: bool) -> Result<(), StoreError> {
+    if tidy {
+        store.keep_history(plan, Utc::now()).await?;
+    }
+    while store.leads() && store.sum_up_once(Utc::now(), plan.raw_from(Utc::now())).await? {}
+    Ok(())
+}
+
+/// What one server tells the others.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Text {
+    /// Who says it; it hears itself.
+    from: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    devices: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    commands: Vec<(String, String)>,
+    /// More than could be said.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    much: bool,
+}
+
+/// Cuts notes into texts that fit into a notification each.
+fn texts(from: &str, notes: Notes) -> Vec<String> {
+    let mut texts = vec![Text { from: from.to_owned(), ..Text::default() }];
+    let mut size = 0;
+    let commands = notes.commands.into_iter().map(|key| (false, key));
+    for (device, key) in commands.chain(notes.devices.into_iter().map(|key| (true, key))) {
+        // Identifiers are plain; the rest is punctuation and the frame.
+        let more = key.0.len() + key.1.len() + 8;
+        if size + more > LONGEST - 200 {
+            texts.push(Text { from: from.to_owned(), ..Text::default() });
+            size = 0;
+        }
+        size += more;
+        if let Some(text) = texts.last_mut() {
+            if device { text.devices.push(key) } else { text.commands.push(key) }
+        }
+    }
+    if texts.len() > TEXTS {
+        texts = vec![Text { from: from.to_owned(), much: true, ..Text::default() }];
+    }
+    texts.iter().filter_map(|text| serde_json::to_string(text).ok()).collect()
+}
+
+/// Tells the other servers what changed here.
+pub(super) async fn tell(store: Store, hub: Hub, holder: Arc<str>) {
+    loop {
+        let notes = hub.outgoing().await;
+        for text in texts(&holder, notes) {
+            if let Err(error) = store.announce(&text).await {
+                // They read everything anew when they hear us again.
+                tracing::debug!(%error, "other servers could not be told");
+            }
+        }
+    }
+}
+
+/// Hears what changed at the other servers.
+pub(super) async fn hear(store: Store, hub: Hub, broker: Arc<dyn BrokerSide>, holder: Arc<str>) {
+    let Some(mut ear) = store.ear() else { return };
+    loop {
+        let text = match ear.next().await {
+            News::Missed => {
+                hub.missed();
+                continue;
+            }
+            News::Text(text) => text,
+        };
+        let Ok(text) = serde_json::from_str::<Text>(&text) else { continue };
+        if text.from == *holder {
+            continue;
+        }
+        if !text.commands.is_empty() {
+            broker.commands_changed();
+        }
+        if text.much {
+            hub.missed();
+        }
+        hub.heard(Notes { devices: text.devices.into_iter().collect(), commands: text.commands.into_iter().collect() });
+    }
+}
+
+/// A name for this start of this server.
+pub(super) fn holder() -> Arc<str> {
+    Ulid::new().to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_is_cut_into_notifications_that_fit_and_far_too_much_is_said_in_one_word() {
+        let key = |n: usize| ("organization".to_owned(), format!("{n:0>64}"));
+        let notes = |n: usize| Notes { devices: (0..n).map(key).collect(), commands: [key(0)].into() };
+        let cut = texts("me", notes(300));
+        assert!(cut.len() > 2 && cut.iter().all(|text| text.len() <= LONGEST));
+        let read: Vec<Text> = cut.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        assert_eq!(read.iter().map(|text| text.devices.len()).sum::<usize>(), 300);
+        assert_eq!(read.iter().map(|text| text.commands.len()).sum::<usize>(), 1);
+        let much = texts("me", notes(10_000));
+        assert!(much.len() == 1 && serde_json::from_str::<Text>(&much[0]).unwrap().much);
+    }
+}

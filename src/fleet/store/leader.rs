@@ -1,0 +1,177 @@
+//! Who leads among the servers of one database: a lease with a term, by the database's own clock.
+//!
+//! The leader has the duties of which one is enough: calling devices silent, publishing, withdrawing and expiring commands,
+//! keeping the heartbeats' history. Each of them changes nothing when it is done twice, so the lease spares work rather than
+//! keeps order; ingest, `down/sync` and the API are every server's own.
+//!
+//! [`Lease`] is the thinking: no clock, no database. It asks well before the lease ends, and stops leading *before* the
+//! database would let another in: what it was granted counts from when it asked, not from when the answer came. A term
+//! grows whenever the lease changes hands, and a duty looks at it in its own transaction ([`Store::fence`]), so that a server
+//! that slept through the end of its lease writes nothing more.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::sql::{Engine, QueryBuilder, Tx, query, query_as};
+use super::{Store, StoreError};
+
+/// How long a lease lasts.
+pub const LEASE: Duration = Duration::from_secs(6);
+/// How long before the database lets another in its holder stops, for the clocks' difference in speed.
+const MARGIN: Duration = Duration::from_secs(1);
+/// How often it is asked for.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+/// The lease's name.
+const NAME: &str = "leader";
+
+/// Nobody asked for a lease: a store on its own leads.
+const ALONE: i64 = -1;
+/// Another server leads.
+const FOLLOWS: i64 = 0;
+
+/// What one server knows of the lease.
+#[derive(Debug)]
+pub struct Lease {
+    /// The term, and until when it is safe to act on it.
+    held: Option<(i64, Instant)>,
+    ask_at: Instant,
+}
+
+/// What the database said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// It is ours, for this term.
+    Granted(i64),
+    /// Another server has it.
+    Refused,
+    /// It said nothing.
+    Failed,
+}
+
+impl Lease {
+    /// Not held; to be asked for at once.
+    pub fn new(now: Instant) -> Self {
+        Self { held: None, ask_at: now }
+    }
+
+    /// When to ask or to stop, whichever comes first.
+    pub fn poll_timeout(&self) -> Instant {
+        self.held.map_or(self.ask_at, |(_, until)| until.min(self.ask_at))
+    }
+
+    /// Whether to ask now.
+    pub fn must_ask(&self, now: Instant) -> bool {
+        now >= self.ask_at
+    }
+
+    /// Takes the answer to what was asked at `asked`.
+    pub fn handle(&mut self, now: Instant, asked: Instant, answer: Asked) {
+        self.ask_at = now + ASK_EVERY;
+        match answer {
+            Asked::Granted(term) => self.held = Some((term, asked + LEASE - MARGIN)),
+            Asked::Refused => self.held = None,
+            // What was granted before still counts, for as long as it was granted.
+            Asked::Failed => {}
+        }
+    }
+
+    /// The term in which this server leads.
+    pub fn term(&self, now: Instant) -> Option<i64> {
+        self.held.filter(|(_, until)| now < *until).map(|(term, _)| term)
+    }
+}
+
+/// What the store is told of it.
+#[derive(Debug)]
+pub(super) struct Leadership(AtomicI64);
+
+impl Default for Leadership {
+    fn default() -> Self {
+        Self(AtomicI64::new(ALONE))
+    }
+}
+
+impl Store {
+    /// Tells the store in which term this server leads.
+    pub fn set_term(&self, term: Option<i64>) {
+        self.leadership.0.store(term.unwrap_or(FOLLOWS), Ordering::Relaxed);
+    }
+
+    /// Whether this server has the leader's duties. One that never asked for the lease has.
+    pub fn leads(&self) -> bool {
+        self.leadership.0.load(Ordering::Relaxed) != FOLLOWS
+    }
+
+    /// Refuses a leader's transaction when another server leads by now.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] then; those of the database.
+    pub(super) async fn fence(&self, tx: &mut Tx) -> Result<(), StoreError> {
+        let term = self.leadership.0.load(Ordering::Relaxed);
+        if term == ALONE {
+            return Ok(());
+        }
+        let held: Option<(i64,)> = query_as("SELECT term FROM leases WHERE name = $1 AND term = $2")
+            .bind(NAME)
+            .bind(term)
+            .fetch_optional(&mut **tx)
+            .await?;
+        held.map(|_| ()).ok_or(StoreError::Busy)
+    }
+
+    /// Asks for the lease or renews it; the term if it is granted.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn ask_to_lead(&self, holder: &str) -> Result<Option<i64>, StoreError> {
+        let now = match self.writer.engine() {
+            Engine::Sqlite => "CAST((julianday('now') - 2440587.5) * 86400000 AS BIGINT)",
+            Engine::Postgres => "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+        };
+        let life = i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
+        let mut ask = QueryBuilder::new("INSERT INTO leases (name, holder, term, expires_at) VALUES (");
+        ask.push_bind(NAME).push(", ").push_bind(holder).push(", 1, ").push(now).push(" + ").push_bind(life);
+        ask.push(") ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at, ");
+        ask.push("term = CASE WHEN leases.holder = excluded.holder THEN leases.term ELSE leases.term + 1 END ");
+        ask.push("WHERE leases.holder = excluded.holder OR leases.expires_at <= ").push(now).push(" RETURNING term");
+        let row: Option<(i64,)> = ask.build_query_as().fetch_optional(&self.writer).await?;
+        Ok(row.map(|(term,)| term))
+    }
+
+    /// Gives the lease up, so that nobody has to wait for its end.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn stop_leading(&self, holder: &str) -> Result<(), StoreError> {
+        query("UPDATE leases SET expires_at = 0 WHERE name = $1 AND holder = $2")
+            .bind(NAME)
+            .bind(holder)
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_stops_before_another_can_begin_and_a_database_that_is_away_ends_nothing_early() {
+        let start = Instant::now();
+        let mut lease = Lease::new(start);
+        assert!(lease.must_ask(start) && lease.term(start).is_none());
+        // The answer took a second: the lease counts from the question.
+        let answered = start + Duration::from_secs(1);
+        lease.handle(answered, start, Asked::Granted(7));
+        assert_eq!(lease.term(answered), Some(7));
+        assert!(!lease.must_ask(answered) && lease.must_ask(answered + ASK_EVERY));
+        lease.handle(start + Duration::from_secs(4), start + Duration::from_secs(3), Asked::Failed);
+        assert_eq!(lease.term(start + Duration::from_millis(4_999)), Some(7));
+        assert_eq!(lease.poll_timeout(), start + LEASE - MARGIN);
+        assert_eq!(lease.term(start + LEASE - MARGIN), None);
+        lease.handle(start + LEASE, start + LEASE, Asked::Granted(8));
+        lease.handle(start + LEASE, start + LEASE, Asked::Refused);
+        assert_eq!(lease.term(start + LEASE), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! How long heartbeats and their sums are kept, and their removal.
+//!
+//! On PostgreSQL old partitions are dropped (see `partitions`). SQLite deletes along the primary key, device by device and a
+//! few thousand rows at a time, so that the one writer is never held for long; a table a period would make every statement
+//! that reads heartbeats a union, and with the file's pages being used again there is nothing to win by dropping whole ones.
+
+use chrono::{DateTime, Duration, Utc};
+
+use super::downsample::DAY;
+use super::levels::{HOURS, MINUTES};
+use super::partitions::{BY_HOUR, BY_MINUTE, RAW};
+use super::sql::{Engine, QueryBuilder, query_as};
+use super::{Store, StoreError, millis};
+
+/// Rows deleted in one transaction.
+const AT_ONCE: i64 = 2_000;
+
+/// How long things are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionPlan {
+    /// Days for which each heartbeat is kept as it came, 1 to 400. Default 14.
+    pub raw_days: u32,
+    /// Days for which the sums by minute are kept, `raw_days` to 3,650. Default 90.
+    pub minute_days: u32,
+    /// Days for which the sums by hour are kept, `minute_days` to 36,500. Default 1,825.
+    pub hour_days: u32,
+}
+
+impl Default for RetentionPlan {
+    fn default() -> Self {
+        Self { raw_days: 14, minute_days: 90, hour_days: 1_825 }
+    }
+}
+
+impl RetentionPlan {
+    /// From when on raw heartbeats are kept.
+    pub fn raw_from(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        now - Duration::days(i64::from(self.raw_days))
+    }
+}
+
+impl Store {
+    /// Makes room for what comes and removes what is too old. Bounded in each of its transactions, not as a whole.
+    ///
+    /// # Errors
+    /// Those of the database; [`StoreError::Busy`] when another server leads by now.
+    pub async fn keep_history(&self, plan: &RetentionPlan, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let now = millis(now);
+        let from = |days: u32| now - i64::from(days) * DAY;
+        for (of, days) in [(RAW, plan.raw_days), (BY_MINUTE, plan.minute_days), (BY_HOUR, plan.hour_days)] {
+            self.keep_partitions(of, from(days), now).await?;
+        }
+        if self.writer.engine() == Engine::Postgres {
+            return Ok(());
+        }
+        let devices: Vec<(i64,)> = query_as("SELECT no FROM devices ORDER BY no").fetch_all(&self.reader).await?;
+        for (device,) in devices {
+            self.delete_raw(device, from(plan.raw_days), now).await?;
+            for (table, days) in [(MINUTES, plan.minute_days), (HOURS, plan.hour_days)] {
+                let mut sql = QueryBuilder::new("SELECT device_no, ts FROM ");
+                sql.push(table).push(" WHERE device_no = ").push_bind(device).push(" AND ts < ").push_bind(from(days));
+                self.delete_found(table, "device_no, ts", sql).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a device's heartbeats that were measured before `from`, and those of a clock ahead that were received before;
+    /// never its latest.
+    async fn delete_raw(&self, device: i64, from: i64, now: i64) -> Result<(), StoreError> {
+        const KEY: &str = "device_no, ts, boot_seq, seq";
+        let not_latest = " AND NOT EXISTS (SELECT 1 FROM device_state s WHERE s.device_no = h.device_no \
+                          AND s.heartbeat_ts = h.ts AND s.heartbeat_boot = h.boot_seq AND s.heartbeat_seq = h.seq)";
+        for ahead in [false, true] {
+            let mut sql = QueryBuilder::new("SELECT device_no, ts, boot_seq, seq FROM heartbeats h WHERE device_no = ");
+            sql.push_bind(device);
+            match ahead {
+                false => sql.push(" AND ts < ").push_bind(from),
+                true => sql.push(" AND ts > ").push_bind(now).push(" AND received_at < ").push_bind(from),
+            };
+            sql.push(not_latest);
+            self.delete_found("heartbeats", KEY, sql).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the rows whose keys `found` reads, a few at a time.
+    async fn delete_found(&self, table: &str, key: &str, found: QueryBuilder) -> Result<(), StoreError> {
+        loop {
+            let mut delete = found.clone();
+            delete.prepend(&format!("DELETE FROM {table} WHERE ({key}) IN ("));
+            delete.push(" LIMIT ").push_bind(AT_ONCE).push(")");
+            let mut tx = self.begin().await?;
+            self.fence(&mut tx).await?;
+            let gone = delete.build().execute(&mut *tx).await?.rows_affected();
+            tx.commit().await?;
+            if gone < AT_ONCE.unsigned_abs() {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What is another matter on each engine: upgrades, servers that start together, a database that goes away.
+
+use sqlx::{AssertSqlSafe, Connection as _};
+
+use super::super::migrations::{NEWEST, run_to};
+use super::*;
+
+/// What a database of the first version held.
+const OF_OLD: &str = "INSERT INTO organizations (id, name, created_at) VALUES ('default', 'Default', 1);
+    INSERT INTO devices (id, no, org, name, platform, arch, tags, metadata, update_channel, token_hash, command_seq, \
+    registered_at, updated_at) VALUES ('a', 1, 'default', 'Box a', 'linux', 'aarch64', '[]', '{}', 'stable', 'h', 1, 1, 1);
+    UPDATE counters SET value = 1 WHERE name = 'device';
+    INSERT INTO device_state (device_no, presence, presence_boot, presence_conn, heartbeat_boot, heartbeat_seq, heartbeat_ts, \
+    reported_boot, reported_ver) VALUES (1, 'online', 1, 1, 1, 2, 1800000060000, -1, -1);
+    INSERT INTO heartbeats (device_no, ts, boot_seq, seq, received_at, cpu_percent, body) VALUES
+    (1, 1800000000000, 1, 1, 1800000000000, 20.0, '{}'), (1, 1800000060000, 1, 2, 1800000060000, 40.0, '{\"seq\": 2}');
+    INSERT INTO commands (id, org, device_id, seq, type, payload, priority, state, rev, attempts, retained, cancel_requested, \
+    created_by, created_at, expires_at, message) VALUES
+    ('c1', 'default', 'a', 1, 'identify', '{}', 5, 'published', -1, 0, 'publish', FALSE, 'user:x', 1, 9000000000000, 'signed');";
+
+async fn execute(url: &str, sql: &str) {
+    let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+    if url.starts_with("sqlite:") {
+        sql.execute(&mut sqlx::SqliteConnection::connect(url).await.unwrap()).await.unwrap();
+    } else {
+        sql.execute(&mut sqlx::PgConnection::connect(url).await.unwrap()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn every_earlier_database_is_brought_up_to_date_with_what_it_holds() {
+    let server = Postgres::shared().await;
+    for first in 1..NEWEST {
+        let dir = tempfile::tempdir().unwrap();
+        let file = format!("sqlite://{}?mode=rwc", dir.path().join("old.db").display());
+        for url in [file, server.database().await] {
+            run_to(1, &url).await;
+            execute(&url, OF_OLD).await;
+            run_to(first, &url).await;
+            let store = Store::open(Some(&url), None, dir.path()).await.unwrap();
+            let now = DateTime::from_timestamp_millis(1_800_000_000_000 + 3 * 3_600_000).unwrap();
+            store.keep_history(&Default::default(), now).await.unwrap();
+            while store.sum_up_once(now, now - Duration::days(1)).await.unwrap() {}
+            let card = store.device("default", "a").await.unwrap().unwrap();
+            assert_eq!(card.heartbeat.as_deref(), Some("{\"seq\": 2}"), "from version {first} of {url}");
+            let (rows, total) = store.heartbeats(DeviceNo(1), DateTime::UNIX_EPOCH, 0, 10).await.unwrap();
+            assert_eq!((rows.len(), total), (2, 2));
+            let sums = store.metrics(DeviceNo(1), now - Duration::hours(12)).await.unwrap();
+            let cpu = sums[0].unwrap();
+            assert_eq!((cpu.min, cpu.max, cpu.avg(), cpu.latest, cpu.count), (20.0, 40.0, 30.0, 40.0, 2));
+            assert_eq!(store.commands_to_publish(10).await.unwrap().len(), 1);
+            store.close().await;
+            Store::open(Some(&url), None, dir.path()).await.unwrap().close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn servers_that_start_together_on_an_empty_database_do_not_collide() {
+    let url = Postgres::shared().await.database().await;
+    let dir = tempfile::tempdir().unwrap();
+    let starts = (0..4).map(|_| Store::open(Some(&url), None, dir.path()));
+    let stores = futures_util::future::join_all(starts).await;
+    assert!(stores.iter().all(Result::is_ok), "{:?}", stores.iter().filter_map(|store| store.as_ref().err()).next());
+}
+
+#[tokio::test]
+async fn a_database_that_dies_and_comes_back_is_reported_and_used_again() {
+    let mut server = Postgres::start().await;
+    let world = World::new(Some(&server.database().await)).await;
+    let device = world.enrol("default", "a").await;
+    world.store.apply(&[beat(&device, 1)]).await.unwrap();
+    server.kill();
+    let begin = std::time::Instant::now();
+    let refused = loop {
+        // Until the last connection has noticed.
+        match world.store.apply(&[beat(&device, 2)]).await {
+            Err(error) => break error,
+            Ok(_) => assert!(begin.elapsed().as_secs() < 60, "it still answers"),
+        }
+    };
+    assert!(matches!(refused, r58_actors::ingest::store::StoreError::Unavailable(_)), "{refused}");
+    server.start_again().await;
+    let begin = std::time::Instant::now();
+    while let Err(error) = world.store.apply(&[beat(&device, 2), beat(&device, 3)]).await {
+        assert!(begin.elapsed().as_secs() < 60, "it does not come back: {error}");
+    }
+    let no = world.store.device_no("default", "a").await.unwrap().unwrap();
+    assert_eq!(world.store.heartbeats(no, DateTime::UNIX_EPOCH, 0, 10).await.unwrap().1, 3);
+    world.store.close().await;
+}
+
+#[tokio::test]
+async fn two_servers_store_what_the_same_boxes_say_without_waiting_for_ever_or_losing_a_number() {
+    let url = Postgres::shared().await.database().await;
+    let one = World::new(Some(&url)).await;
+    let mut devices = Vec::new();
+    for n in 0..20 {
+        devices.push(one.enrol("default", &format!("box{n}")).await);
+    }
+    let other = World::new(Some(&url)).await;
+    // Each message goes to either server, in opposite orders.
+    let feed = async |world: &World, odd: u64| {
+        for seq in (1..=40_u64).filter(|seq| seq % 2 == odd) {
+            let mut records: Vec<Record> = devices.iter().map(|device| batch(device, 1, &[seq])).collect();
+            records.extend(devices.iter().map(|device| presence(device, true, 1, seq)));
+            if odd == 1 {
+                records.reverse();
+            }
+            while let Err(error) = world.store.apply(&records).await {
+                assert!(matches!(error, r58_actors::ingest::store::StoreError::Unavailable(_)), "{error}");
+            }
+        }
+    };
+    futures_util::future::join(feed(&one, 0), feed(&other, 1)).await;
+    for device in &devices {
+        let no = one.store.device_no("default", device.device.as_str()).await.unwrap().unwrap();
+        assert_eq!(one.store.heartbeats(no, DateTime::UNIX_EPOCH, 0, 1).await.unwrap().1, 40);
+    }
+    assert!(one.store.decommission_device(&actor(), "box1", Utc::now()).await.unwrap());
+    let applied = other.store.apply(&[beat(&devices[1], 99)]).await.unwrap();
+    assert_eq!(applied.unknown, 1, "the other server learns of it before it writes");
+}
+
+#[tokio::test]
+async fn one_of_several_servers_leads_and_the_next_one_does_when_it_stops() {
+    for world in World::both().await {
+        let store = &world.store;
+        assert_eq!(store.ask_to_lead("one").await.unwrap(), Some(1));
+        assert_eq!(store.ask_to_lead("two").await.unwrap(), None);
+        assert_eq!(store.ask_to_lead("one").await.unwrap(), Some(1), "renewed, the same term");
+        store.set_term(Some(1));
+        assert!(store.leads() && store.fence(&mut store.begin().await.unwrap()).await.is_ok());
+        store.stop_leading("one").await.unwrap();
+        assert_eq!(store.ask_to_lead("two").await.unwrap(), Some(2));
+        // The first one slept through it.
+        let refused = store.fence(&mut store.begin().await.unwrap()).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Transient);
+        store.set_term(None);
+        assert!(!store.leads());
+        let device = world.enrol("default", "a").await;
+        store.apply(&[presence(&device, true, 1, 1), beat(&device, 1)]).await.unwrap();
+        assert_eq!(store.mark_silent(Utc::now() + Duration::hours(1)).await.unwrap(), [], "the leader's duty");
+    }
+}
+
+#[tokio::test]
+async fn what_one_server_says_the_others_hear() {
+    let url = Postgres::shared().await.database().await;
+    let (one, other) = (World::new(Some(&url)).await, World::new(Some(&url)).await);
+    let mut ear = other.store.ear().unwrap();
+    assert_eq!(ear.next().await, news::News::Missed, "what was said before is not heard");
+    one.store.announce("something").await.unwrap();
+    assert_eq!(ear.next().await, news::News::Text("something".into()));
+}
+
+#[tokio::test]
+async fn text_with_a_nul_is_stored_on_either_engine() {
+    for world in World::both().await {
+        world.store.ensure_organization("nul", "a\0b", Utc::now()).await.unwrap();
+        let (name,): (String,) =
+            query_as("SELECT name FROM organizations WHERE id = 'nul'").fetch_one(&world.store.reader).await.unwrap();
+        assert_eq!(name, "a\u{fffd}b");
+    }
+}

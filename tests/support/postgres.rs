@@ -1,0 +1,141 @@
+//! A PostgreSQL of one's own: made by `initdb` in a directory of its own, reached by a socket there, gone with its owner.
+//!
+//! Debian's package starts a cluster by itself; this neither needs nor touches it. PostgreSQL does not run as root, so there
+//! it runs as `nobody`.
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tempfile::TempDir;
+
+/// Debian's user without rights.
+const NOBODY: u32 = 65_534;
+/// A loaded machine takes some seconds to make a cluster.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Stays beside the server, ends it once the owner's end of the pipe is closed (however the owner ended) and removes its files.
+const GUARD: &str = r#"
+bin=$1; dir=$2
+"$bin/initdb" -D "$dir/data" -U r58 -A trust -E UTF8 --locale=C.UTF-8 --no-sync >"$dir/initdb.log" 2>&1 || exit 1
+while read -r word; do
+    case "$word" in
+    start)
+        "$bin/postgres" -D "$dir/data" -k "$dir" -c listen_addresses= -c fsync=off -c full_page_writes=off \
+            -c max_connections=200 -c shared_buffers=32MB -c max_wal_size=256MB -c autovacuum_naptime=10s \
+            >>"$dir/server.log" 2>&1 </dev/null &
+        server=$! ;;
+    kill) kill -QUIT "$server"; wait "$server" ;;
+    esac
+done
+kill -INT "$server"; wait "$server"; cd /; rm -rf "$dir"
+"#;
+
+/// A running server; ended when dropped, or with the process.
+pub struct Postgres {
+    guard: Child,
+    dir: TempDir,
+    databases: AtomicU32,
+}
+
+impl Postgres {
+    /// Makes one and waits until it answers.
+    pub async fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("r58-pg").tempdir().expect("a directory");
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD, "guard"]).arg(programs()).arg(dir.path()).current_dir(dir.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).expect("a directory for nobody");
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).expect("rights");
+        let guard = command.spawn().expect("a shell");
+        let mut server = Self { guard, dir, databases: AtomicU32::new(0) };
+        server.say("start");
+        server.answers().await;
+        server
+    }
+
+    /// The one of this test binary, made when it is first asked for.
+    pub async fn shared() -> &'static Self {
+        static SHARED: OnceLock<Postgres> = OnceLock::new();
+        static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let _one_at_a_time = MAKING.lock().await;
+        if SHARED.get().is_none() {
+            let _ = SHARED.set(Self::start().await);
+        }
+        SHARED.get().expect("it was made just now")
+    }
+
+    /// An empty database of its own; its URL.
+    pub async fn database(&self) -> String {
+        let name = format!("test{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let mut connection = self.connect().await.expect("a connection");
+        let sql = format!("CREATE DATABASE {name}");
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.expect("a database");
+        connection.close().await.expect("an orderly end");
+        self.url(&name)
+    }
+
+    /// Ends it as a crash would, without a word to anybody, and waits for it.
+    pub fn kill(&mut self) {
+        self.say("kill");
+    }
+
+    /// Starts it again.
+    pub async fn start_again(&mut self) {
+        self.say("start");
+        self.answers().await;
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgres://r58@localhost/{database}?host={}", self.dir.path().display())
+    }
+
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        PgConnection::connect(&self.url("postgres")).await
+    }
+
+    fn say(&mut self, word: &str) {
+        let pipe = self.guard.stdin.as_mut().expect("its pipe");
+        writeln!(pipe, "{word}").expect("the guard listens");
+    }
+
+    async fn answers(&mut self) {
+        let begin = Instant::now();
+        loop {
+            let refused = match self.connect().await {
+                Ok(connection) => return drop(connection),
+                Err(error) => error,
+            };
+            let log = |name: &str| std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
+            let logs = || format!("{refused}\n{}\n{}", log("initdb.log"), log("server.log"));
+            assert!(matches!(self.guard.try_wait(), Ok(None)), "PostgreSQL could not be made: {}", logs());
+            assert!(begin.elapsed() < PATIENCE, "PostgreSQL does not answer: {}", logs());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        let _ = self.guard.wait();
+    }
+}
+
+/// Where the server's programs lie: Debian keeps them out of the path, by version.
+fn programs() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let newest = versions.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).max();
+    let path =
+        newest.map_or_else(|| Path::new("/usr/bin").into(), |n| PathBuf::from(format!("/usr/lib/postgresql/{n}/bin")));
+    assert!(path.join("initdb").exists(), "postgresql is installed");
+    path
+}
