@@ -19,6 +19,7 @@ mod nothing_measured_is_lost;
 mod operators_use_mqtt;
 mod real_clients;
 mod real_tools;
+mod replicas_share_a_database;
 mod requests_to_a_box;
 mod service_manager;
 mod starts_and_stops;

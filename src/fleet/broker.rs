@@ -245,7 +245,13 @@ impl BrokerDesk {
         let desk = DeskSettings { session: session("desk"), store: rows.clone(), events: events.clone() };
         let desk = house.engage(Duty::new("desk", "command desk"), move |life| CommandDesk::new(life, desk.clone()));
         let look: Door<LookAtCommands> = desk.door();
-        let mut ingest = IngestSettings::new(session("ingest"), rows, events.clone());
+        let mut ear = session("ingest");
+        if store.is_shared() {
+            // A broker goes on giving a server that is gone its share, for as long as its session lasts. Boxes repeat what was
+            // not acknowledged; the others have to hear it.
+            ear.session_expiry = Duration::ZERO;
+        }
+        let mut ingest = IngestSettings::new(ear, rows, events.clone());
         ingest.desk = Some(look.clone());
         let shelf = ingest.shelf.clone();
         house.engage(Duty::new("ingest", "ingest"), move |life| Ingest::new(life, ingest.clone()));

@@ -159,7 +159,7 @@ mod tests {
     #[actix_web::test]
     async fn what_is_over_and_what_belongs_to_nobody_is_removed_and_nothing_else() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open(None, dir.path()).await.expect("a database");
+        let store = Store::open(None, None, dir.path()).await.expect("a database");
         let files = BundleFiles::open(BundlePlan::default(), dir.path()).expect("opened");
         let now = Utc::now();
         store.ensure_organization("org", "Org", now).await.expect("an organization");

@@ -39,6 +39,9 @@ pub async fn run(fleet: web::Data<Fleet>) {
             _ = closed.wait_for(|closed| *closed) => return,
             _ = tick.tick() => {}
         }
+        if !fleet.store.leads() {
+            continue;
+        }
         let looked = look(&fleet, &mut walks).await;
         if let Err(error) = &looked
             && !failing

@@ -36,6 +36,7 @@ impl Store {
         .bind(device)
         .bind(MAX_HANDED)
         .bind(now - PATIENCE)
+        .for_update()
         .fetch_all(&mut *tx)
         .await?;
         for (id,) in &given_up {
@@ -53,6 +54,7 @@ impl Store {
         .bind(false)
         .bind(now)
         .bind(AT_ONCE)
+        .for_update()
         .fetch_all(&mut *tx)
         .await?;
         for row in &mut rows {

@@ -65,9 +65,11 @@ pub(super) async fn run_postgres(connection: &mut PgConnection) -> Result<(), St
     run(Engine::Postgres, i64::MAX, connection).await
 }
 
-/// The version of the newest migration.
+/// The versions before the newest.
 #[cfg(test)]
-pub(super) const NEWEST: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;
+pub(super) fn earlier() -> impl Iterator<Item = i64> {
+    MIGRATIONS[..MIGRATIONS.len() - 1].iter().map(|(version, ..)| *version)
+}
 
 /// Brings an empty database up to an earlier version, as a program of that time would have.
 #[cfg(test)]

@@ -145,6 +145,7 @@ impl Store {
                 query_as("SELECT tags FROM devices WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL")
                     .bind(id)
                     .bind(&actor.org)
+                    .for_update()
                     .fetch_optional(&mut *tx)
                     .await?;
             let Some((tags,)) = row else { continue };
