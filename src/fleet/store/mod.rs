@@ -37,7 +37,7 @@ pub use bundles::{Announced, Announcement, BundleRow, NewBundle};
 pub use commands::{CommandRef, CommandRow, HistoryRow, NewCommand, Retained, Signed};
 pub use config::{ConfigRow, NewConfig, Put};
 pub use devices::{DeviceChange, DeviceFilter, DeviceRow, NewDevice, PresenceFilter};
-pub use enrolment::{Enrolled, EnrolmentRow};
+pub use enrolment::{Enrolled, EnrolmentRow, NewEnrolmentCode};
 pub use error::StoreError;
 pub use groups::{GroupRow, NewGroup, StateCount};
 pub use heartbeats::{MetricSummary, StoredHeartbeat};
@@ -72,7 +72,7 @@ const READERS: u32 = 4;
 /// How long a statement waits for another process that holds the file.
 const BUSY: Duration = Duration::from_secs(5);
 /// Every migration, in order. A file that was released is never edited.
-const MIGRATIONS: [(i64, &str, &str); 9] = [
+const MIGRATIONS: [(i64, &str, &str); 10] = [
     (1, "floor", include_str!("../migrations/0001_floor.sql")),
     (2, "heartbeat once", include_str!("../migrations/0002_heartbeat_once.sql")),
     (3, "withdraw again", include_str!("../migrations/0003_withdraw_again.sql")),
@@ -82,6 +82,7 @@ const MIGRATIONS: [(i64, &str, &str); 9] = [
     (13, "config", include_str!("../migrations/0013_config.sql")),
     (14, "releases", include_str!("../migrations/0014_releases.sql")),
     (15, "support bundles", include_str!("../migrations/0015_support_bundles.sql")),
+    (30, "enrolment uses", include_str!("../migrations/0030_enrolment_uses.sql")),
 ];
 
 /// What ingest needs to know of a device for each message.
