@@ -171,17 +171,16 @@ fn broker_plan(settings: &BrokerSettings) -> Result<BrokerPlan> {
         let public_url = settings.public_url.clone();
         return Ok(BrokerPlan::Embedded { listen: settings.listen, tls, public_url, retained });
     };
-    let password = match &settings.password_file {
-        Some(file) => {
-            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-            Some(text.trim_end().to_owned())
-        }
-        None => None,
+    let read = |file: &Option<std::path::PathBuf>| -> Result<Option<String>> {
+        let Some(file) = file else { return Ok(None) };
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(Some(text.trim_end().to_owned()))
     };
     Ok(BrokerPlan::Url {
         url: url.clone(),
         username: settings.username.clone(),
-        password,
+        password: read(&settings.password_file)?,
         public_url: settings.public_url.clone(),
+        auth_secret: read(&settings.auth_secret_file)?,
     })
 }
