@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{config, ctl, run};
+use crate::{config, ctl, run, sim};
 
 /// A live-production box and its fleet: cameras and remote guests into one programme that never stops.
 #[derive(Debug, Parser)]
@@ -42,6 +42,8 @@ enum Command {
     },
     /// An operator's command line against a fleet server.
     Ctl(ctl::Args),
+    /// Simulate a fleet against a fleet server, for load and rehearsal.
+    Sim(sim::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Device { config } => run::device(config.as_deref()),
         Command::Fleet { config } => run::fleet(config.as_deref()),
         Command::Demo { config } => run::demo(config.as_deref()),
+        Command::Sim(args) => sim::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

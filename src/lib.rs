@@ -17,3 +17,4 @@ pub mod proxies;
 mod rates;
 pub mod run;
 pub mod service;
+pub mod sim;

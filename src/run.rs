@@ -1,7 +1,7 @@
 //! Runs a side from its configuration: checks first, then start, then wait for the signal, then stop in order.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -190,11 +190,12 @@ fn broker_plan(settings: &BrokerSettings) -> Result<BrokerPlan> {
         let public_url = settings.public_url.clone();
         return Ok(BrokerPlan::Embedded { listen: settings.listen, tls, public_url, retained });
     };
-    let password = settings.password_file.as_deref().map(password_in).transpose()?;
+    let read = |file: &Option<PathBuf>| file.as_deref().map(password_in).transpose();
     Ok(BrokerPlan::Url {
         url: url.clone(),
         username: settings.username.clone(),
-        password,
+        password: read(&settings.password_file)?,
         public_url: settings.public_url.clone(),
+        auth_secret: read(&settings.auth_secret_file)?,
     })
 }

@@ -7,6 +7,7 @@
 mod support;
 
 mod a_command_happens_once;
+mod a_simulated_fleet;
 mod guest_changes_networks;
 mod guest_gets_in;
 mod guests_are_invited;

@@ -248,7 +248,7 @@ impl Upload<'_> {
             .request(Method::PATCH)
             .header(OFFSET, offset)
             .header(CHECKSUM, checksum)
-            .header("content-type", "application/offset+octet-stream")
+            .header("content-type", "application/octet-stream")
             .body(piece);
         self.ask(request).await
     }

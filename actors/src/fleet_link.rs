@@ -19,16 +19,16 @@ pub mod actors;
 pub mod adapters;
 pub mod config;
 mod courier;
-mod effects;
+pub mod effects;
 pub mod identity;
-mod link;
-mod open;
+pub mod link;
+pub mod open;
 pub mod operations;
 #[cfg(test)]
 mod power_cuts;
 mod pulse;
 mod renewal;
-mod report;
+pub mod report;
 pub mod requests;
 mod state;
 #[cfg(test)]

@@ -112,6 +112,13 @@ impl Found {
         self.unless(right, key, format!("wants an address that starts with {}", schemes.join(" or ")));
     }
 
+    /// One broker, or the nodes of a cluster separated by commas.
+    fn brokers(&mut self, key: &str, list: Option<&str>) {
+        for url in list.into_iter().flat_map(|list| list.split(',')) {
+            self.url(key, Some(url.trim()), &["mqtt://", "mqtts://"]);
+        }
+    }
+
     fn both(&mut self, one: (&str, bool), other: (&str, bool)) {
         self.unless(!one.1 || other.1, one.0, format!("needs {} beside it", other.0));
         self.unless(!other.1 || one.1, other.0, format!("needs {} beside it", one.0));
@@ -208,7 +215,7 @@ fn judge_device(device: &DeviceSettings, found: &mut Found) {
     found.range("device.webrtc.most_viewers", device.webrtc.most_viewers, 0, 1000);
     let link = &device.link;
     found.url("device.link.fleet_url", link.fleet_url.as_deref(), &["http://", "https://"]);
-    found.url("device.link.mqtt_url", link.mqtt_url.as_deref(), &["mqtt://", "mqtts://"]);
+    found.brokers("device.link.mqtt_url", link.mqtt_url.as_deref());
     found.range("device.link.heartbeat_seconds", link.heartbeat_seconds, 1, 3600);
     found.range("device.link.outbox_max_mb", link.outbox_max_mb, 1, 4096);
     found.range("device.link.bundle_max_mb", link.bundle_max_mb, 1, 1024);
@@ -240,8 +247,8 @@ fn judge_fleet(fleet: &FleetSettings, found: &mut Found) {
     found.range("fleet.retention.minute_days", kept.minute_days, kept.raw_days, 3_650);
     found.range("fleet.retention.hour_days", kept.hour_days, kept.minute_days, 36_500);
     let broker = &fleet.broker;
-    found.url("fleet.broker.url", broker.url.as_deref(), &["mqtt://", "mqtts://"]);
-    found.url("fleet.broker.public_url", broker.public_url.as_deref(), &["mqtt://", "mqtts://"]);
+    found.brokers("fleet.broker.url", broker.url.as_deref());
+    found.brokers("fleet.broker.public_url", broker.public_url.as_deref());
     found.file("fleet.broker.tls_cert", broker.tls_cert.as_deref());
     found.file("fleet.broker.tls_key", broker.tls_key.as_deref());
     found.file("fleet.broker.password_file", broker.password_file.as_deref());

@@ -290,7 +290,8 @@ pub struct LinkSettings {
     pub fleet_url: Option<String>,
     /// One-time code for the first start.
     pub enrolment_code: Option<String>,
-    /// `mqtt://` or `mqtts://` address of the broker; wins over the one that enrolment gave.
+    /// `mqtt://` or `mqtts://` address of the broker, or of each node of a cluster, separated by commas and tried in random
+    /// order; wins over the one that enrolment gave.
     pub mqtt_url: Option<String>,
     /// File of certificates to trust for the broker, in PEM.
     pub ca_file: Option<PathBuf>,
@@ -430,12 +431,15 @@ pub struct BrokerSettings {
     pub tls_cert: Option<PathBuf>,
     /// Private key of that certificate in PEM.
     pub tls_key: Option<PathBuf>,
-    /// `mqtt://` or `mqtts://` address of an external broker; the embedded one then stays off.
+    /// `mqtt://` or `mqtts://` address of an external broker, or of each node of a cluster, separated by commas; the
+    /// embedded one then stays off.
     pub url: Option<String>,
     /// User of the server on the external broker.
     pub username: Option<String>,
     /// File with that user's password.
     pub password_file: Option<PathBuf>,
+    /// File with what the nodes of an rmqttd cluster show when they ask `/api/v1/broker/auth` who may connect.
+    pub auth_secret_file: Option<PathBuf>,
     /// Address that devices are told; default: made from `listen` or `url`.
     pub public_url: Option<String>,
     /// Retained messages that the embedded broker keeps; what would be one more is refused. 1,000 to 10,000,000.
@@ -453,6 +457,7 @@ impl Default for BrokerSettings {
             url: None,
             username: None,
             password_file: None,
+            auth_secret_file: None,
             public_url: None,
             max_retained: 1_000_000,
             max_retained_mb: 256,

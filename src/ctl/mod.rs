@@ -171,6 +171,9 @@ enum Command {
         /// Life in seconds.
         #[arg(long)]
         expires_in: Option<u32>,
+        /// How many boxes it lets in.
+        #[arg(long)]
+        uses: Option<u32>,
     },
 }
 
@@ -266,8 +269,8 @@ async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
         Command::Logs(order) => logs::run(&mut client, output, &order).await?,
         Command::Bundle(order) => bundles::make(&mut client, output, &order).await?,
         Command::Bundles { device } => bundles::list(&mut client, output, &device).await?,
-        Command::Enrol { note, expires_in } => {
-            let body = json!({"note": note, "expires_in_seconds": expires_in});
+        Command::Enrol { note, expires_in, uses } => {
+            let body = json!({"note": note, "expires_in_seconds": expires_in, "uses": uses});
             let code = client.post("/enrolment-codes", &body).await?;
             output.show(&code, || format!("{} (good until {})", word(&code, "code"), word(&code, "expires_at")));
         }

@@ -1,8 +1,8 @@
 //! The server's side of the broker: the embedded one or somebody else's, and the actors that work on it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +12,7 @@ use r58_actors::ingest::store::FleetStore;
 use r58_actors::ingest::{FleetEvent, Ingest, IngestSettings, ThumbnailShelf};
 use r58_actors::supervision::{ActorReport, Door, Duty, House, HouseSettings};
 use r58_mqtt::DeviceAddress;
-use r58_mqtt::broker::{Authenticate, BrokerSettings, EmbeddedBroker, Role, TlsFiles, Verdict};
+use r58_mqtt::broker::{BrokerSettings, EmbeddedBroker, TlsFiles};
 use r58_mqtt::payload::Response;
 use r58_mqtt::request::{CallError, DEADLINE};
 use r58_mqtt::session::SessionSettings;
@@ -20,84 +20,21 @@ use r58_mqtt::sign::CommandSigner;
 use tokio::sync::{RwLock, broadcast};
 use ulid::Ulid;
 
-use super::auth::{self, Lockout, device, password, secret};
+use super::auth::secret;
+use super::gatekeeper::Gatekeeper;
 use super::push::Hub;
-use super::state::{BrokerSide, Fleet};
+use super::state::BrokerSide;
 use super::store::Store;
 use super::{BrokerPlan, BrokerTls, FleetError, FleetPlan, RetainedPlan};
 
 /// User name of the server's own clients; no organization can be called so.
 const FLEET_USER: &str = "$fleet";
-/// How the ids of the server's own clients begin.
-const OWN_CLIENTS: &str = "fleet-";
 /// Events that a slow dashboard feed may be behind.
 const EVENTS: usize = 4_096;
 /// Batches of boxes' logs that a slow watcher may be behind.
 const LOGS: usize = 256;
 /// The actors have this long to end.
 const RETIRE_WITHIN: Duration = Duration::from_secs(3);
-
-/// Lets the server's own clients in by this start's password, devices by their token, and people by theirs.
-struct Gatekeeper {
-    store: Store,
-    own_password: String,
-    sign_ins: Mutex<Lockout>,
-}
-
-#[async_trait]
-impl Authenticate for Gatekeeper {
-    async fn authenticate(&self, username: &str, client_id: &str, password: &[u8]) -> Verdict {
-        let Ok(password) = std::str::from_utf8(password) else { return Verdict::Denied };
-        if username == FLEET_USER {
-            let good = secret::equal(&secret::hash(password), &secret::hash(&self.own_password));
-            return if good { Verdict::Allowed(Role::Fleet) } else { Verdict::Denied };
-        }
-        if username.contains('@') {
-            return self.person(username, client_id, password).await;
-        }
-        match device::check_token(&self.store, client_id, password).await {
-            Ok(Some(org)) if org == username => Verdict::Allowed(Role::Device { org, dev: client_id.to_owned() }),
-            Ok(_) => Verdict::Denied,
-            Err(error) => {
-                tracing::warn!(%error, device = client_id, "a device's token could not be checked");
-                Verdict::Denied
-            }
-        }
-    }
-}
-
-impl Gatekeeper {
-    /// A user of the fleet by e-mail address and password: MQTT dashboards read, operators also publish commands.
-    async fn person(&self, email: &str, client_id: &str, given: &str) -> Verdict {
-        // A second client of the same id would take over a box's session, or the server's own.
-        let free = self.store.device_secret(client_id).await.is_ok_and(|device| device.is_none());
-        if !free || client_id.starts_with(OWN_CLIENTS) {
-            return Verdict::Denied;
-        }
-        let email = email.to_ascii_lowercase();
-        // The broker does not tell where a client comes from, so an account waits as a whole.
-        let from = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        if Fleet::check_lockout(&self.sign_ins, &email, from).is_err() {
-            return Verdict::Denied;
-        }
-        let user = match self.store.user_by_email(&email).await {
-            Ok(user) => user.filter(|user| user.is_active),
-            Err(error) => {
-                tracing::warn!(%error, "a user's password could not be checked");
-                return Verdict::Denied;
-            }
-        };
-        let right = password::verify(given.to_owned(), user.as_ref().map(|user| user.password_hash.clone())).await;
-        Fleet::note_attempt(&self.sign_ins, &email, from, right);
-        match user.filter(|_| right) {
-            Some(user) => {
-                let commands = auth::Role::from_stored(&user.role) >= auth::Role::Operator;
-                Verdict::Allowed(Role::Person { org: user.org, commands })
-            }
-            None => Verdict::Denied,
-        }
-    }
-}
 
 /// What handlers reach of it.
 struct Side {
@@ -158,8 +95,7 @@ async fn embed(
     settings.limits.max_retained = retained.messages;
     settings.limits.max_retained_bytes = retained.bytes;
     settings.tls = tls.map(|tls| TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() });
-    let sign_ins = Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout));
-    let keeper = Gatekeeper { store: store.clone(), own_password: own_password.clone(), sign_ins };
+    let keeper = Gatekeeper::new(store.clone(), FLEET_USER, &own_password, &plan.access);
     let started = tokio::task::spawn_blocking(move || EmbeddedBroker::start(settings, Arc::new(keeper))).await;
     let broker = started
         .map_err(|error| FleetError::Bug(error.to_string()))?
@@ -220,7 +156,7 @@ impl BrokerDesk {
                 let (broker, way) = embed(plan, store, *listen, tls.as_ref(), public_url.as_deref(), *retained).await?;
                 (Some(broker), way)
             }
-            BrokerPlan::Url { url, username, password, public_url } => {
+            BrokerPlan::Url { url, username, password, public_url, .. } => {
                 let way = Way {
                     own_url: url.clone(),
                     told_url: public_url.clone().unwrap_or_else(|| url.clone()),

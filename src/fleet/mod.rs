@@ -12,6 +12,7 @@
 //! | `bundles` | files of support bundles |
 //! | `replicas` | several servers on one database: who leads, what the others hear; the heartbeats' history |
 //! | `broker` | embedded or remote broker, Ingest and CommandDesk on it |
+//! | `gatekeeper` | who may connect to the broker, and as what |
 //! | `doorkeeper` | how often guests without an account may knock |
 //! | `switchboard` | lines between older units and their controllers |
 //! | `turn` | ICE servers for boxes |
@@ -26,6 +27,7 @@ pub mod bundles;
 pub mod difference;
 pub mod doorkeeper;
 mod error;
+pub mod gatekeeper;
 pub mod keys;
 pub mod plan;
 pub mod push;
@@ -57,9 +59,10 @@ use self::auth::{Lockout, Role, password, secret};
 use self::broker::BrokerDesk;
 use self::bundles::BundleFiles;
 use self::doorkeeper::Doorkeeper;
+use self::gatekeeper::Gatekeeper;
 use self::keys::Keys;
 use self::push::Hub;
-use self::state::{BrokerSide, Fleet, Places};
+use self::state::{BrokerGate, BrokerSide, Fleet, Places};
 use self::store::retention::RetentionPlan;
 use self::store::{Actor, NewUser, Store};
 use self::switchboard::Switchboard;
@@ -199,6 +202,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
         started: Instant::now(),
         sign_ins: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
         doorkeeper: Doorkeeper::default(),
+        broker_gate: broker_gate(&plan, &store),
         enrolments: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
         proxies: plan.trusted_proxies,
         access: plan.access,
@@ -286,6 +290,19 @@ fn serve(listener: TcpListener, fleet: web::Data<Fleet>) -> Result<ServerHandle,
     let handle = server.handle();
     tokio::spawn(server);
     Ok(handle)
+}
+
+/// Who answers the nodes of a broker that somebody else runs, and the hash of what they show.
+fn broker_gate(plan: &FleetPlan, store: &Store) -> Option<BrokerGate> {
+    let BrokerPlan::Url { username, password, auth_secret: Some(shown), .. } = &plan.broker else { return None };
+    // Without a password nobody is let in as one of the server's own.
+    let password = password.clone().unwrap_or_else(secret::token);
+    let user = username.as_deref().unwrap_or_default();
+    Some(BrokerGate {
+        keeper: Gatekeeper::new(store.clone(), user, &password, &plan.access),
+        secret_hash: secret::hash(shown),
+        failures: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
+    })
 }
 
 /// Makes what an empty database needs: the default organization and its administrator.

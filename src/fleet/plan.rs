@@ -68,6 +68,8 @@ pub enum BrokerPlan {
         password: Option<String>,
         /// Address that boxes are told, when it differs from `url`.
         public_url: Option<String>,
+        /// What nodes of a cluster show when they ask who may connect; without it nobody may ask.
+        auth_secret: Option<String>,
     },
 }
 

@@ -17,6 +17,7 @@ use tokio::sync::broadcast;
 use super::auth::Lockout;
 use super::bundles::BundleFiles;
 use super::doorkeeper::Doorkeeper;
+use super::gatekeeper::Gatekeeper;
 use super::keys::Keys;
 use super::push::Hub;
 use super::store::Store;
@@ -111,8 +112,17 @@ pub struct Fleet {
     pub proxies: TrustedProxies,
     /// How often guests may knock.
     pub doorkeeper: Doorkeeper,
+    pub(super) broker_gate: Option<BrokerGate>,
     pub(super) sign_ins: Mutex<Lockout>,
     pub(super) enrolments: Mutex<Lockout>,
+}
+
+/// What the nodes of a foreign broker ask.
+pub(super) struct BrokerGate {
+    pub keeper: Gatekeeper,
+    /// SHA-256 of what a node shows.
+    pub secret_hash: String,
+    pub failures: Mutex<Lockout>,
 }
 
 impl Fleet {

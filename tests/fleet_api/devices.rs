@@ -39,6 +39,21 @@ async fn an_enrolment_code_lets_one_box_in_and_gives_it_all_it_needs() {
 }
 
 #[actix_web::test]
+async fn a_code_lets_in_as_many_boxes_as_it_was_made_for() {
+    let world = World::new().await;
+    world.post("/api/v1/enrolment-codes", &world.admin, json!({"uses": 0})).await.expect(400);
+    let code = world.post("/api/v1/enrolment-codes", &world.admin, json!({"uses": 2})).await.expect(201).text("code");
+    for (id, status) in [("box1", 201), ("box1", 409), ("box2", 201), ("box3", 403)] {
+        world.post("/api/v1/devices/register", "", registration(&code, id)).await.expect(status);
+    }
+    let listed = world.get("/api/v1/enrolment-codes", &world.admin).await.expect(200);
+    let listed = &listed.body["items"][0];
+    assert_eq!((&listed["uses"], &listed["max_uses"], &listed["used_by"]), (&json!(2), &json!(2), &json!("box2")));
+    assert!(listed["used_at"].is_string());
+    world.end().await;
+}
+
+#[actix_web::test]
 async fn an_unused_code_can_be_taken_back() {
     let world = World::new().await;
     let code = world.post("/api/v1/enrolment-codes", &world.admin, json!({})).await.expect(201);

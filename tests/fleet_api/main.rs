@@ -9,6 +9,7 @@
 mod access;
 mod api_keys;
 mod bridge;
+mod broker_auth;
 mod bundles;
 mod by_http;
 mod command_groups;

@@ -16,8 +16,10 @@ pub const TESTER: &str = "tester";
 /// Password of both.
 pub const PASSWORD: &str = "a broker's password";
 
-const ACL: &str = "user fleet\ntopic readwrite r58/#\nuser tester\ntopic readwrite r58/#\n\
-pattern write r58/1/%u/%c/up/#\npattern read r58/1/%u/%c/down/#\n";
+/// The shipped configuration.
+const CONFIG: &str = include_str!("../../mqtt/brokers/mosquitto/mosquitto.conf");
+/// The shipped rules, and one who watches.
+const ACL: &str = concat!(include_str!("../../mqtt/brokers/mosquitto/acl"), "\nuser tester\ntopic readwrite r58/#\n");
 
 /// A broker that keeps nothing over its end; killed when dropped.
 pub struct Mosquitto {
@@ -32,10 +34,13 @@ impl Mosquitto {
         let dir = tempfile::tempdir().expect("a directory");
         let port = free_port();
         let shown = dir.path().display();
-        let config = format!(
-            "listener {port} 127.0.0.1\nuser root\nallow_anonymous false\npassword_file {shown}/passwords\n\
-             acl_file {shown}/acl\nmax_queued_messages 100000\nmax_inflight_messages 1000\n"
-        );
+        let own = |config: String, shipped: &str, own: String| {
+            assert!(config.contains(shipped), "the shipped configuration has no {shipped}");
+            config.replace(shipped, &own)
+        };
+        let config = own(CONFIG.to_owned(), "listener 1883 127.0.0.1", format!("listener {port} 127.0.0.1\nuser root"));
+        let config = own(config, "/etc/mosquitto/r58-passwords", format!("{shown}/passwords"));
+        let config = own(config, "/etc/mosquitto/r58-acl", format!("{shown}/acl"));
         std::fs::write(dir.path().join("mosquitto.conf"), config).expect("write");
         std::fs::write(dir.path().join("acl"), ACL).expect("write");
         std::fs::write(dir.path().join("passwords"), "").expect("write");

@@ -1,12 +1,14 @@
-//! Carries out what the command core decides, each effect in a task of its own that reports by a note.
+//! Carries out what the command core decides, each effect in a task of its own that reports by a note. Who does it is a
+//! [`Workshop`]: the box's own [`Hands`], or what plays them for a simulated box.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use r58_mqtt::CommandId;
 use r58_mqtt::command::{EffectOutcome, Input, Objection, Step, Verification, failpoint};
-use r58_mqtt::payload::Command;
+use r58_mqtt::payload::{Command, DeviceState};
 use serde_json::{Map, Value, json};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -15,9 +17,74 @@ use super::renewal::Renewal;
 use crate::bundle::Progress;
 use crate::host::Rebooting;
 
+/// Who does what commands ask for.
+#[async_trait]
+pub trait Workshop: Send + Sync {
+    /// Version of the configuration in force.
+    fn desired_ver(&self) -> u64;
+
+    /// The operation that a command asks for, with everything checked that its arguments decide. Has no effect and asks
+    /// nobody.
+    ///
+    /// # Errors
+    /// [`Refusal::Rejected`] with a code and a sentence.
+    fn judge(&self, op: &str, args: &Map<String, Value>) -> Result<Operation, Refusal>;
+
+    /// Does everything but a reboot, and may say how far it is.
+    async fn run(&self, id: &CommandId, operation: Operation, progress: Progress) -> EffectOutcome;
+
+    /// Brings the host down.
+    ///
+    /// # Errors
+    /// One sentence on why it will not go down.
+    async fn reboot(&self, delay: Duration) -> Result<Rebooting, String>;
+
+    /// Whether the change of configuration that this command asked for is in force: for a command that was cut.
+    fn is_applied(&self, id: &CommandId) -> bool;
+
+    /// A command has ended, and that is on its way to the disk; how the fleet is told is not its business.
+    fn ended(&self, _: &CommandId, _: DeviceState) {}
+}
+
+/// The box's own: its operations, and another token for itself.
+pub(super) struct Hands {
+    pub operations: Operations,
+    pub renewal: Renewal,
+}
+
+#[async_trait]
+impl Workshop for Hands {
+    fn desired_ver(&self) -> u64 {
+        self.operations.config.overlay().ver
+    }
+
+    fn judge(&self, op: &str, args: &Map<String, Value>) -> Result<Operation, Refusal> {
+        self.operations.judge(op, args)
+    }
+
+    async fn run(&self, id: &CommandId, operation: Operation, progress: Progress) -> EffectOutcome {
+        match operation {
+            Operation::RotateToken => outcome(self.renewal.clone().renew().await),
+            operation => self.operations.run(id, operation, progress).await,
+        }
+    }
+
+    async fn reboot(&self, delay: Duration) -> Result<Rebooting, String> {
+        let host = self.operations.host.clone();
+        match tokio::task::spawn_blocking(move || host.reboot(delay)).await {
+            Ok(asked) => asked.map_err(|error| error.to_string()),
+            Err(_) => Err("the host seam failed".to_owned()),
+        }
+    }
+
+    fn is_applied(&self, id: &CommandId) -> bool {
+        self.operations.config.is_applied(id)
+    }
+}
+
 /// What an effect says.
 #[derive(Debug)]
-pub(super) enum EffectNote {
+pub enum EffectNote {
     /// For the core.
     Input(Box<Input>),
     /// The host was rebooted for show.
@@ -29,27 +96,26 @@ pub(super) enum EffectNote {
 pub(super) type NoteSender = Arc<dyn Fn(EffectNote) + Send + Sync>;
 
 pub(super) struct Effects {
-    operations: Operations,
-    renewal: Renewal,
+    workshop: Arc<dyn Workshop>,
     running: HashMap<(CommandId, u32), AbortHandle>,
     /// Delays of reboots that wait for their durable row.
     delays: HashMap<CommandId, Duration>,
 }
 
 impl Effects {
-    pub fn new(operations: Operations, renewal: Renewal) -> Self {
-        Self { operations, renewal, running: HashMap::new(), delays: HashMap::new() }
+    pub fn new(workshop: Arc<dyn Workshop>) -> Self {
+        Self { workshop, running: HashMap::new(), delays: HashMap::new() }
     }
 
     /// Version of the configuration in force.
     pub fn desired_ver(&self) -> u64 {
-        self.operations.config.overlay().ver
+        self.workshop.desired_ver()
     }
 
     /// What speaks against a command by its arguments alone.
     pub fn objection(&self, command: &Command) -> Option<Objection> {
         let Err(Refusal::Rejected { code, reason } | Refusal::Failed { code, reason }) =
-            self.operations.judge(&command.op, &command.args)
+            self.workshop.judge(&command.op, &command.args)
         else {
             return None;
         };
@@ -68,7 +134,7 @@ impl Effects {
     ) {
         failpoint(Step::BeforeEffect);
         // Once more: what was right when the command came may not be any longer.
-        let operation = match self.operations.judge(op, args) {
+        let operation = match self.workshop.judge(op, args) {
             Ok(operation) => operation,
             Err(Refusal::Rejected { code, reason } | Refusal::Failed { code, reason }) => {
                 return finish(&notes, id, attempt, EffectOutcome::Failed { code, reason });
@@ -79,9 +145,8 @@ impl Effects {
             notes(EffectNote::Input(Box::new(Input::EffectRebooting { id, attempt })));
             return;
         }
-        let operations = self.operations.clone();
-        let renewal = (operation == Operation::RotateToken).then(|| self.renewal.clone());
-        let renews = renewal.is_some();
+        let workshop = self.workshop.clone();
+        let renews = operation == Operation::RotateToken;
         let (told, of) = (notes.clone(), id.clone());
         let progress: Progress = Arc::new(move |progress| {
             told(EffectNote::Input(Box::new(Input::EffectProgress { id: of.clone(), attempt, progress })));
@@ -90,12 +155,7 @@ impl Effects {
         let task = tasks.spawn(async move {
             let command = id.clone();
             // A task inside, so that a panic of the effect becomes its outcome.
-            let ran = OnDropAbort(tokio::spawn(async move {
-                match renewal {
-                    Some(renewal) => outcome(renewal.renew().await),
-                    None => operations.run(&command, operation, progress).await,
-                }
-            }));
+            let ran = OnDropAbort(tokio::spawn(async move { workshop.run(&command, operation, progress).await }));
             let ended = ran.join().await.unwrap_or_else(|| EffectOutcome::Failed {
                 code: "panic".to_owned(),
                 reason: "the effect failed in a way that nobody foresaw".to_owned(),
@@ -115,17 +175,16 @@ impl Effects {
     /// The rebooting row is durable: down with the host.
     pub fn proceed(&mut self, tasks: &mut JoinSet<()>, notes: NoteSender, id: CommandId, attempt: u32) {
         let delay = self.delays.remove(&id).unwrap_or_default();
-        let host = self.operations.host.clone();
+        let workshop = self.workshop.clone();
         failpoint(Step::BeforeReboot);
         tasks.spawn(async move {
-            let asked = tokio::task::spawn_blocking(move || host.reboot(delay)).await;
+            let asked = workshop.reboot(delay).await;
             failpoint(Step::AfterReboot);
             let reason = match asked {
                 // The end of this process is the next thing that happens.
-                Ok(Ok(Rebooting::Underway)) => return,
-                Ok(Ok(Rebooting::Played)) => return notes(EffectNote::Rebooted),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "the host seam failed".to_owned(),
+                Ok(Rebooting::Underway) => return,
+                Ok(Rebooting::Played) => return notes(EffectNote::Rebooted),
+                Err(reason) => reason,
             };
             finish(&notes, id, attempt, EffectOutcome::Failed { code: "host".to_owned(), reason });
         });
@@ -134,7 +193,7 @@ impl Effects {
     /// Looks whether a cut effect took place.
     pub fn verify(&self, id: CommandId, op: &str, args: &Map<String, Value>, attempt: u32) -> Input {
         let verification = match Operation::parse(op, args) {
-            Ok(Operation::Config { .. }) if self.operations.config.is_applied(&id) => {
+            Ok(Operation::Config { .. }) if self.workshop.is_applied(&id) => {
                 Verification::Done(Some(json!({"ver": self.desired_ver()})))
             }
             // A trial that was cut was undone when the configuration was read.

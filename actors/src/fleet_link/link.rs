@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use r58_mqtt::command::{Core, Input, Output, PacketRef, Step, Write, WriteId, failpoint};
 use r58_mqtt::durable::KeyValue;
 use r58_mqtt::outbox::Outbox;
@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::courier::{Parcel, deliver};
-use super::effects::{EffectNote, Effects};
+use super::effects::{EffectNote, Effects, Workshop};
 use super::requests::Requests;
 use super::state::LinkWord;
 
@@ -37,26 +37,48 @@ const SYNC_AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// What the store or an effect has to say; carries the epoch of the link that it belongs to.
 #[derive(Debug)]
-pub(super) struct Note {
+pub struct Note {
+    /// Of which link.
     pub epoch: u64,
+    /// What.
     pub what: Noted,
 }
 
+/// What a [`Note`] says.
 #[derive(Debug)]
-pub(super) enum Noted {
+pub enum Noted {
     /// A write of the command core.
-    Written { write: WriteId, order: Option<u64>, ended: bool, result: Result<(), MqttError> },
+    Written {
+        /// Which.
+        write: WriteId,
+        /// For the outbox.
+        order: Option<u64>,
+        /// Whether a command ended with it.
+        ended: bool,
+        /// Whether it is durable.
+        result: Result<(), MqttError>,
+    },
     /// An entry of the outbox; `live` is published at once when there is a connection.
-    Recorded { order: u64, live: Option<Outgoing>, result: Result<(), MqttError> },
+    Recorded {
+        /// For the outbox.
+        order: u64,
+        /// The copy that does not wait.
+        live: Option<Outgoing>,
+        /// Whether it is durable.
+        result: Result<(), MqttError>,
+    },
     /// What an effect says.
     Effect(EffectNote),
     /// The host's clock.
-    Clock { wall: Option<DateTime<Utc>> },
+    Clock {
+        /// None while it is not set.
+        wall: Option<DateTime<Utc>>,
+    },
 }
 
-/// What the link wants of its actor.
+/// What the link wants of whoever drives it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub enum Wish {
     /// The disk cannot be trusted: start over from it.
     StartOver(String),
     /// The host was rebooted for show: link up again as after a boot.
@@ -66,23 +88,39 @@ pub(super) enum Wish {
 }
 
 /// What the link is made of once everything is open.
-pub(super) struct Parts {
+pub struct Parts {
+    /// Tells this link's notes from those of an earlier one.
     pub epoch: u64,
+    /// Whose link it is.
     pub address: DeviceAddress,
+    /// Whose commands count.
     pub ring: KeyRing,
+    /// The session; its events go to [`Link::handle_event`].
     pub session: Session,
+    /// The command core.
     pub core: Core,
+    /// The outbox; the store below it is the journal's too.
     pub outbox: Outbox,
-    pub effects: Effects,
+    /// Who carries commands out.
+    pub workshop: Arc<dyn Workshop>,
+    /// Who answers what the fleet asks.
     pub requests: Option<Requests>,
+    /// Where notes go; they come back by [`Link::handle_note`].
     pub notes: mpsc::UnboundedSender<Note>,
+    /// Which start of the process this is.
     pub boot_seq: u64,
+    /// The host's boot.
     pub boot_id: String,
+    /// The software's version.
     pub version: String,
+    /// What the host's clock is off by: zero on a box, which has no other to compare; simulated ones have wrong clocks.
+    pub skew: TimeDelta,
 }
 
-pub(super) struct Link {
+/// Session, command core and outbox, joined.
+pub struct Link {
     parts: Parts,
+    effects: Effects,
     store: Arc<dyn KeyValue>,
     courier: mpsc::UnboundedSender<Parcel>,
     tasks: JoinSet<()>,
@@ -101,13 +139,16 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// A link of these parts; `clock` is the host's wall time, none while it is not set.
     pub fn new(parts: Parts, clock: Option<DateTime<Utc>>) -> Self {
         let (courier, parcels) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         tasks.spawn(deliver(parts.session.clone(), parcels));
         let store = parts.outbox.store().clone();
+        let effects = Effects::new(parts.workshop.clone());
         let mut link = Self {
             parts,
+            effects,
             store,
             courier,
             tasks,
@@ -125,26 +166,32 @@ impl Link {
         link
     }
 
+    /// Which link this is.
     pub fn epoch(&self) -> u64 {
         self.parts.epoch
     }
 
+    /// Whether messages can be said and will be heard.
     pub fn is_online(&self) -> bool {
         self.online
     }
 
-    pub fn word(&self) -> &LinkWord {
+    /// How it stands.
+    pub(super) fn word(&self) -> &LinkWord {
         &self.session_word
     }
 
+    /// What it wants of whoever drives it.
     pub fn take_wish(&mut self) -> Option<Wish> {
         self.wish.take()
     }
 
+    /// Its session.
     pub fn session(&self) -> &Session {
         &self.parts.session
     }
 
+    /// Whether wall-clock times can be believed.
     pub fn is_clock_set(&self) -> bool {
         self.clock == ClockState::Set
     }
@@ -163,6 +210,7 @@ impl Link {
 
     // What comes in
 
+    /// Takes in an event of the session.
     pub fn handle_event(&mut self, now: Instant, event: SessionEvent) {
         match event {
             SessionEvent::Connected { conn_seq, session_present } => {
@@ -209,6 +257,7 @@ impl Link {
         self.drain(now);
     }
 
+    /// Takes in a note.
     pub fn handle_note(&mut self, now: Instant, noted: Noted) {
         match noted {
             Noted::Written { write, order, ended, result } => match result {
@@ -232,7 +281,7 @@ impl Link {
             },
             Noted::Effect(EffectNote::Input(input)) => {
                 // What a command changed counts for the preconditions of the next.
-                let desired_ver = self.parts.effects.desired_ver();
+                let desired_ver = self.effects.desired_ver();
                 self.parts.core.handle(now, Input::Conditions { desired_ver, activities: Vec::new() });
                 self.parts.core.handle(now, *input);
             }
@@ -243,6 +292,7 @@ impl Link {
         self.drain(now);
     }
 
+    /// To be called at the time that [`Link::poll_timeout`] gave.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.parts.core.handle_timeout(now);
         if let Some(count) = self.strange.handle_timeout(now) {
@@ -254,6 +304,7 @@ impl Link {
         self.drain(now);
     }
 
+    /// When to come again; ask after whatever was handed in.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let outbox = self.parts.outbox.poll_timeout().filter(|_| self.online);
         let sync = self.sync_again.map(|(at, _)| at);
@@ -264,6 +315,11 @@ impl Link {
     pub fn set_conditions(&mut self, now: Instant, desired_ver: u64) {
         self.parts.core.handle(now, Input::Conditions { desired_ver, activities: Vec::new() });
         self.drain(now);
+    }
+
+    /// What the host's clock shows; none while it is not set.
+    pub fn wall(&self) -> Option<DateTime<Utc>> {
+        self.is_clock_set().then(|| Utc::now() + self.parts.skew)
     }
 
     fn set_clock(&mut self, wall: Option<DateTime<Utc>>) {
@@ -289,7 +345,7 @@ impl Link {
                     false => {
                         let verdict = self.parts.ring.verify(&self.parts.address, &id, &message.payload);
                         let objection = match &verdict {
-                            Ok(verified) => self.parts.effects.objection(verified.command()),
+                            Ok(verified) => self.effects.objection(verified.command()),
                             Err(error) => {
                                 if self.strange.admit(now) {
                                     warn!(%id, %error, "a command is refused");
@@ -363,20 +419,20 @@ impl Link {
                 Output::Execute { id, op, args, attempt } => {
                     info!(%id, op, attempt, "a command begins");
                     let notes = self.note_sender();
-                    self.parts.effects.execute(&mut self.tasks, notes, id, &op, &args, attempt);
+                    self.effects.execute(&mut self.tasks, notes, id, &op, &args, attempt);
                 }
                 Output::Proceed { id, attempt } => {
                     let notes = self.note_sender();
-                    self.parts.effects.proceed(&mut self.tasks, notes, id, attempt);
+                    self.effects.proceed(&mut self.tasks, notes, id, attempt);
                 }
                 Output::Verify { id, op, args, attempt, .. } => {
                     failpoint(Step::BeforeVerify);
-                    let input = self.parts.effects.verify(id, &op, &args, attempt);
+                    let input = self.effects.verify(id, &op, &args, attempt);
                     self.parts.core.handle(now, input);
                 }
                 Output::Abandon { id, attempt } => {
                     warn!(%id, attempt, "a command did not end in its time");
-                    self.parts.effects.abandon(&id, attempt);
+                    self.effects.abandon(&id, attempt);
                 }
             }
         }
@@ -387,6 +443,7 @@ impl Link {
         let ended = write.rows.iter().any(|row| row.state().is_terminal());
         for row in write.rows.iter().filter(|row| row.state().is_terminal()) {
             info!(id = %row.id(), state = %row.state(), code = row.last.code, "a command ended");
+            self.parts.workshop.ended(row.id(), row.state());
         }
         let staged = match journal::stage(&mut self.parts.outbox, now, write) {
             Ok(staged) => staged,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::StreamExt as _;
 use r58_mqtt::command::{Core, CoreConfig};
 use r58_mqtt::durable::{Changes, KeyValue};
@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::effects::Effects;
+use super::effects::Hands;
 use super::identity::{self, EnrolError, Identity, Registration};
 use super::link::{Link, Note, Noted, Parts};
 use super::renewal::Renewal;
@@ -34,7 +34,7 @@ const ENROL_AGAIN: Duration = Duration::from_secs(1);
 /// Longest pause while the fleet cannot be reached; also the pause after a refusal, which time does not heal.
 const ENROL_AGAIN_MAX: Duration = Duration::from_secs(60);
 /// Starts in a row that found a command cut, a reboot included, after which commands wait until one was stable.
-const MAX_CRASHES: u32 = 5;
+pub const MAX_CRASHES: u32 = 5;
 /// How often the host is asked whether its clock is set.
 const CLOCK_EVERY: Duration = Duration::from_secs(30);
 
@@ -127,12 +127,13 @@ impl FleetLink {
                 session,
                 core,
                 outbox: disk.outbox,
-                effects: Effects::new(self.settings.operations.clone(), renewal),
+                workshop: Arc::new(Hands { operations: self.settings.operations.clone(), renewal }),
                 requests: self.settings.requests.clone(),
                 notes: notes.clone(),
                 boot_seq: self.settings.boot_seq,
                 boot_id: disk.boot_id,
                 version: self.settings.version.clone(),
+                skew: TimeDelta::zero(),
             },
             disk.clock,
         );
@@ -157,23 +158,8 @@ impl FleetLink {
     }
 
     fn start_session(&self, identity: &Identity, address: &DeviceAddress) -> Result<(Session, SessionEvents), String> {
-        let mut settings = SessionSettings::new(
-            &identity.mqtt_url,
-            identity.device_id.as_str(),
-            identity.org.as_str(),
-            identity.token.expose(),
-        );
+        let mut settings = session_settings(identity, address, self.settings.boot_seq, self.pulse.conn_base);
         settings.ca.clone_from(&self.settings.ca);
-        settings.subscriptions = device_filters(address, &[]).into_iter().map(Subscription::new).collect();
-        let (boot_seq, base) = (self.settings.boot_seq, self.pulse.conn_base);
-        let topic = Topic::up(address, Up::Presence).to_string();
-        settings.will = Some(WillSource::per_connection(move |conn_seq| Will {
-            topic: topic.clone(),
-            payload: Presence::will(super::connection(boot_seq, base + conn_seq)).to_bytes().unwrap_or_default().into(),
-            qos: Qos::AtLeastOnce,
-            retain: true,
-            delay: WILL_DELAY,
-        }));
         Session::start(settings).map_err(|error| error.to_string())
     }
 
@@ -250,19 +236,48 @@ fn read_disk(settings: &FleetLinkSettings) -> Result<Disk, String> {
     let host = &settings.operations.host;
     let boot_id = host.boot_id().map_err(|error| error.to_string())?;
     let clock = host.clock_synchronized().then(Utc::now);
-    let limits = Limits {
-        max_bytes: settings.outbox_max_bytes,
-        resend_after: settings.heartbeat_every.saturating_mul(2),
-        ..Limits::default()
-    };
+    let limits = outbox_limits(settings.outbox_max_bytes, settings.heartbeat_every);
     let config = OutboxConfig { limits, boot_seq: settings.boot_seq, first_seq: fresh_seq(clock) };
     let outbox = Outbox::open(Instant::now(), store.clone(), config).map_err(|error| error.to_string())?;
     let loaded = journal::load(&**store).map_err(|error| error.to_string())?;
     Ok(Disk { outbox, loaded, boot_id, clock })
 }
 
+/// Limits of a box's outbox.
+pub fn outbox_limits(max_bytes: u64, heartbeat_every: Duration) -> Limits {
+    Limits { max_bytes, resend_after: heartbeat_every.saturating_mul(2), ..Limits::default() }
+}
+
+/// The session of a box: its subscriptions, and a will for each connection, the first of which is `conn_base` + 1.
+pub fn session_settings(
+    identity: &Identity,
+    address: &DeviceAddress,
+    boot_seq: u64,
+    conn_base: u64,
+) -> SessionSettings {
+    let mut settings = SessionSettings::new(
+        &identity.mqtt_url,
+        identity.device_id.as_str(),
+        identity.org.as_str(),
+        identity.token.expose(),
+    );
+    settings.subscriptions = device_filters(address, &[]).into_iter().map(Subscription::new).collect();
+    let topic = Topic::up(address, Up::Presence).to_string();
+    settings.will = Some(WillSource::per_connection(move |conn_seq| Will {
+        topic: topic.clone(),
+        payload: Presence::will(super::connection(boot_seq, conn_base + conn_seq))
+            .to_bytes()
+            .unwrap_or_default()
+            .into(),
+        qos: Qos::AtLeastOnce,
+        retain: true,
+        delay: WILL_DELAY,
+    }));
+    settings
+}
+
 /// A key that makes no sense is left out: commands signed with it are refused, all others work.
-fn key_ring(identity: &Identity) -> KeyRing {
+pub fn key_ring(identity: &Identity) -> KeyRing {
     let mut ring = KeyRing::default();
     for key in &identity.command_keys {
         let public = PublicKey { kid: key.kid.clone(), public_key: key.public_key.clone() };

@@ -20,26 +20,37 @@ use crate::turn::IceSnapshot;
 const METRICS_FRESH: Duration = Duration::from_secs(30);
 
 /// Everything a heartbeat is made of.
-pub(super) struct Look<'a> {
+pub struct Look<'a> {
+    /// Now.
     pub now: Instant,
+    /// The same by the host's clock.
     pub wall: DateTime<Utc>,
     /// Whether `wall` can be believed.
     pub clock_set: bool,
+    /// The software's version.
     pub version: &'a str,
+    /// Since the process started.
     pub uptime: Duration,
+    /// Which start of the process this is.
     pub boot_seq: u64,
+    /// The host's boot.
     pub boot_id: &'a str,
+    /// Time between heartbeats.
     pub interval: Duration,
+    /// Inputs, mixer, programme.
     pub state: &'a DeviceState,
+    /// The machine.
     pub metrics: &'a Metrics,
+    /// Where ICE servers come from.
     pub ice: &'a IceSnapshot,
+    /// The tree.
     pub actors: &'a [ActorReport],
     /// Entries waiting and entries dropped.
     pub outbox: (u64, u64),
 }
 
 /// The heartbeat with this number.
-pub(super) fn heartbeat(look: &Look<'_>, seq: u64) -> Heartbeat {
+pub fn heartbeat(look: &Look<'_>, seq: u64) -> Heartbeat {
     let state = look.state;
     let live = |input: &&InputState| input.signal == "live";
     Heartbeat {
@@ -137,7 +148,7 @@ fn actor_brief(report: &ActorReport) -> ActorBrief {
 }
 
 /// The reported state; without `ts`, so that two can be compared for news.
-pub(super) fn reported(
+pub fn reported(
     state: &DeviceState,
     boot_seq: u64,
     ver: u64,

@@ -106,7 +106,7 @@ pub async fn state(fleet: web::Data<Fleet>, device: DeviceCaller, id: web::Path<
 #[utoipa::path(patch, path = "/api/v1/bundles/{id}/upload", tag = "bundles",
     security(("device_id" = [], "device_token" = [])), params(("id" = String, Path),
     ("Upload-Offset" = i64, Header), ("Upload-Checksum" = String, Header)),
-    request_body(content = Vec<u8>, content_type = "application/offset+octet-stream"), responses((status = 204),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses((status = 204),
     (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 404, body = ProblemBody),
     (status = 409, body = ProblemBody), (status = 413, body = ProblemBody), (status = 422, body = ProblemBody),
     (status = 503, body = ProblemBody)))]

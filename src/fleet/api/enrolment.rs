@@ -1,4 +1,4 @@
-//! Letting boxes in: codes made by an administrator, each good for one registration.
+//! Letting boxes in: codes made by an administrator, each good for one registration unless made for more.
 
 use actix_web::http::header::HOST;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -15,13 +15,15 @@ use super::problem::{ProblemBody, store_problem};
 use super::{input, resource};
 use crate::fleet::auth::{Admin, secret};
 use crate::fleet::state::Fleet;
-use crate::fleet::store::{Actor, Enrolled, EnrolmentRow, NewDevice, Store, StoreError, instant};
+use crate::fleet::store::{Actor, Enrolled, EnrolmentRow, NewDevice, NewEnrolmentCode, Store, StoreError, instant};
 use crate::problem::{Answer, Problem};
 
 /// Life of a code unless asked otherwise, in seconds.
 pub const DEFAULT_LIFE: u32 = 3_600;
 /// Longest life of a code: 30 days.
 const MAX_LIFE: u32 = 30 * 86_400;
+/// Most boxes that one code lets in.
+const MAX_USES: u32 = 100_000;
 /// Largest `capabilities`, in bytes of JSON.
 const MAX_CAPABILITIES: usize = 16 * 1024;
 
@@ -45,6 +47,9 @@ pub struct CreateCode {
     /// For whom it is.
     #[schema(max_length = 200)]
     note: Option<String>,
+    /// How many boxes it lets in, 1 to 100,000; one unless given.
+    #[schema(minimum = 1, maximum = 100_000)]
+    uses: Option<u32>,
 }
 
 /// A code; it is shown only now.
@@ -64,8 +69,14 @@ pub struct Code {
     created_by: String,
     created_at: DateTime<Utc>,
     expires_at: DateTime<Utc>,
+    /// When its last use was.
     used_at: Option<DateTime<Utc>>,
+    /// The box it let in last.
     used_by: Option<String>,
+    /// How many boxes it lets in.
+    max_uses: i64,
+    /// How many it has let in.
+    uses: i64,
 }
 
 impl From<EnrolmentRow> for Code {
@@ -78,6 +89,8 @@ impl From<EnrolmentRow> for Code {
             expires_at: instant(row.expires_at),
             used_at: row.used_at.map(instant),
             used_by: row.used_by,
+            max_uses: row.max_uses,
+            uses: row.uses,
         }
     }
 }
@@ -143,16 +156,27 @@ pub async fn create(fleet: web::Data<Fleet>, caller: Admin, body: web::Json<Crea
         return Err(Problem::bad_request(format!("expires_in_seconds: 60 to {MAX_LIFE}")));
     }
     let note = input::optional_line("note", body.note.as_deref())?;
-    let new = make_code(&fleet.store, &caller.actor(), life, note.as_deref()).await.map_err(store_problem)?;
+    let uses = body.uses.unwrap_or(1);
+    if !(1..=MAX_USES).contains(&uses) {
+        return Err(Problem::bad_request(format!("uses: 1 to {MAX_USES}")));
+    }
+    let new = make_code(&fleet.store, &caller.actor(), life, uses, note.as_deref()).await.map_err(store_problem)?;
     Ok(HttpResponse::Created().json(new))
 }
 
 /// Makes a code and stores its hash.
-async fn make_code(store: &Store, actor: &Actor, life: u32, note: Option<&str>) -> Result<NewCode, StoreError> {
+async fn make_code(
+    store: &Store,
+    actor: &Actor,
+    life: u32,
+    uses: u32,
+    note: Option<&str>,
+) -> Result<NewCode, StoreError> {
     let (id, code, now) = (Ulid::new().to_string(), secret::code(), Utc::now());
     let expires_at = now + Duration::seconds(i64::from(life));
     let hash = secret::hash(&secret::normalized_code(&code));
-    store.create_enrolment_code(actor, &id, &hash, note, now, expires_at).await?;
+    let stored = NewEnrolmentCode { id: &id, code_hash: &hash, note, uses, expires_at };
+    store.store_enrolment_code(actor, stored, now).await?;
     Ok(NewCode { id, code, expires_at })
 }
 
@@ -161,7 +185,7 @@ async fn make_code(store: &Store, actor: &Actor, life: u32, note: Option<&str>) 
 /// # Errors
 /// Those of the database.
 pub async fn code_for_companion(store: &Store, org: &str) -> Result<String, StoreError> {
-    Ok(make_code(store, &Actor::server(org), DEFAULT_LIFE, Some("made by the server")).await?.code)
+    Ok(make_code(store, &Actor::server(org), DEFAULT_LIFE, 1, Some("made by the server")).await?.code)
 }
 
 /// Lists codes, newest first.
@@ -187,7 +211,7 @@ pub async fn delete(fleet: web::Data<Fleet>, caller: Admin, id: web::Path<String
     }
 }
 
-/// Lets a box in. The code is used up only when it succeeds.
+/// Lets a box in. The code is used only when it succeeds.
 #[utoipa::path(post, path = "/api/v1/devices/register", tag = "enrolment", request_body = Register, responses(
     (status = 201, body = Registered), (status = 400, body = ProblemBody), (status = 403, body = ProblemBody),
     (status = 409, body = ProblemBody), (status = 413, body = ProblemBody), (status = 415, body = ProblemBody),

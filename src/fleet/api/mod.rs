@@ -21,6 +21,7 @@
 //! | `bundles` | /api/v1/devices/{id}/bundles, /api/v1/bundles/{id}, .../download |
 //! | `bundle_upload` | /api/v1/bundles/{id}/upload, for devices |
 //! | `logs` | /api/v1/devices/{id}/logs, .../logs/live |
+//! | `broker_auth` | /api/v1/broker/auth, for nodes of an rmqttd cluster |
 //! | `thumbnails` | /api/v1/devices/{id}/thumbnails/{name} |
 //! | `events` | /api/v1/events |
 //! | `whep` | /whep/{device}/{name}, carried to the box |
@@ -31,6 +32,7 @@
 pub mod api_keys;
 pub mod auth;
 pub mod bridge;
+pub mod broker_auth;
 pub mod bundle_upload;
 pub mod bundles;
 pub mod by_http;
@@ -79,6 +81,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .configure(users::configure)
             .configure(api_keys::configure)
             .configure(enrolment::configure)
+            .configure(broker_auth::configure)
             .configure(heartbeats::configure)
             .configure(by_http::configure)
             .configure(dry_run::configure)

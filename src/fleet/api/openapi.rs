@@ -4,8 +4,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    api_keys, auth, bundle_upload, bundles, by_http, command_groups, commands, config, devices, dry_run, enrolment,
-    events, heartbeats, invitations, logs, organizations, public, releases, rollouts, thumbnails, users,
+    api_keys, auth, broker_auth, bundle_upload, bundles, by_http, command_groups, commands, config, devices, dry_run,
+    enrolment, events, heartbeats, invitations, logs, organizations, public, releases, rollouts, thumbnails, users,
 };
 
 /// The description.
@@ -32,7 +32,7 @@ use super::{
         bundles::create, bundles::list, bundles::get, bundles::delete, bundles::download,
         bundle_upload::announce, bundle_upload::state, bundle_upload::append,
         logs::past, logs::live,
-        thumbnails::get, events::events, public::health, public::turn_credentials,
+        broker_auth::authenticate, thumbnails::get, events::events, public::health, public::turn_credentials,
     ),
     modifiers(&Schemes, &Problems)
 )]
@@ -45,6 +45,8 @@ impl Modify for Schemes {
         let components = openapi.components.get_or_insert_default();
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
         components.add_security_scheme("user", SecurityScheme::Http(bearer));
+        let shared = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        components.add_security_scheme("broker", SecurityScheme::Http(shared));
         for (name, header) in [("device_id", "X-Device-Id"), ("device_token", "X-Device-Token")] {
             components.add_security_scheme(name, SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(header))));
         }

@@ -1,4 +1,4 @@
-//! Enrolment codes: each lets one box in, once.
+//! Enrolment codes: each lets one box in, once, or as many as it was made for.
 
 use chrono::{DateTime, Utc};
 
@@ -20,10 +20,29 @@ pub struct EnrolmentRow {
     pub created_at: i64,
     /// Milliseconds since 1970.
     pub expires_at: i64,
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970, when it was used up.
     pub used_at: Option<i64>,
-    /// The box it let in.
+    /// The box it let in last.
     pub used_by: Option<String>,
+    /// How many boxes it lets in.
+    pub max_uses: i64,
+    /// How many it has let in.
+    pub uses: i64,
+}
+
+/// An enrolment code to be stored.
+#[derive(Debug, Clone, Copy)]
+pub struct NewEnrolmentCode<'a> {
+    /// ULID.
+    pub id: &'a str,
+    /// The code is not stored.
+    pub code_hash: &'a str,
+    /// What the administrator noted.
+    pub note: Option<&'a str>,
+    /// How many boxes it lets in.
+    pub uses: u32,
+    /// Its end.
+    pub expires_at: DateTime<Utc>,
 }
 
 /// What came of an enrolment.
@@ -41,7 +60,7 @@ pub enum Enrolled {
 }
 
 impl Store {
-    /// Stores a code's hash.
+    /// Stores the hash of a code for one box.
     ///
     /// # Errors
     /// Those of the database.
@@ -54,21 +73,35 @@ impl Store {
         now: DateTime<Utc>,
         expires_at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
+        self.store_enrolment_code(actor, NewEnrolmentCode { id, code_hash, note, uses: 1, expires_at }, now).await
+    }
+
+    /// Stores a code's hash.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn store_enrolment_code(
+        &self,
+        actor: &Actor,
+        code: NewEnrolmentCode<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         query(
-            "INSERT INTO enrolment_codes (id, org, code_hash, note, created_by, created_at, expires_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            "INSERT INTO enrolment_codes (id, org, code_hash, note, created_by, created_at, expires_at, max_uses) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
-        .bind(id)
+        .bind(code.id)
         .bind(&actor.org)
-        .bind(code_hash)
-        .bind(note)
+        .bind(code.code_hash)
+        .bind(code.note)
         .bind(&actor.name)
         .bind(millis(now))
-        .bind(millis(expires_at))
+        .bind(millis(code.expires_at))
+        .bind(i64::from(code.uses))
         .execute(&mut *tx)
         .await?;
-        record(&mut tx, actor, "enrolment_code.create", id, None, millis(now)).await?;
+        record(&mut tx, actor, "enrolment_code.create", code.id, None, millis(now)).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -83,7 +116,7 @@ impl Store {
         offset: i64,
         limit: i64,
     ) -> Result<(Vec<EnrolmentRow>, i64), StoreError> {
-        let rows = "SELECT id, note, created_by, created_at, expires_at, used_at, used_by FROM enrolment_codes \
+        let rows = "SELECT id, note, created_by, created_at, expires_at, used_at, used_by, max_uses, uses FROM enrolment_codes \
                     WHERE org = $1 ORDER BY created_at DESC, id DESC LIMIT $2 OFFSET $3";
         self.page((rows, "SELECT COUNT(*) FROM enrolment_codes WHERE org = $1"), org, offset, limit).await
     }
@@ -103,7 +136,7 @@ impl Store {
         .await
     }
 
-    /// Lets a box in and uses the code up, both or neither. A decommissioned box of the same organization comes back
+    /// Lets a box in and counts the use of the code, both or neither. A decommissioned box of the same organization comes back
     /// with its history.
     ///
     /// # Errors
@@ -117,8 +150,9 @@ impl Store {
     ) -> Result<Enrolled, StoreError> {
         let mut tx = self.begin().await?;
         let row: Option<(String,)> = query_as(
-            "UPDATE enrolment_codes SET used_at = $2, used_by = $3 \
-             WHERE code_hash = $1 AND used_at IS NULL AND expires_at > $2 RETURNING org",
+            "UPDATE enrolment_codes SET uses = uses + 1, used_by = $3, \
+             used_at = CASE WHEN uses + 1 >= max_uses THEN $2 ELSE NULL END WHERE code_hash = $1 \
+             AND used_at IS NULL AND expires_at > $2 RETURNING org",
         )
         .bind(code_hash)
         .bind(millis(now))

@@ -39,6 +39,7 @@ const MIGRATIONS: &[(i64, &str, Text)] = &[
     (13, "config", Text::Both(include_str!("../migrations/0013_config.sql"))),
     (14, "releases", Text::Both(include_str!("../migrations/0014_releases.sql"))),
     (15, "support bundles", Text::Both(include_str!("../migrations/0015_support_bundles.sql"))),
+    (30, "enrolment uses", Text::Both(include_str!("../migrations/0030_enrolment_uses.sql"))),
 ];
 
 /// The migrations up to and including `last`.

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use chrono::Utc;
 use r58_mqtt::payload::{Payload as _, Response};
 use r58_mqtt::request::DEADLINE;
 use r58_mqtt::session::{Incoming, Outgoing, Properties};
@@ -31,7 +30,7 @@ impl Link {
             }
             return;
         };
-        let wall = self.is_clock_set().then(Utc::now);
+        let wall = self.wall();
         match requests.take(now, wall, request) {
             Taken::Say(answer) => self.post(self.answer_parcel(server, &answer)),
             Taken::Await(answer) => {

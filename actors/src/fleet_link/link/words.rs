@@ -48,7 +48,7 @@ impl Link {
         let mut presence = Presence::online(connection(self.parts.boot_seq, conn_seq));
         presence.boot_id = Some(self.parts.boot_id.clone());
         presence.version = Some(self.parts.version.clone());
-        presence.ts = self.is_clock_set().then(Utc::now);
+        presence.ts = self.wall();
         self.say_retained(Up::Presence, presence.to_bytes());
         self.say_sync(now, SYNC_AGAIN);
         self.drain(now);
@@ -84,7 +84,7 @@ impl Link {
         let sync = SyncUp {
             pending: self.parts.core.pending(),
             seq_floor: self.parts.core.seq_floor(),
-            desired_ver: self.parts.effects.desired_ver(),
+            desired_ver: self.effects.desired_ver(),
             clock: self.clock,
             streams: self.parts.outbox.last_seqs().into_iter().collect(),
             ..SyncUp::default()
