@@ -5,6 +5,7 @@ import { Actors } from "../common/actors.js";
 import { diskPercent, duration, figure, expiry } from "../common/format.js";
 import { turnWords } from "../common/words.js";
 import { Bundles } from "./bundles.js";
+import { Charts } from "./charts.js";
 import type { Detail } from "./contract.js";
 import { Guests } from "./guests.js";
 import { History } from "./history.js";
@@ -69,6 +70,7 @@ function Body({ box, id }: { box: Detail; id: string }) {
           <Figures box={box} />
         </div>
       </div>
+      <Charts box={box} id={id} />
       <History />
       {mayOperate.value ? <Bundles id={id} /> : null}
       <Logs id={id} online={box.online} />

@@ -4,6 +4,7 @@ import "../common/base.css";
 import "./cards.css";
 import "./fleet.css";
 import "./list.css";
+import "./charts.css";
 import { render } from "preact";
 import { useEffect } from "preact/hooks";
 import { duration } from "../common/format.js";
