@@ -49,6 +49,8 @@ fn cells() -> VecDeque<Cell> {
                 // The effect of a reboot has steps of its own.
                 Step::AfterEffect if spec.reboots => continue,
                 Step::BeforeReboot | Step::AfterReboot if !spec.reboots => continue,
+                // The link closes to sign in with the new token before it comes to this.
+                Step::TerminalWritten if op == "rotate_token" => continue,
                 // Only what was cut is looked at, and only what leaves something to look at.
                 Step::BeforeVerify if op != "config" => continue,
                 Step::BeforeVerify => vec![Step::AfterEffect.as_str().to_owned(), step.as_str().to_owned()],
@@ -87,6 +89,8 @@ fn arguments(op: &str, n: u64) -> Value {
         "restart_service" => json!({"service": unit(n)}),
         "reboot" => json!({"delay_seconds": n}),
         "config" => json!({"changes": {"inputs": {"cam2": {}}}}),
+        "rotate_token" => json!({}),
+        "bundle" => json!({"include_logs": true, "include_diagnostics": false}),
         other => panic!("what does {other} do? count its effects here"),
     }
 }

@@ -324,6 +324,7 @@ async fn offer(guest: &Browser, token: &str) -> (StatusCode, f64) {
 }
 
 pub(super) async fn take(r58: &R58, scene: &str) {
+    r58.state_until("a programme on air", |state| state["programme"]["frames"].as_u64() > Some(0)).await;
     let (status, answer) = r58.post("/api/mixer/take", &json!({ "scene": scene, "kind": "cut" })).await;
     assert!(status.is_success(), "{status}: {answer}");
     assert_eq!(answer["pgm"], scene);

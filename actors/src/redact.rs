@@ -72,10 +72,10 @@ static NAME: LazyLock<Option<Regex>> = LazyLock::new(|| {
     .ok()
 });
 
-/// A value: in quotes (escaped ones too, and those that never close), or up to what ends a word.
+/// A value: in quotes (escaped ones too, and those that never close or are cut off within an escape), or up to what ends a word.
 static VALUE: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(concat!(
-        r#"\A(?:\\+"(?:[^"\\]|\\[^"])*(?:\\+"|\z)|"(?:[^"\\]|\\.)*(?:"|\z)|"#,
+        r#"(?s)\A(?:\\+"(?:[^"\\]|\\[^"])*(?:\\*"|\\*\z)|"(?:[^"\\]|\\.)*(?:"|\\?\z)|"#,
         r#"'[^']*(?:'|\z)|[^\s,;&"'{}()]+)"#,
     ))
     .ok()
@@ -245,6 +245,8 @@ mod tests {
             format!("sent Bearer {MARK}."),
             format!("password= token: \"{MARK}\""),
             format!("secret=turn_secret={MARK}"),
+            format!("device_token\": \"{MARK} \\"),
+            format!("token=\"a\\\n{MARK}\""),
         ] {
             let clean = cleaned(&text);
             assert!(!clean.contains(MARK), "{text} became {clean}");

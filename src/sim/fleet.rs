@@ -127,7 +127,7 @@ impl Fleet {
                 Some(Ok(identity)) => {
                     self.file.devices.push(identity);
                     progress(self.file.devices.len());
-                    if self.file.devices.len() % SAVE_EVERY == 0 {
+                    if self.file.devices.len().is_multiple_of(SAVE_EVERY) {
                         self.save()?;
                     }
                 }

@@ -68,7 +68,7 @@ impl Machine {
     /// Four cameras, of which the last has a cable only on every second box, and a programme that runs.
     pub fn state(&self, device: u32) -> DeviceState {
         let input = |n: u32| {
-            let live = n < 4 || device % 2 == 0;
+            let live = n < 4 || device.is_multiple_of(2);
             InputState {
                 id: format!("cam{n}"),
                 label: format!("CAM {n}"),

@@ -60,7 +60,7 @@ impl Screen {
 
     /// So many have enrolled.
     pub fn enrolled(&mut self, n: usize) {
-        if self.live || n % 500 == 0 || n == self.devices as usize {
+        if self.live || n.is_multiple_of(500) || n == self.devices as usize {
             self.say(&format!("enrolled {n} of {}", self.devices));
         }
     }

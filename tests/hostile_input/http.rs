@@ -262,6 +262,22 @@ async fn fleet(target: &Target) {
         let send = |kind: &'static str, body: &str| {
             target.post(&path).bearer_auth(token).header(CONTENT_TYPE, kind).body(body.to_owned())
         };
+        // What devices and brokers say is for them: a person is refused whatever the body is.
+        let security = operations["post"]["security"].as_array();
+        let for_people = security.is_none_or(|ways| ways.iter().any(|way| way.get("user").is_some()));
+        if !for_people {
+            for kind in [JSON, "text/plain"] {
+                refused(send(kind, "{"), &[401], &path).await;
+            }
+            continue;
+        }
+        // Older callers of these send nothing at all, and say nothing of what it is.
+        if operations["post"]["requestBody"]["required"] != true {
+            for body in ["{", "5"] {
+                refused(send(JSON, body), &[400, 404], &format!("{path} {body}")).await;
+            }
+            continue;
+        }
         for body in ["", "{", "[]", "5", r#"{"no such field": 1}"#] {
             refused(send(JSON, body), &[400, 404], &format!("{path} {body}")).await;
         }

@@ -136,8 +136,11 @@ async fn whatever_else_a_provider_says_is_an_opaque_failure_without_its_words() 
         assert!(!error.contains("s3cret") && !error.contains("key-token"), "{error}");
     }
     stand_in.handle.stop(false).await;
-    let error = cloudflare.fetch(Utc::now()).await.unwrap_err();
-    assert!(matches!(error, ProviderError::Unreachable(_)), "{error}");
+    // A worker of the stand-in may answer once more.
+    let begun = std::time::Instant::now();
+    while !matches!(cloudflare.fetch(Utc::now()).await, Err(ProviderError::Unreachable(_))) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nobody is there any more");
+    }
 }
 
 #[actix_rt::test]

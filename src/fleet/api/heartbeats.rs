@@ -213,8 +213,11 @@ pub async fn metrics(
     Ok(HttpResponse::Ok().json(MetricsAnswer::Line(Line { bucket_seconds: span / 1_000, points })))
 }
 
-/// Beginning, end and milliseconds of a bucket of the line that is asked for, if one is.
-fn line_of(query: &MetricsQuery) -> Result<Option<(DateTime<Utc>, DateTime<Utc>, i64)>, Problem> {
+/// Beginning, end and milliseconds of a bucket.
+type Span = (DateTime<Utc>, DateTime<Utc>, i64);
+
+/// The line that is asked for, if one is.
+fn line_of(query: &MetricsQuery) -> Result<Option<Span>, Problem> {
     let Some(from) = query.from else {
         return match query.to.is_some() || query.bucket.is_some() {
             true => Err(Problem::bad_request("from: a line wants a beginning")),
