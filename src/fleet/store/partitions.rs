@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::downsample::{DAY, floor};
 use super::levels::{HOURS, MINUTES};
+use super::retention::CLOCK_SET;
 use super::sql::Pool;
 use super::{Store, StoreError};
 
@@ -129,23 +130,24 @@ impl Store {
     }
 
     /// Deletes what is too old from the partition of everything else: measured too long ago, or received too long ago with a
-    /// time that lies ahead.
+    /// time that lies ahead or is that of a clock that was not set.
     async fn empty_other(&self, of: Partitioned, kept_from: i64, now: i64) -> Result<(), StoreError> {
         let Pool::Postgres(pool) = &self.writer else { return Ok(()) };
         let old = match of.raw {
             true => {
-                "(ts < $1 OR (ts > $2 AND received_at < $1)) AND NOT EXISTS (SELECT 1 FROM device_state s \
+                "((ts >= $4 AND ts < $1) OR ((ts > $2 OR ts < $4) AND received_at < $1)) AND NOT EXISTS (SELECT 1 FROM device_state s \
                  WHERE s.device_no = o.device_no AND s.heartbeat_ts = o.ts AND s.heartbeat_boot = o.boot_seq \
                  AND s.heartbeat_seq = o.seq)"
             }
-            false => "ts < $1 AND $2 > 0",
+            false => "ts < $1 AND $2 > 0 AND $4 > 0",
         };
         let sql = format!(
             "DELETE FROM {table}_other WHERE ctid = ANY(ARRAY(SELECT o.ctid FROM {table}_other o WHERE {old} LIMIT $3))",
             table = of.table
         );
         loop {
-            let delete = sqlx::query(AssertSqlSafe(sql.clone())).bind(kept_from).bind(now).bind(AT_ONCE);
+            let delete =
+                sqlx::query(AssertSqlSafe(sql.clone())).bind(kept_from).bind(now).bind(AT_ONCE).bind(CLOCK_SET);
             if delete.execute(pool).await?.rows_affected() == 0 {
                 return Ok(());
             }

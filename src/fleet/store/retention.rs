@@ -32,6 +32,9 @@ impl Default for RetentionPlan {
     }
 }
 
+/// No clock that is set shows less, in milliseconds since 1970: 2020 began, before there was such a box.
+pub(super) const CLOCK_SET: i64 = 1_577_836_800_000;
+
 impl RetentionPlan {
     /// From when on raw heartbeats are kept.
     pub fn raw_from(&self, now: DateTime<Utc>) -> DateTime<Utc> {
@@ -65,18 +68,21 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes a device's heartbeats that were measured before `from`, and those of a clock ahead that were received before;
-    /// never its latest.
+    /// Deletes a device's heartbeats that were measured before `from`, and those of a clock ahead or not set that were received
+    /// before; never its latest.
     async fn delete_raw(&self, device: i64, from: i64, now: i64) -> Result<(), StoreError> {
         const KEY: &str = "device_no, ts, boot_seq, seq";
         let not_latest = " AND NOT EXISTS (SELECT 1 FROM device_state s WHERE s.device_no = h.device_no \
                           AND s.heartbeat_ts = h.ts AND s.heartbeat_boot = h.boot_seq AND s.heartbeat_seq = h.seq)";
-        for ahead in [false, true] {
+        for wrong in [false, true] {
             let mut sql = QueryBuilder::new("SELECT device_no, ts, boot_seq, seq FROM heartbeats h WHERE device_no = ");
             sql.push_bind(device);
-            match ahead {
-                false => sql.push(" AND ts < ").push_bind(from),
-                true => sql.push(" AND ts > ").push_bind(now).push(" AND received_at < ").push_bind(from),
+            match wrong {
+                false => sql.push(" AND ts >= ").push_bind(CLOCK_SET).push(" AND ts < ").push_bind(from),
+                true => {
+                    sql.push(" AND (ts > ").push_bind(now).push(" OR ts < ").push_bind(CLOCK_SET);
+                    sql.push(") AND received_at < ").push_bind(from)
+                }
             };
             sql.push(not_latest);
             self.delete_found("heartbeats", KEY, sql).await?;
