@@ -1,7 +1,7 @@
 //! What differs between two configurations. Pure.
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 /// How a place differs.
@@ -72,24 +72,6 @@ fn walk(path: &str, from: Option<&Value>, to: Option<&Value>, found: &mut Vec<Di
     found.push(Difference { path: path.to_owned(), kind, from: from.cloned(), to: to.cloned() });
 }
 
-/// RFC 7396: objects are merged, null removes, everything else replaces.
-pub fn merged(mut into: Map<String, Value>, changes: Map<String, Value>) -> Map<String, Value> {
-    for (key, change) in changes {
-        match change {
-            Value::Null => drop(into.remove(&key)),
-            Value::Object(change) => {
-                let held = match into.remove(&key) {
-                    Some(Value::Object(held)) => held,
-                    _ => Map::new(),
-                };
-                into.insert(key, Value::Object(merged(held, change)));
-            }
-            other => drop(into.insert(key, other)),
-        }
-    }
-    into
-}
-
 /// Takes user and password out of every address in it, as devices do before they report their configuration.
 pub fn mask(value: &mut Value) {
     match value {
@@ -145,13 +127,5 @@ mod tests {
         let mut value = json!({"a": ["rtsp://u:p@h/x@y", "plain", "mail@example.org", "rtsp://h/1"]});
         mask(&mut value);
         assert_eq!(value, json!({"a": ["rtsp://y", "plain", "mail@example.org", "rtsp://h/1"]}));
-    }
-
-    #[test]
-    fn changes_are_merged_and_null_removes() {
-        let object = |value: Value| value.as_object().unwrap().clone();
-        let held = object(json!({"a": {"b": 1, "c": 2}, "d": 3}));
-        let after = merged(held, object(json!({"a": {"b": null, "e": 4}, "d": {"f": 5}})));
-        assert_eq!(after, object(json!({"a": {"c": 2, "e": 4}, "d": {"f": 5}})));
     }
 }

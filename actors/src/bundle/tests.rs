@@ -1,3 +1,5 @@
+//! Bundles made from a box of the test's own, opened and read again.
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;

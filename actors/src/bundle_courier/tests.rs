@@ -1,3 +1,5 @@
+//! What the courier does next, by what the fleet said.
+
 use super::*;
 
 fn said(status: u16, offset: Option<&str>, whole: bool) -> Said {

@@ -244,8 +244,8 @@ impl ConfigDesk {
     }
 }
 
-/// RFC 7396: objects are merged, null removes, everything else replaces.
-fn merge(mut into: Map<String, Value>, changes: Map<String, Value>) -> Map<String, Value> {
+/// RFC 7396: objects are merged, null removes, everything else replaces. Both ends change configurations by it.
+pub fn merge(mut into: Map<String, Value>, changes: Map<String, Value>) -> Map<String, Value> {
     for (key, change) in changes {
         match change {
             Value::Null => drop(into.remove(&key)),

@@ -171,3 +171,10 @@ fn changes_are_merged_key_by_key_and_null_removes() {
     let merged = merge(held, object(json!({"a": {"b": null, "e": {"f": 3}}, "d": [4], "g": null})));
     assert_eq!(Value::Object(merged), json!({"a": {"c": 2, "e": {"f": 3}}, "d": [4]}));
 }
+
+#[test]
+fn an_object_takes_the_place_of_what_was_none() {
+    let held = object(json!({"a": {"b": 1, "c": 2}, "d": 3}));
+    let merged = merge(held, object(json!({"a": {"b": null, "e": 4}, "d": {"f": 5}})));
+    assert_eq!(Value::Object(merged), json!({"a": {"c": 2, "e": 4}, "d": {"f": 5}}));
+}

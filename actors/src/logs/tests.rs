@@ -1,3 +1,5 @@
+//! The log's ring, files and cursors.
+
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Duration, Utc};
+use r58_actors::fleet_link::config::merge;
 use r58_mqtt::{DeviceAddress, DeviceId, OrgId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -19,7 +20,7 @@ use super::paging::{Page, PageQuery};
 use super::problem::{ProblemBody, store_problem};
 use super::{input, resource};
 use crate::fleet::auth::{Operator, Session};
-use crate::fleet::difference::{Difference, between, mask, merged, within};
+use crate::fleet::difference::{Difference, between, mask, within};
 use crate::fleet::state::Fleet;
 use crate::fleet::store::{ConfigRow, DeviceRow, NewCommand, NewConfig, Put, instant};
 use crate::problem::{Answer, Problem};
@@ -246,7 +247,7 @@ pub async fn change(
     let held = latest.as_ref().and_then(|latest| serde_json::from_str(&latest.document).ok()).unwrap_or_default();
     // What was read here must still be the latest when it is written.
     let seen = expected_ver.or(Some(latest.map_or(0, |latest| latest.ver)));
-    put(&fleet, &caller, &row, merged(held, changes), seen, notes, None).await
+    put(&fleet, &caller, &row, merge(held, changes), seen, notes, None).await
 }
 
 /// Goes back to an earlier version: its document becomes the latest version.
