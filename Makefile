@@ -3,6 +3,7 @@
 #   make demo    a box with four live inputs, a programme, and its fleet server on this machine
 #   make test    every test, against real parts
 #   make test-whipclientsink   GStreamer's own WHIP client as a guest
+#   make test-broker-cluster   a cluster of rmqttd under a simulated fleet
 #   make deb     a Debian package of both sides, into target/debian
 #   make bench   ratios against what a user would run instead
 #   make pages   only the pages, into src/web/dist
@@ -11,7 +12,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-whipclientsink bench fuzz check deb pages release setup setup-test
+.PHONY: help demo test test-whipclientsink test-broker-cluster bench fuzz check deb pages release setup setup-test
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 export CARGO_TERM_COLOR ?= auto
@@ -26,7 +27,7 @@ RSWEBRTC := libnice10 gstreamer1.0-nice libgstreamer-plugins-bad1.0-dev
 BENCH := coturn voctomix-core $(RSWEBRTC)
 
 help:
-	@sed -n '3,10s/^# *//p' Makefile
+	@sed -n '3,11s/^# *//p' Makefile
 
 setup:
 	@tests/support/install $(BUILD) $(MEDIA) $$(command -v npm >/dev/null || echo nodejs npm)
@@ -66,6 +67,13 @@ test-whipclientsink: setup-test pages
 	@cargo build --locked --manifest-path tests/support/rswebrtc/Cargo.toml --target-dir $(TARGET_DIR)
 	@R58_WHIPCLIENTSINK=$(abspath $(TARGET_DIR))/debug/whipclientsink \
 		cargo test --locked --test promises -- --ignored whipclientsink
+
+# The broker takes some ten minutes to build: no part of `make test`.
+RMQTTD := 0.24.0
+test-broker-cluster: setup-test pages
+	@tests/support/install protobuf-compiler cmake
+	@command -v rmqttd >/dev/null || [ -n "$$R58_RMQTTD" ] || cargo install rmqttd --version $(RMQTTD) --locked --debug
+	@cargo test --locked --test promises -- --ignored a_broker_node_dies
 
 # Figures are those of this machine, ratios hold on any. ROOMS="mixer guest" measures only these.
 # The peer that decodes guests has dependencies of its own; without it its rows say so.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use r58_actors::fleet_link::identity::Secret;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{self, BrokerSettings, FleetSettings, Settings};
+use crate::config::{self, BrokerSettings, FleetSettings, Settings, secret_in};
 use crate::fleet::bundles::BundlePlan;
 use crate::fleet::store::retention::RetentionPlan;
 use crate::fleet::switchboard::BridgePlan;
@@ -168,13 +168,8 @@ pub fn fleet_plan(settings: &FleetSettings, state_dir: &Path) -> Result<FleetPla
 }
 
 fn database_password(settings: &FleetSettings) -> Result<Option<Secret>> {
-    let in_file = settings.database_password_file.as_deref().map(password_in).transpose()?;
-    Ok(in_file.map(Secret::new).or_else(|| settings.database_password.clone()))
-}
-
-fn password_in(file: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(text.trim_end().to_owned())
+    let in_file = settings.database_password_file.as_deref().map(secret_in).transpose()?;
+    Ok(in_file.or_else(|| settings.database_password.clone()))
 }
 
 fn broker_plan(settings: &BrokerSettings) -> Result<BrokerPlan> {
@@ -190,7 +185,9 @@ fn broker_plan(settings: &BrokerSettings) -> Result<BrokerPlan> {
         let public_url = settings.public_url.clone();
         return Ok(BrokerPlan::Embedded { listen: settings.listen, tls, public_url, retained });
     };
-    let read = |file: &Option<PathBuf>| file.as_deref().map(password_in).transpose();
+    let read = |file: &Option<PathBuf>| -> Result<Option<String>> {
+        Ok(file.as_deref().map(secret_in).transpose()?.map(|secret| secret.expose().to_owned()))
+    };
     Ok(BrokerPlan::Url {
         url: url.clone(),
         username: settings.username.clone(),

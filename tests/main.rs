@@ -6,6 +6,7 @@
 
 mod support;
 
+mod a_broker_node_dies;
 mod a_command_happens_once;
 mod a_simulated_fleet;
 mod guest_changes_networks;

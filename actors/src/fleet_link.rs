@@ -53,6 +53,7 @@ use tracing::warn;
 
 use self::identity::{Identity, Secret};
 use self::link::{Link, Note, Wish};
+use self::open::BrokerWay;
 use self::operations::Operations;
 use self::pulse::Pulse;
 use self::requests::Requests;
@@ -104,10 +105,8 @@ pub struct FleetLinkSettings {
     pub fleet_url: Option<String>,
     /// For the first start.
     pub enrolment_code: Option<Secret>,
-    /// Wins over the broker's address that enrolment gave.
-    pub mqtt_url: Option<String>,
-    /// PEM certificates to trust for the broker, besides the system's.
-    pub ca: Option<Vec<u8>>,
+    /// What the configuration says of the way to the broker.
+    pub broker: BrokerWay,
     /// Time between heartbeats, each moved by up to 10 % either way.
     pub heartbeat_every: Duration,
     /// Time between looks at the reported state, and between pictures. 2 s by the protocol.

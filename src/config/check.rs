@@ -220,6 +220,7 @@ fn judge_device(device: &DeviceSettings, found: &mut Found) {
     found.range("device.link.outbox_max_mb", link.outbox_max_mb, 1, 4096);
     found.range("device.link.bundle_max_mb", link.bundle_max_mb, 1, 1024);
     found.file("device.link.ca_file", link.ca_file.as_deref());
+    found.file("device.link.broker_password_file", link.broker_password_file.as_deref());
 }
 
 fn judge_sfu(sfu: &SfuSettings, found: &mut Found) {

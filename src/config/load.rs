@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use config::{Config, Environment, File, FileFormat};
+use r58_actors::fleet_link::identity::Secret;
 
 use super::check::{Problem, check_text, judge};
 use super::settings::Settings;
@@ -86,6 +88,15 @@ pub fn load(file: Option<&Path>) -> Result<Settings, ConfigError> {
         return Err(ConfigError::Environment(format!("{key}: {message}")));
     }
     Ok(settings)
+}
+
+/// The secret that a file holds, without the end of its line.
+///
+/// # Errors
+/// When the file cannot be read; says which.
+pub fn secret_in(file: &Path) -> anyhow::Result<Secret> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(Secret::new(text.trim_end()))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ mod load;
 mod settings;
 
 pub use check::{Problem, check_file, check_text};
-pub use load::{ConfigError, load};
+pub use load::{ConfigError, load, secret_in};
 pub use settings::{
     BrokerSettings, DeviceSettings, FleetSettings, FleetTurnSettings, HostKind, InputSettings, LinkSettings, LogFormat,
     LogSettings, PressureSettings, ProgrammeSettings, SeatSettings, Settings, SfuSettings, TurnSettings,

@@ -295,6 +295,9 @@ pub struct LinkSettings {
     pub mqtt_url: Option<String>,
     /// File of certificates to trust for the broker, in PEM.
     pub ca_file: Option<PathBuf>,
+    /// File of the password for a broker that does not ask the fleet server who a box is, such as mosquitto; elsewhere a box
+    /// shows the token of its enrolment.
+    pub broker_password_file: Option<PathBuf>,
     /// Seconds between heartbeats, 1 to 3,600; each is moved by up to 10 % either way.
     pub heartbeat_seconds: u64,
     /// Bound of the durable outbox in MiB, 1 to 4,096; the oldest telemetry goes first.
@@ -314,6 +317,7 @@ impl Default for LinkSettings {
             enrolment_code: None,
             mqtt_url: None,
             ca_file: None,
+            broker_password_file: None,
             heartbeat_seconds: 60,
             outbox_max_mb: 64,
             bundle_max_mb: 64,

@@ -12,6 +12,7 @@ use r58_actors::fleet_link::actors::ActorsView;
 use r58_actors::fleet_link::adapters::MixerByDoors;
 use r58_actors::fleet_link::config::{ConfigDesk, ConfigSeam};
 use r58_actors::fleet_link::identity::{Identity, Secret};
+use r58_actors::fleet_link::open::BrokerWay;
 use r58_actors::fleet_link::operations::Operations;
 use r58_actors::fleet_link::requests::Requests;
 use r58_actors::fleet_link::{FleetLink, FleetLinkSettings, Sources};
@@ -24,7 +25,7 @@ use r58_actors::turn::IceSnapshot;
 use r58_mqtt::durable::KeyValue;
 use tokio::sync::watch;
 
-use crate::config::{DeviceSettings, HostKind};
+use crate::config::{DeviceSettings, HostKind, secret_in};
 
 /// How often the fleet is told of a changed state and of new pictures, by the protocol.
 const REPORT_EVERY: Duration = Duration::from_secs(2);
@@ -69,6 +70,7 @@ pub fn engage(
         .ca_file
         .as_ref()
         .map(|file| std::fs::read(file).with_context(|| format!("cannot read {}", file.display())));
+    let password = link.broker_password_file.as_deref().map(secret_in);
     let units = link.services.clone();
     let host: Arc<dyn Host> = match link.host {
         HostKind::Real => Arc::new(SystemHost::new(units)),
@@ -84,8 +86,7 @@ pub fn engage(
         state_dir: state_dir.to_owned(),
         fleet_url: link.fleet_url.clone(),
         enrolment_code: link.enrolment_code.clone().map(Secret::new),
-        mqtt_url: link.mqtt_url.clone(),
-        ca: ca.transpose()?,
+        broker: BrokerWay { url: link.mqtt_url.clone(), ca: ca.transpose()?, password: password.transpose()? },
         heartbeat_every: Duration::from_secs(link.heartbeat_seconds),
         report_every: REPORT_EVERY,
         outbox_max_bytes: link.outbox_max_mb * 1024 * 1024,

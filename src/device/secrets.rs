@@ -24,7 +24,12 @@ pub fn learn(redactor: &Redactor, settings: &DeviceSettings, seats: &[SeatLink])
     if let Some(secret) = &settings.sfu.secret {
         redactor.learn(secret.expose());
     }
-    let files = [&settings.turn.cloudflare_token_file, &settings.turn.shared_secret_file, &settings.sfu.secret_file];
+    let files = [
+        &settings.turn.cloudflare_token_file,
+        &settings.turn.shared_secret_file,
+        &settings.sfu.secret_file,
+        &settings.link.broker_password_file,
+    ];
     for file in files.into_iter().flatten() {
         // One that cannot be read is told by whoever needs it.
         if let Ok(secret) = std::fs::read_to_string(file) {

@@ -12,7 +12,7 @@ use chrono::{TimeDelta, Utc};
 use r58_actors::fleet_link::effects::Workshop as _;
 use r58_actors::fleet_link::identity::Identity;
 use r58_actors::fleet_link::link::{Link, Note, Parts, Wish};
-use r58_actors::fleet_link::open::{MAX_CRASHES, key_ring, outbox_limits, session_settings};
+use r58_actors::fleet_link::open::{BrokerWay, MAX_CRASHES, key_ring, outbox_limits, session_settings};
 use r58_actors::fleet_link::operations;
 use r58_actors::supervision::ActorReport;
 use r58_actors::turn::IceSnapshot;
@@ -72,10 +72,8 @@ pub struct Shared {
     pub heartbeat_every: Duration,
     /// Events of each device per hour.
     pub events: f64,
-    /// Wins over the broker's address of the enrolment.
-    pub broker: Option<String>,
-    /// Trusted besides the system's certificates.
-    pub ca: Option<Vec<u8>>,
+    /// Wins over what the enrolment said of the broker.
+    pub broker: BrokerWay,
     /// Counters.
     pub tally: Arc<Tally>,
     /// Where ICE servers come from: nowhere.
@@ -88,13 +86,12 @@ pub struct Shared {
 
 impl Shared {
     /// Of a simulation that begins now.
-    pub fn new(heartbeat_every: Duration, events: f64, broker: Option<String>, ca: Option<Vec<u8>>) -> Self {
+    pub fn new(heartbeat_every: Duration, events: f64, broker: BrokerWay) -> Self {
         Self {
             began: Instant::now(),
             heartbeat_every,
             events,
             broker,
-            ca,
             tally: Arc::default(),
             ice: r58_actors::turn::TurnSettings::first_snapshot(&[]),
             tree: tree(),
@@ -147,7 +144,7 @@ impl Device {
     /// When its identity names no address.
     pub fn new(
         number: u32,
-        mut identity: Identity,
+        identity: Identity,
         store: Arc<dyn KeyValue>,
         shared: Arc<Shared>,
         mut script: Script,
@@ -155,9 +152,6 @@ impl Device {
         boot_base: u64,
     ) -> anyhow::Result<Self> {
         let address = DeviceAddress::new(&identity.org, &identity.device_id)?;
-        if let Some(broker) = &shared.broker {
-            identity.mqtt_url.clone_from(broker);
-        }
         let report = DeviceReport {
             device_id: identity.device_id.clone(),
             heartbeats: 0,
@@ -262,9 +256,8 @@ impl Device {
         let loaded = journal::load(&*self.store)?;
         let config = CoreConfig { max_crashes: MAX_CRASHES, ..CoreConfig::new(&boot_id, operations::specs()) };
         let core = Core::new(now, config, loaded.rows, loaded.meta);
-        let mut settings = session_settings(&self.identity, &self.address, boot_seq, 0);
+        let mut settings = session_settings(&self.identity, &self.shared.broker, &self.address, boot_seq, 0);
         settings.cable = Some(self.cable.1.clone());
-        settings.ca.clone_from(&self.shared.ca);
         let (session, events) = Session::start(settings)?;
         let tally = self.shared.tally.clone();
         let played = Arc::new(Played::open(self.number, self.script.clone(), self.store.clone(), tally));

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use r58_actors::fleet_link::open::BrokerWay;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -39,7 +40,7 @@ use self::fleet::Fleet;
 use self::screen::{Key, Screen};
 use self::script::{Chaos, Script};
 use self::tally::{DeviceReport, Report};
-use crate::config::LogSettings;
+use crate::config::{LogSettings, secret_in};
 use crate::logging;
 
 /// Files that the process needs besides one connection for each device.
@@ -122,6 +123,9 @@ pub struct Args {
     /// PEM certificate to trust for the broker, besides the system's.
     #[arg(long)]
     ca: Option<PathBuf>,
+    /// File of the password for a broker where an organization's boxes share one, such as mosquitto.
+    #[arg(long)]
+    broker_password_file: Option<PathBuf>,
 }
 
 impl Args {
@@ -207,8 +211,10 @@ async fn simulate(args: &Args, chaos: Chaos, mut fleet: Fleet) -> Result<Report>
         Some(path) => Some(std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?),
         None => None,
     };
+    let password = args.broker_password_file.as_deref().map(secret_in).transpose()?;
     let heartbeat = Duration::from_secs_f64(args.heartbeat);
-    let shared = Arc::new(Shared::new(heartbeat, args.events, args.broker.clone(), ca));
+    let broker = BrokerWay { url: args.broker.clone(), ca, password };
+    let shared = Arc::new(Shared::new(heartbeat, args.events, broker));
     let (orders, told) = watch::channel(Orders { phase: Phase::Rough, storms: 0 });
     let mut devices = JoinSet::new();
     let started = start(&fleet, &chaos, args, &shared, &told, &mut devices);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::mosquitto::Mosquitto;
 use super::process::Process;
 use super::r58::{Home, PATIENCE, R58};
+use super::rmqttd::Cluster;
 use super::{free_port, until};
 
 /// The organization of the first start.
@@ -41,8 +42,17 @@ impl Site {
         Self::begin(&broker.broker_table(), broker.url()).await
     }
 
+    /// With a cluster that may still be down and asks this server, on that port, who may connect.
+    pub async fn with_cluster(cluster: &Cluster) -> Self {
+        Self::begin_on(cluster.fleet_port, &cluster.broker_table(), cluster.url()).await
+    }
+
     async fn begin(broker: &str, broker_url: String) -> Self {
-        let listen = format!("127.0.0.1:{}", free_port());
+        Self::begin_on(free_port(), broker, broker_url).await
+    }
+
+    async fn begin_on(port: u16, broker: &str, broker_url: String) -> Self {
+        let listen = format!("127.0.0.1:{port}");
         let home = Home::new(&format!("[fleet]\nlisten = \"{listen}\"\n{broker}"));
         let fleet = R58::start(&home, "fleet").await;
         let password = fleet.password.clone().expect("the first start shows a password");

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::effects::Hands;
-use super::identity::{self, EnrolError, Identity, Registration};
+use super::identity::{self, EnrolError, Identity, Registration, Secret};
 use super::link::{Link, Note, Noted, Parts};
 use super::renewal::Renewal;
 use super::state::LinkWord;
@@ -48,7 +48,7 @@ pub(super) struct Disk {
 
 impl FleetLink {
     pub(super) fn open(&mut self, ctx: &mut Context<Self>) {
-        if self.settings.fleet_url.is_none() && self.settings.mqtt_url.is_none() {
+        if self.settings.fleet_url.is_none() && self.settings.broker.url.is_none() {
             self.life.opened();
             self.show(&LinkWord::Off);
             return;
@@ -158,8 +158,8 @@ impl FleetLink {
     }
 
     fn start_session(&self, identity: &Identity, address: &DeviceAddress) -> Result<(Session, SessionEvents), String> {
-        let mut settings = session_settings(identity, address, self.settings.boot_seq, self.pulse.conn_base);
-        settings.ca.clone_from(&self.settings.ca);
+        let way = &self.settings.broker;
+        let settings = session_settings(identity, way, address, self.settings.boot_seq, self.pulse.conn_base);
         Session::start(settings).map_err(|error| error.to_string())
     }
 
@@ -208,9 +208,6 @@ async fn identify(settings: &Arc<FleetLinkSettings>) -> Result<Identity, EnrolEr
     if let Some(url) = &settings.fleet_url {
         identity.fleet_url.clone_from(url);
     }
-    if let Some(url) = &settings.mqtt_url {
-        identity.mqtt_url.clone_from(url);
-    }
     Ok(identity)
 }
 
@@ -248,19 +245,32 @@ pub fn outbox_limits(max_bytes: u64, heartbeat_every: Duration) -> Limits {
     Limits { max_bytes, resend_after: heartbeat_every.saturating_mul(2), ..Limits::default() }
 }
 
+/// What a configuration says of the way to the broker; each of it wins over what enrolment gave.
+#[derive(Clone, Default)]
+pub struct BrokerWay {
+    /// Address, as in [`SessionSettings::url`].
+    pub url: Option<String>,
+    /// PEM certificates to trust, besides the system's.
+    pub ca: Option<Vec<u8>>,
+    /// The password at brokers that do not ask the fleet server who a box is.
+    pub password: Option<Secret>,
+}
+
 /// The session of a box: its subscriptions, and a will for each connection, the first of which is `conn_base` + 1.
 pub fn session_settings(
     identity: &Identity,
+    way: &BrokerWay,
     address: &DeviceAddress,
     boot_seq: u64,
     conn_base: u64,
 ) -> SessionSettings {
     let mut settings = SessionSettings::new(
-        &identity.mqtt_url,
+        way.url.as_ref().unwrap_or(&identity.mqtt_url),
         identity.device_id.as_str(),
         identity.org.as_str(),
-        identity.token.expose(),
+        way.password.as_ref().unwrap_or(&identity.token).expose(),
     );
+    settings.ca.clone_from(&way.ca);
     settings.subscriptions = device_filters(address, &[]).into_iter().map(Subscription::new).collect();
     let topic = Topic::up(address, Up::Presence).to_string();
     settings.will = Some(WillSource::per_connection(move |conn_seq| Will {
