@@ -104,6 +104,44 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[actix_web::test]
+async fn an_audit_log_is_listed_exported_and_verified_also_without_a_server() {
+    let world = World::new().await;
+    world.run(&["login", "--email", "admin@r58.local"]).await;
+    let listed = world.run(&["audit", "list", "--action", "device.register"]).await;
+    assert!(listed.out.contains("box1") && listed.out.lines().count() == 2, "{}{}", listed.out, listed.err);
+    let file = |name: &str| world.home.path().join(name).display().to_string();
+    let (early, late) = (file("early.jsonl"), file("late.jsonl"));
+    assert_eq!(world.run(&["audit", "export", &early]).await.code, 0);
+    assert_eq!(world.run(&["audit", "export", &early]).await.code, 1, "it is there already");
+    world.run(&["enrol"]).await;
+    assert_eq!(world.run(&["audit", "export", &late]).await.code, 0);
+    let online = world.run(&["audit", "verify", "--against", &early, "--json"]).await;
+    let verdict: Value = serde_json::from_str(&online.out).unwrap();
+    assert_eq!((online.code, &verdict["valid"], &verdict["org"]), (0, &true.into(), &"default".into()), "{verdict}");
+    world.run(&["logout"]).await;
+
+    // A checkpoint is the last line; alone it does as well as the whole.
+    let point = file("point.json");
+    let text = std::fs::read_to_string(&early).unwrap();
+    std::fs::write(&point, text.lines().last().unwrap()).unwrap();
+    for earlier in [&early, &point] {
+        let good = world.run(&["audit", "verify", &late, "--against", earlier]).await;
+        assert!(good.code == 0 && good.out.contains("whole and unchanged"), "{}{}", good.out, good.err);
+    }
+    let cut = world.run(&["audit", "verify", &early, "--against", &late]).await;
+    assert!(cut.code == 1 && cut.out.contains("cut off"), "{}{}", cut.out, cut.err);
+    let changed = file("changed.jsonl");
+    std::fs::write(&changed, text.replacen("device.register", "device.forgotten", 1)).unwrap();
+    let line = text.lines().position(|line| line.contains("device.register")).unwrap() + 1;
+    let found = world.run(&["audit", "verify", &changed, "--json"]).await;
+    let found: Value = serde_json::from_str(&found.out).unwrap();
+    assert_eq!((&found["valid"], &found["line"]), (&false.into(), &line.into()), "{found}");
+    let other = world.run(&["audit", "verify", &late, "--key", &"A".repeat(43)]).await;
+    assert_eq!(other.code, 1, "{}", other.out);
+    world.handle.stop().await;
+}
+
+#[actix_web::test]
 async fn a_session_is_kept_privately_and_carries_the_work() {
     let world = World::new().await;
     let refused = world.run(&["devices"]).await;

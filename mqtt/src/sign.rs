@@ -28,6 +28,8 @@ use crate::payload::{Command, Payload, PayloadError, Request, parse_value};
 const COMMANDS: &[u8] = b"r58-command-v1\0";
 /// The same for requests.
 const REQUESTS: &[u8] = b"r58-request-v1\0";
+/// The same for heads of audit logs.
+const AUDIT: &[u8] = b"r58-audit-head-v1\0";
 /// The name of the signature scheme in `sig`.
 const SCHEME: &str = "ed25519";
 
@@ -297,6 +299,17 @@ impl KeyRing {
         Ok(request)
     }
 
+    /// Checks the signature over the head of an audit log, and answers with the id of its key.
+    ///
+    /// # Errors
+    /// [`VerifyError`]: a signature that cannot be read, an unknown key, a wrong signature.
+    pub fn verify_audit_head(&self, head: &[u8], sig: &str) -> Result<String, VerifyError> {
+        let (kid, signature) = read_signature(sig).ok_or(VerifyError::BadSignatureField)?;
+        let key = self.keys.get(kid).ok_or(VerifyError::UnknownKey)?;
+        key.verify_strict(&[AUDIT, head].concat(), &signature).map_err(|_| VerifyError::WrongSignature)?;
+        Ok(kid.to_owned())
+    }
+
     /// The hash and the key's id of what is signed as it says.
     fn check(
         &self,
@@ -422,6 +435,11 @@ impl CommandSigner {
         request.to_bytes().map_err(unsignable)
     }
 
+    /// Signs the head of an audit log, whose bytes its own module defines.
+    pub fn sign_audit_head(&self, head: &[u8]) -> String {
+        self.write_signature(&[AUDIT, head].concat())
+    }
+
     /// For tests of how domains are kept apart.
     #[cfg(test)]
     pub(crate) fn seal_as_command(&self, message: &impl Serialize) -> (String, String) {
@@ -436,8 +454,11 @@ impl CommandSigner {
         if canonical_bytes(&again) != canonical {
             return Err(KeyError::Unsignable("a number has too many digits".to_owned()));
         }
-        let signature = self.key.sign(&[domain, &canonical].concat());
-        Ok((hash_of(&canonical), format!("{SCHEME}:{}:{}", self.kid, BASE64.encode(signature.to_bytes()))))
+        Ok((hash_of(&canonical), self.write_signature(&[domain, &canonical].concat())))
+    }
+
+    fn write_signature(&self, message: &[u8]) -> String {
+        format!("{SCHEME}:{}:{}", self.kid, BASE64.encode(self.key.sign(message).to_bytes()))
     }
 }
 

@@ -230,7 +230,9 @@ impl Client {
     async fn raw(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, CtlError> {
         let mut request = self.http.request(method, format!("{}/api/v1{path}", self.url));
         // Only a stream may stay open.
-        let is_stream = path == "/events" || path.contains("/logs/live") || path.ends_with("/download");
+        let is_stream = path == "/events"
+            || path.contains("/logs/live")
+            || ["/download", "/audit/export"].iter().any(|end| path.ends_with(end));
         if !is_stream {
             request = request.timeout(TIMEOUT);
         }

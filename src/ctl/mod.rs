@@ -4,6 +4,7 @@
 //! when it has expired, or signs in anew when `--email` is given. Exit codes: 0 done, 1 the fleet or the device refused
 //! or the command failed, 2 wrong usage, 3 the server cannot be reached, 4 not signed in or not allowed.
 
+mod audit;
 mod bundles;
 mod client;
 mod config;
@@ -154,6 +155,9 @@ enum Command {
     /// Keys that programs sign in with.
     #[command(subcommand)]
     Key(org::Key),
+    /// Who changed what.
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Show a box's log.
     Logs(logs::Logs),
     /// Have a box make a support bundle.
@@ -211,6 +215,11 @@ async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
         output.show(&user, || format!("signed in as {}", word(&user, "email")));
         return Ok(ExitCode::SUCCESS);
     }
+    if let Command::Audit(order) = &args.command
+        && let Some(code) = audit::offline(output, order)
+    {
+        return code;
+    }
     match (args.token, args.email) {
         (Some(token), _) => client.use_token(token),
         (None, Some(email)) => client.sign_in(&email, &password()?).await?,
@@ -266,6 +275,7 @@ async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
         Command::Release(order) => release::run(&mut client, output, &order).await?,
         Command::Org(order) => org::org(&mut client, output, &order).await?,
         Command::Key(order) => org::key(&mut client, output, &order).await?,
+        Command::Audit(order) => return audit::run(&mut client, output, &order).await,
         Command::Logs(order) => logs::run(&mut client, output, &order).await?,
         Command::Bundle(order) => bundles::make(&mut client, output, &order).await?,
         Command::Bundles { device } => bundles::list(&mut client, output, &device).await?,

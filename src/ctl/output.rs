@@ -91,6 +91,19 @@ impl Output {
         print(&table(&["ID", "CREATED", "STATE", "BYTES", "EXPIRES", "BY", "ERROR"], rows.collect()));
     }
 
+    /// Changes of the audit log.
+    pub fn changes(self, changes: &[Value]) {
+        if self.json {
+            return print(&Value::from(changes.to_vec()).to_string());
+        }
+        let rows = changes.iter().map(|change| {
+            let time = word(change, "at").get(..19).unwrap_or_default().replace('T', " ");
+            let words = ["actor", "action", "target", "detail"].map(|name| word(change, name).to_owned());
+            [change["seq"].to_string(), time].into_iter().chain(words).collect()
+        });
+        print(&table(&["NO", "AT", "BY", "WHAT", "TO", "DETAIL"], rows.collect()));
+    }
+
     /// Invitations of a box.
     pub fn invitations(self, page: &Value) {
         if self.json {

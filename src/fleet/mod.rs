@@ -5,6 +5,7 @@
 //! | `store/` | the database: one file a table family, and `apply`, which Ingest writes through |
 //! | `auth/` | passwords, tokens, roles, lock-out |
 //! | `api/` | the REST interface, one file a resource, and its description |
+//! | `audit` | signing and writing out the audit log |
 //! | `difference` | what differs between two configurations |
 //! | `push` | live updates to dashboards |
 //! | `rollout`, `rollouts` | staged rollouts: the pure core, and what carries it out |
@@ -21,6 +22,7 @@
 //! configuration file or the environment.
 
 pub mod api;
+pub mod audit;
 pub mod auth;
 mod broker;
 pub mod bundles;
@@ -226,6 +228,10 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
         tokio::spawn(broker::bridge(desk.events(), hub)),
     ];
     tasks.push(tokio::spawn(rollouts::run(fleet.clone())));
+    let (books, signer) = (fleet.store.clone(), fleet.keys.commands.clone());
+    tasks.push(tokio::spawn(replicas::keep("audit", fleet.hub.closed(), move || {
+        audit::keep_signed(books.clone(), signer.clone())
+    })));
     tasks.extend(duties);
     tracing::info!(%addr, broker = %fleet.places.mqtt_url, "fleet server is up");
     Ok(FleetHandle { addr, broker: desk.addr(), first_start, fleet, desk, http, tasks, holder })

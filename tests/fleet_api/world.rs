@@ -205,6 +205,17 @@ impl World {
         found.first().map(|(template, item)| (template.as_str(), *item))
     }
 
+    /// Every described operation: its method in capitals and its path as described.
+    pub fn templates(&self) -> Vec<(String, String)> {
+        let paths = self.description["paths"].as_object().unwrap();
+        let methods = |(path, item): (&String, &Value)| {
+            let all: Vec<_> =
+                item.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone())).collect();
+            all
+        };
+        paths.iter().flat_map(methods).filter(|(method, _)| method != "PARAMETERS").collect()
+    }
+
     /// Every described operation: method, path with `{id}` filled in, and its answers.
     pub fn operations(&self, id: &str) -> Vec<(Method, String, Value)> {
         let mut all = Vec::new();

@@ -3,6 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::HOST;
 use actix_web::{HttpRequest, HttpResponse, web};
+use chrono::Utc;
 use r58_actors::caller::Ask;
 use r58_mqtt::payload::{Method, Response};
 use r58_mqtt::{DeviceAddress, DeviceId, OrgId};
@@ -67,6 +68,9 @@ pub async fn create(
 ) -> Answer {
     let mut body = json!(body.into_inner());
     body["created_by"] = json!(caller.email);
+    let whom =
+        format!("{} for {}", body["name"].as_str().unwrap_or_default(), body["seat"].as_str().unwrap_or_default());
+    note(&fleet, &caller, &device, "guest.invite", whom).await?;
     let answer = ask(&fleet, &caller, &device, Method::Post, "/api/invitations".into(), body.to_string()).await?;
     if answer.status != StatusCode::CREATED.as_u16() {
         return Ok(passed_on(answer, |_| None));
@@ -104,6 +108,7 @@ pub async fn list(fleet: web::Data<Fleet>, caller: Operator, device: web::Path<S
 pub async fn revoke(fleet: web::Data<Fleet>, caller: Operator, path: web::Path<(String, String)>) -> Answer {
     let (device, invitation) = path.into_inner();
     let path = format!("/api/invitations/{}", segment(&invitation)?);
+    note(&fleet, &caller, &device, "guest.revoke", invitation).await?;
     pass(&fleet, &caller, &device, Method::Delete, path, String::new()).await
 }
 
@@ -131,7 +136,30 @@ pub async fn order(
 ) -> Answer {
     let (device, seat, order) = path.into_inner();
     let path = format!("/api/guests/{}/{}", segment(&seat)?, segment(&order)?);
+    note(&fleet, &caller, &device, "guest.order", format!("{order} {seat}")).await?;
     pass(&fleet, &caller, &device, Method::Post, path, body.to_string()).await
+}
+
+/// Notes what a box of the caller's organization is about to be asked: it keeps guests and invitations, not this database.
+async fn note(
+    fleet: &Fleet,
+    caller: &Session,
+    device: &str,
+    action: &'static str,
+    detail: String,
+) -> Result<(), Problem> {
+    known(fleet, caller, device).await?;
+    fleet.store.note_act(&caller.actor(), action, device, Some(detail), Utc::now()).await.map_err(store_problem)
+}
+
+/// A box of the caller's organization that is connected.
+async fn known(fleet: &Fleet, caller: &Session, device: &str) -> Result<DeviceAddress, Problem> {
+    let row = fleet.store.device(&caller.org, device).await.map_err(store_problem)?.ok_or_else(no_such_device)?;
+    let (org, device) = OrgId::new(&row.org).ok().zip(DeviceId::new(&row.id).ok()).ok_or_else(no_such_device)?;
+    match row.presence == "online" {
+        true => Ok(DeviceAddress { org, device }),
+        false => Err(away(r58_mqtt::request::CallError::Offline)),
+    }
 }
 
 async fn pass(fleet: &Fleet, caller: &Session, device: &str, method: Method, path: String, body: String) -> Answer {
@@ -147,12 +175,8 @@ pub(super) async fn ask(
     path: String,
     body: String,
 ) -> Result<Response, Problem> {
-    let row = fleet.store.device(&caller.org, device).await.map_err(store_problem)?.ok_or_else(no_such_device)?;
-    let known = OrgId::new(&row.org).ok().zip(DeviceId::new(&row.id).ok()).ok_or_else(no_such_device)?;
-    if row.presence != "online" {
-        return Err(away(r58_mqtt::request::CallError::Offline));
-    }
+    let address = known(fleet, caller, device).await?;
     let content_type = (!body.is_empty()).then(|| "application/json".to_owned());
     let ask = Ask { method, path, content_type, authorization: None, if_match: None, body };
-    fleet.broker.ask(DeviceAddress { org: known.0, device: known.1 }, ask).await.map_err(away)
+    fleet.broker.ask(address, ask).await.map_err(away)
 }

@@ -20,6 +20,7 @@
 //! | `join` | /join/{invitation}, and /whip and /guest of it, carried to the box |
 //! | `bundles` | /api/v1/devices/{id}/bundles, /api/v1/bundles/{id}, .../download |
 //! | `bundle_upload` | /api/v1/bundles/{id}/upload, for devices |
+//! | `audit` | /api/v1/audit, /api/v1/audit/export |
 //! | `logs` | /api/v1/devices/{id}/logs, .../logs/live |
 //! | `broker_auth` | /api/v1/broker/auth, for nodes of an rmqttd cluster |
 //! | `thumbnails` | /api/v1/devices/{id}/thumbnails/{name} |
@@ -30,6 +31,7 @@
 //! | `pages` | everything else that is a page |
 
 pub mod api_keys;
+pub mod audit;
 pub mod auth;
 pub mod bridge;
 pub mod broker_auth;
@@ -94,6 +96,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .configure(bundles::configure)
             .configure(bundle_upload::configure)
             .configure(logs::configure)
+            .configure(audit::configure)
             .configure(thumbnails::configure)
             .configure(events::configure)
             .configure(devices::configure)

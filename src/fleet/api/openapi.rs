@@ -4,8 +4,9 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    api_keys, auth, broker_auth, bundle_upload, bundles, by_http, command_groups, commands, config, devices, dry_run,
-    enrolment, events, heartbeats, invitations, logs, organizations, public, releases, rollouts, thumbnails, users,
+    api_keys, audit, auth, broker_auth, bundle_upload, bundles, by_http, command_groups, commands, config, devices,
+    dry_run, enrolment, events, heartbeats, invitations, logs, organizations, public, releases, rollouts, thumbnails,
+    users,
 };
 
 /// The description.
@@ -31,7 +32,7 @@ use super::{
         invitations::create, invitations::list, invitations::revoke, invitations::guests, invitations::order,
         bundles::create, bundles::list, bundles::get, bundles::delete, bundles::download,
         bundle_upload::announce, bundle_upload::state, bundle_upload::append,
-        logs::past, logs::live,
+        logs::past, logs::live, audit::list, audit::export,
         broker_auth::authenticate, thumbnails::get, events::events, public::health, public::turn_credentials,
     ),
     modifiers(&Schemes, &Problems)

@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Utc};
 
-use super::sql::query;
+use r58_mqtt::sign::PublicKey;
+
+use super::sql::{query, query_as};
 use super::{Store, StoreError, millis};
 
 impl Store {
@@ -18,5 +20,16 @@ impl Store {
             .execute(&self.writer)
             .await?;
         Ok(())
+    }
+
+    /// Every key that was noted, oldest first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn server_keys(&self) -> Result<Vec<PublicKey>, StoreError> {
+        let rows: Vec<(String, String)> = query_as("SELECT kid, public_key FROM server_keys ORDER BY created_at, kid")
+            .fetch_all(&self.reader)
+            .await?;
+        Ok(rows.into_iter().map(|(kid, public_key)| PublicKey { kid, public_key }).collect())
     }
 }

@@ -42,7 +42,7 @@ mod tokens;
 mod users;
 
 pub use api_keys::{ApiKeyRow, NewApiKey};
-pub use audit::Actor;
+pub use audit::{Actor, AuditFilter};
 pub use bundles::{Announced, Announcement, BundleRow, NewBundle};
 pub use commands::{CommandRef, CommandRow, HistoryRow, NewCommand, Retained, Signed};
 pub use config::{ConfigRow, NewConfig, Put};
@@ -91,7 +91,9 @@ impl Store {
     /// by another process or is damaged; when either was written by a newer version.
     pub async fn open(url: Option<&str>, password: Option<&str>, state_dir: &Path) -> Result<Self, StoreError> {
         let opening::Pools { reader, writer } = opening::open(url, password, state_dir).await?;
-        Ok(Self { reader, writer, numbers: Arc::default(), leadership: Arc::default() })
+        let store = Self { reader, writer, numbers: Arc::default(), leadership: Arc::default() };
+        store.chain_older_changes().await?;
+        Ok(store)
     }
 
     /// Whether other servers may use the same database.

@@ -56,6 +56,38 @@ async fn every_earlier_database_is_brought_up_to_date_with_what_it_holds() {
 }
 
 #[tokio::test]
+async fn an_audit_log_without_hashes_is_chained_in_its_order_once() {
+    let old = "INSERT INTO audit_log (n, org, at, actor, action, target, detail) VALUES \
+        (1, 'default', 5, 'server', 'user.create', 'u1', 'admin'), (3, 'default', 7, 'user:x', 'device.change', 'a', NULL), \
+        (2, 'other', 6, 'server', 'user.create', 'u2', '');";
+    let file = tempfile::tempdir().unwrap();
+    let file_url = format!("sqlite://{}?mode=rwc", file.path().join("old.db").display());
+    for url in [file_url, Postgres::shared().await.database().await] {
+        run_to(30, &url).await;
+        execute(&url, old).await;
+        // Of a file's servers there is only one.
+        let servers = if url.starts_with("sqlite:") { 1 } else { 3 };
+        let starts = (0..servers).map(|_| Store::open(Some(&url), None, file.path()));
+        let store = futures_util::future::try_join_all(starts).await.unwrap().remove(0);
+        store.note_act(&actor(), "guest.invite", "a", Some("a\0b".into()), Utc::now()).await.unwrap();
+        for (org, targets) in [("default", &["u1", "a", "a"][..]), ("other", &["u2"][..])] {
+            let chain = store.chain(org, 0, u64::MAX).await.unwrap();
+            let mut head = crate::audit::Hash::default();
+            for (n, change) in chain.iter().enumerate() {
+                assert_eq!((change.seq, change.target.as_str()), (n as u64 + 1, targets[n]), "{url}");
+                assert_eq!(change.hash, change.hash_after(org, head), "{url}: {change:?}");
+                head = change.hash;
+            }
+            assert_eq!(
+                (chain.len(), store.chain_head(org).await.unwrap()),
+                (targets.len(), (chain.len() as u64, head))
+            );
+        }
+        store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn servers_that_start_together_on_an_empty_database_do_not_collide() {
     let url = Postgres::shared().await.database().await;
     let dir = tempfile::tempdir().unwrap();
