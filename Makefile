@@ -4,6 +4,7 @@
 #   make test    every test, against real parts
 #   make test-whipclientsink   GStreamer's own WHIP client as a guest
 #   make test-broker-cluster   a cluster of rmqttd under a simulated fleet
+#   make chaos   server, broker and database killed under load, ROUNDS=100 times
 #   make deb     a Debian package of both sides, into target/debian
 #   make bench   ratios against what a user would run instead
 #   make pages   only the pages, into src/web/dist
@@ -12,7 +13,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-whipclientsink test-broker-cluster bench fuzz check deb pages release setup setup-test
+.PHONY: help demo test test-whipclientsink test-broker-cluster chaos bench fuzz check deb pages release setup setup-test
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 export CARGO_TERM_COLOR ?= auto
@@ -27,7 +28,7 @@ RSWEBRTC := libnice10 gstreamer1.0-nice libgstreamer-plugins-bad1.0-dev
 BENCH := coturn voctomix-core $(RSWEBRTC)
 
 help:
-	@sed -n '3,11s/^# *//p' Makefile
+	@sed -n '3,12s/^# *//p' Makefile
 
 setup:
 	@tests/support/install $(BUILD) $(MEDIA) $$(command -v npm >/dev/null || echo nodejs npm)
@@ -74,6 +75,10 @@ test-broker-cluster: setup-test pages
 	@tests/support/install protobuf-compiler cmake
 	@command -v rmqttd >/dev/null || [ -n "$$R58_RMQTTD" ] || cargo install rmqttd --version $(RMQTTD) --locked --debug
 	@cargo test --locked --test promises -- --ignored a_broker_node_dies
+
+ROUNDS ?= 100
+chaos: setup-test pages
+	@R58_CHAOS_ROUNDS=$(ROUNDS) cargo test --locked --test promises -- --nocapture anything_dies_at_any_time
 
 # Figures are those of this machine, ratios hold on any. ROOMS="mixer guest" measures only these.
 # The peer that decodes guests has dependencies of its own; without it its rows say so.

@@ -172,6 +172,12 @@ impl Api {
         api
     }
 
+    /// The same server, as who holds this token or key.
+    pub fn with_token(mut self, token: &str) -> Self {
+        token.clone_into(&mut self.token);
+        self
+    }
+
     /// The administrator's access token.
     pub fn token(&self) -> &str {
         &self.token

@@ -29,7 +29,7 @@ use super::effects::{EffectNote, Effects, Workshop};
 use super::requests::Requests;
 use super::state::LinkWord;
 
-/// First wait for the answer to `up/sync`; doubled up to [`SYNC_AGAIN_MAX`]. A server that starts together
+/// First wait for the answer to `up/sync`, and for what the answer names; doubled up to [`SYNC_AGAIN_MAX`]. A server that starts together
 /// with the box may not listen yet.
 const SYNC_AGAIN: Duration = Duration::from_secs(2);
 /// Longest wait before `up/sync` is said again.
@@ -385,7 +385,9 @@ impl Link {
                 self.wish = Some(Wish::StartOver(error.to_string()));
             }
         }
-        if sync.pending.is_some() {
+        // What the server waits for and this box never heard of is on its way, or is lost: it asks again until it is here.
+        let here = |id| self.parts.core.status(id).is_some();
+        if sync.pending.as_ref().is_some_and(|pending| pending.iter().all(here)) {
             self.sync_again = None;
         }
         self.parts.core.handle(now, Input::Sync(Box::new(sync)));

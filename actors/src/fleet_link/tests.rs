@@ -176,7 +176,11 @@ impl Rig {
     }
 
     async fn answer_sync(&self, acked: Value) {
-        let body = json!({"server_time": chrono::Utc::now(), "pending": [], "acked": acked, "seq_floor": 0});
+        self.answer_sync_with(json!([]), acked).await;
+    }
+
+    async fn answer_sync_with(&self, pending: Value, acked: Value) {
+        let body = json!({"server_time": chrono::Utc::now(), "pending": pending, "acked": acked, "seq_floor": 0});
         self.fleet.say("r58/1/org/box1/down/sync", body.to_string(), false).await;
     }
 

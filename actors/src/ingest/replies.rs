@@ -83,17 +83,18 @@ async fn answer_sync(session: &Session, store: &dyn FleetStore, device: &DeviceA
         }
         Err(_) => return true,
     };
+    // Before the answer: a device that has it asks no more, and this process may end in between.
     let missing = missing_at_device(&state, sync);
+    if !missing.is_empty() && !publish_again(session, store, device, &missing).await {
+        return false;
+    }
     let down = SyncDown {
         pending_hash: Some(pending_hash(&state.pending)),
         pending: Some(state.pending),
         seq_floor: Some(state.seq_floor),
         ..acknowledgement(state.acked)
     };
-    if !say(session, device, &down, Qos::AtLeastOnce).await {
-        return false;
-    }
-    missing.is_empty() || publish_again(session, store, device, &missing).await
+    say(session, device, &down, Qos::AtLeastOnce).await
 }
 
 /// What the server wants done and the device does not hold: the broker may have lost its copy. A device that

@@ -52,10 +52,11 @@ struct Words {
 
 impl Tally {
     pub(super) fn report(&self, best: IceUrl) -> ForwarderReport {
-        let words = self.words().clone();
+        // Held until all is read: streams open and close under it, with the words of why.
+        let words = self.words();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ForwarderReport {
-            road: words.road.unwrap_or(best),
+            road: words.road.clone().unwrap_or(best),
             open: count(&self.open),
             streams: count(&self.streams),
             reconnects: count(&self.reconnects),
@@ -64,8 +65,17 @@ impl Tally {
             dropped: count(&self.dropped),
             refused: count(&self.refused),
             connected_in: words.connected_in,
-            last_error: words.error,
+            last_error: words.error.clone(),
         }
+    }
+
+    /// A stream is open no more; `error` says what broke it.
+    fn closed(&self, error: Option<String>) {
+        let mut words = self.words();
+        if error.is_some() {
+            words.error = error;
+        }
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn words(&self) -> MutexGuard<'_, Words> {
@@ -120,8 +130,10 @@ impl Lane {
                 Ok((stream, road)) => {
                     self.opened(&road, begun.elapsed(), std::mem::take(&mut lost));
                     let end = self.carry(stream).await;
-                    self.tally.open.fetch_sub(1, Ordering::Relaxed);
-                    let End::Lost(reason) = end else { return };
+                    let End::Lost(reason) = end else {
+                        self.tally.closed(None);
+                        return;
+                    };
                     lost = true;
                     let spoke = self.mouth.talk().has_heard();
                     if spoke {
@@ -131,7 +143,7 @@ impl Lane {
                     }
                     let words = format!("{}: {reason}", road.to_url());
                     tracing::info!(road = road.to_url(), reason, spoke, "a stream to the TURN server broke");
-                    self.tally.words().error = Some(words);
+                    self.tally.closed(Some(words));
                 }
                 Err(error) => self.unopened(&error),
             }
@@ -153,11 +165,11 @@ impl Lane {
     fn opened(&self, road: &IceUrl, took: Duration, again: bool) {
         let dropped = self.mouth.talk().stream_opened();
         let tally = &self.tally;
+        let mut words = tally.words();
         tally.dropped.fetch_add(dropped, Ordering::Relaxed);
         tally.open.fetch_add(1, Ordering::Relaxed);
         tally.streams.fetch_add(1, Ordering::Relaxed);
         tally.reconnects.fetch_add(u64::from(again), Ordering::Relaxed);
-        let mut words = tally.words();
         words.road = Some(road.clone());
         words.connected_in = Some(took);
         words.error = None;

@@ -26,6 +26,19 @@ async fn a_retained_command_delivered_three_times_takes_effect_once() {
 }
 
 #[actix_rt::test]
+async fn a_command_that_the_server_waits_for_and_the_broker_lost_is_asked_for_until_it_is_here() {
+    let mut rig = Rig::prepared().await;
+    rig.engage();
+    for _ in 0..2 {
+        rig.fleet.until(|message| message.topic.ends_with("up/sync").then_some(())).await;
+        rig.answer_sync_with(json!(["c1"]), json!({})).await;
+    }
+    rig.fleet.until(|message| message.topic.ends_with("up/sync").then_some(())).await;
+    assert_eq!(rig.command("c1", "take", json!({"scene": "quad"})).await.state, CommandState::Succeeded);
+    rig.stop().await;
+}
+
+#[actix_rt::test]
 async fn commands_that_nobody_signed_or_that_ask_for_nonsense_have_no_effect_and_an_answer() {
     let mut rig = Rig::start().await;
     let end = |status: CommandStatus| (status.state, status.code.unwrap_or_default());
