@@ -216,12 +216,7 @@ fn where_filter(query: &mut QueryBuilder, org: &str, filter: &DeviceFilter) {
     };
     if let Some(search) = filter.search.as_deref().filter(|search| !search.is_empty()) {
         let escaped = search.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        let pattern = format!("%{escaped}%");
-        query.push(" AND (LOWER(d.id) LIKE ").push_bind(pattern.clone()).push(" ESCAPE '\\'");
-        for column in ["d.name", "COALESCE(d.location, '')", "d.tags"] {
-            query.push(" OR LOWER(").push(column).push(") LIKE ").push_bind(pattern.clone()).push(" ESCAPE '\\'");
-        }
-        query.push(")");
+        query.push(" AND d.search_text LIKE ").push_bind(format!("%{escaped}%")).push(" ESCAPE '\\'");
     }
     if let Some(ids) = &filter.ids {
         query.push(" AND d.id IN (");

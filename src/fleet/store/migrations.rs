@@ -41,6 +41,14 @@ const MIGRATIONS: &[(i64, &str, Text)] = &[
     (15, "support bundles", Text::Both(include_str!("../migrations/0015_support_bundles.sql"))),
     (30, "enrolment uses", Text::Both(include_str!("../migrations/0030_enrolment_uses.sql"))),
     (39, "audit chain", Text::Both(include_str!("../migrations/0039_audit_chain.sql"))),
+    (
+        46,
+        "search",
+        Text::Each(
+            include_str!("../migrations/0046_search.sqlite.sql"),
+            include_str!("../migrations/0046_search.postgres.sql"),
+        ),
+    ),
 ];
 
 /// The migrations up to and including `last`.
