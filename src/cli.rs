@@ -26,8 +26,10 @@ enum Command {
     /// Run the fleet server: broker, database, API, dashboard.
     Fleet {
         /// Configuration file (TOML); environment variables R58__SECTION__KEY win over it.
-        #[arg(long)]
+        #[arg(long, global = true)]
         config: Option<PathBuf>,
+        #[command(subcommand)]
+        command: Option<FleetCommand>,
     },
     /// Run both on this machine, with an embedded broker and four live test cameras.
     Demo {
@@ -44,6 +46,25 @@ enum Command {
     Ctl(ctl::Args),
     /// Simulate a fleet against a fleet server, for load and rehearsal.
     Sim(sim::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum FleetCommand {
+    /// Write a back-up of the server of this configuration to one file; it may be running.
+    Backup {
+        /// The file; must not exist yet. It holds keys and is as secret as they are.
+        #[arg(long)]
+        to: PathBuf,
+    },
+    /// Put a back-up in its place again. The server, and every other one on its database, must be stopped.
+    Restore {
+        /// The file.
+        #[arg(long)]
+        from: PathBuf,
+        /// Replace database, keys and bundles that are there.
+        #[arg(long)]
+        replace: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,7 +87,11 @@ pub fn main() -> ExitCode {
         Command::Config { command: ConfigCommand::Check { file } } => return check(&file),
         Command::Ctl(args) => return run::blocking(ctl::run(args)),
         Command::Device { config } => run::device(config.as_deref()),
-        Command::Fleet { config } => run::fleet(config.as_deref()),
+        Command::Fleet { config, command: None } => run::fleet(config.as_deref()),
+        Command::Fleet { config, command: Some(FleetCommand::Backup { to }) } => run::backup(config.as_deref(), &to),
+        Command::Fleet { config, command: Some(FleetCommand::Restore { from, replace }) } => {
+            run::restore(config.as_deref(), &from, replace)
+        }
         Command::Demo { config } => run::demo(config.as_deref()),
         Command::Sim(args) => sim::run(args),
     };

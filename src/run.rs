@@ -70,6 +70,35 @@ pub fn fleet(file: Option<&Path>) -> Result<()> {
     })
 }
 
+/// Writes a back-up of the fleet server, which may be running.
+///
+/// # Errors
+/// What the configuration says, or what cannot be read or written.
+pub fn backup(file: Option<&Path>, to: &Path) -> Result<()> {
+    let settings = begin(config::load(file)?)?;
+    blocking(async {
+        let plan = fleet_plan(&settings.fleet, &settings.state_dir.join("fleet"))?;
+        let written = fleet::backup::backup(&plan, to).await?;
+        println!("r58: {}: {} ({} parts)", to.display(), written.at.to_rfc3339(), written.parts.len());
+        Ok(())
+    })
+}
+
+/// Puts a back-up of the fleet server in its place again.
+///
+/// # Errors
+/// What the configuration says, what is wrong with the file, or that the server runs or holds something.
+pub fn restore(file: Option<&Path>, from: &Path, replace: bool) -> Result<()> {
+    let settings = begin(config::load(file)?)?;
+    blocking(async {
+        let state = StateDir::claim(&settings.state_dir.join("fleet"))?;
+        let plan = fleet_plan(&settings.fleet, state.path())?;
+        let put = fleet::backup::restore(&plan, from, replace).await?;
+        println!("r58: restored as of {}", put.at.to_rfc3339());
+        Ok(())
+    })
+}
+
 /// Runs the demo until it is told to stop.
 ///
 /// # Errors

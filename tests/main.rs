@@ -10,6 +10,7 @@ mod a_broker_node_dies;
 mod a_command_happens_once;
 mod a_simulated_fleet;
 mod anything_dies_at_any_time;
+mod back_up_and_restore;
 mod guest_changes_networks;
 mod guest_gets_in;
 mod guests_are_invited;

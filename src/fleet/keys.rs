@@ -15,6 +15,8 @@ use super::FleetError;
 const TOKEN_KEY: &str = "access-token.key";
 /// File of the key that commands are signed with.
 const COMMAND_KEY: &str = "command-key.pem";
+/// Both, for back-ups.
+pub const KEY_FILES: [&str; 2] = [TOKEN_KEY, COMMAND_KEY];
 /// Bytes of the token key: as many as HMAC-SHA-256 puts out (RFC 7518, section 3.2).
 const TOKEN_KEY_BYTES: usize = 32;
 

@@ -6,6 +6,7 @@
 //! | `auth/` | passwords, tokens, roles, lock-out |
 //! | `api/` | the REST interface, one file a resource, and its description |
 //! | `audit` | signing and writing out the audit log |
+//! | `backup` | back-up and restore |
 //! | `difference` | what differs between two configurations |
 //! | `push` | live updates to dashboards |
 //! | `rollout`, `rollouts` | staged rollouts: the pure core, and what carries it out |
@@ -24,6 +25,7 @@
 pub mod api;
 pub mod audit;
 pub mod auth;
+pub mod backup;
 mod broker;
 pub mod bundles;
 pub mod difference;
@@ -162,6 +164,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
         reason: error.to_string(),
     };
     std::fs::create_dir_all(&plan.state_dir).map_err(unusable)?;
+    backup::finish_restore(&plan).map_err(|error| FleetError::Misconfigured(format!("{error:#}")))?;
     let listener = listen(plan.listen)?;
     let addr = listener.local_addr().map_err(|error| refused(plan.listen, &error))?;
     let keys = Keys::load_or_create(plan.keys_dir.as_deref().unwrap_or(&plan.state_dir))?;

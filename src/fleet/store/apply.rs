@@ -149,6 +149,7 @@ impl<'a> Work<'a> {
                 }
             }
             Report::Sync(sync) => {
+                status::number_above(&mut self.tx, device, sync.seq_floor).await?;
                 for (stream, highest) in &sync.streams {
                     let mark = self.mark(device, no, stream.as_str());
                     if *highest < *mark {

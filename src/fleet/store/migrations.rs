@@ -51,6 +51,11 @@ const MIGRATIONS: &[(i64, &str, Text)] = &[
     ),
 ];
 
+/// The newest version that this program knows.
+pub fn newest() -> i64 {
+    MIGRATIONS.last().map_or(0, |(version, ..)| *version)
+}
+
 /// The migrations up to and including `last`.
 fn migrator(engine: Engine, last: i64) -> Migrator {
     let upto = MIGRATIONS.iter().filter(|(version, ..)| *version <= last);

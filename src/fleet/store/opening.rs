@@ -11,10 +11,11 @@
 //! nevertheless is ended by the engine and reported as busy, and every caller that must not lose anything tries again.
 //! A connection that broke is found before it is used, and replaced.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use r58_actors::fleet_link::identity::Secret;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
@@ -22,6 +23,8 @@ use sqlx::{ConnectOptions, Connection};
 use super::sql::Pool;
 use super::{StoreError, migrations};
 
+/// Name of the file where no URL is given.
+const FILE: &str = "fleet.db";
 /// Connections that read; more would only queue for the same disk.
 const READERS: u32 = 4;
 /// How long a statement waits for another process that holds the file.
@@ -43,11 +46,51 @@ pub(super) struct Pools {
     pub writer: Pool,
 }
 
+/// Where the database is.
+#[derive(Debug)]
+pub enum Location {
+    /// An SQLite file.
+    File(PathBuf),
+    /// A PostgreSQL server.
+    Server {
+        /// Its URL.
+        url: String,
+        /// Wins over the one in the URL.
+        password: Option<Secret>,
+    },
+}
+
+impl Location {
+    /// As [`super::Store::open`] understands it.
+    ///
+    /// # Errors
+    /// When the URL is not understood.
+    pub fn of(url: Option<&str>, password: Option<&Secret>, state_dir: &Path) -> Result<Self, StoreError> {
+        match url {
+            None => Ok(Self::File(state_dir.join(FILE))),
+            Some(url) if url.starts_with("sqlite:") => {
+                let options = SqliteConnectOptions::from_str(url)
+                    .map_err(|error| StoreError::Url(format!("database_url: {error}")))?;
+                Ok(Self::File(options.get_filename().to_owned()))
+            }
+            Some(url) => Ok(Self::Server { url: url.to_owned(), password: password.cloned() }),
+        }
+    }
+
+    /// `sqlite` or `postgres`.
+    pub fn engine(&self) -> &'static str {
+        match self {
+            Self::File(_) => "sqlite",
+            Self::Server { .. } => "postgres",
+        }
+    }
+}
+
 /// Opens `url`, or the file `fleet.db` in `state_dir`, and brings its tables up to date.
 pub(super) async fn open(url: Option<&str>, password: Option<&str>, state_dir: &Path) -> Result<Pools, StoreError> {
     let not_understood = |error: sqlx::Error| StoreError::Url(format!("database_url: {error}"));
     match url {
-        None => sqlite(SqliteConnectOptions::new().filename(state_dir.join("fleet.db"))).await,
+        None => sqlite(SqliteConnectOptions::new().filename(state_dir.join(FILE))).await,
         Some(url) if url.starts_with("sqlite:") => {
             sqlite(SqliteConnectOptions::from_str(url).map_err(not_understood)?).await
         }

@@ -91,6 +91,19 @@ async fn withdraw_again(tx: &mut Tx, id: &str) -> Result<bool, StoreError> {
     Ok(marked.execute(&mut **tx).await?.rows_affected() > 0)
 }
 
+/// Numbers the device's next commands above `seq`. A database that was restored from a back-up may be behind a device, which takes
+/// nothing that is numbered at or below its own floor.
+pub(super) async fn number_above(tx: &mut Tx, device: &DeviceAddress, seq: u64) -> Result<(), StoreError> {
+    if (1..MAX_SEQ).contains(&seq) {
+        query("UPDATE devices SET command_seq = $2 WHERE id = $1 AND command_seq < $2")
+            .bind(device.device.as_str())
+            .bind(seq.cast_signed())
+            .execute(&mut **tx)
+            .await?;
+    }
+    Ok(())
+}
+
 /// Takes a command in that was published past the server; it is withdrawn like any other once it is terminal.
 async fn adopt(
     tx: &mut Tx,
@@ -105,11 +118,7 @@ async fn adopt(
     let user = body.get("by").and_then(|by| by.get("user")).and_then(Value::as_str);
     // The server's own numbers go on above it: the device may have forgotten what was below.
     let seq = body.get("seq").and_then(Value::as_u64).filter(|seq| *seq < MAX_SEQ).unwrap_or(0).cast_signed();
-    query("UPDATE devices SET command_seq = $2 WHERE id = $1 AND command_seq < $2")
-        .bind(from.device.as_str())
-        .bind(seq)
-        .execute(&mut **tx)
-        .await?;
+    number_above(tx, from, seq.unsigned_abs()).await?;
     // Without an expiry of its own it is given a day, so that it cannot stay open for ever.
     let expires_at = time("expires_at").map_or(now + 86_400_000, |at| at.timestamp_millis());
     query(
