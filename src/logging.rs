@@ -46,6 +46,8 @@ pub fn start(settings: &LogSettings) -> Result<()> {
         Ok(filter) if !filter.is_empty() => EnvFilter::try_new(filter).context("RUST_LOG is no log filter")?,
         _ => EnvFilter::try_new(&settings.filter).context("log.filter is no log filter")?,
     };
+    // At its most talkative it writes every byte that it stores, commands with what they bring among them.
+    let filter = filter.add_directive("sled=info".parse().context("a directive")?);
     let registry = tracing_subscriber::registry().with(filter).with(LogLayer::new(book()));
     let clean = || Clean(BOOK.redactor().clone());
     // systemd sets JOURNAL_STREAM for a unit whose standard error is the journal.

@@ -141,13 +141,28 @@ pub fn extractors(config: &mut web::ServiceConfig) {
             JsonPayloadError::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             _ => StatusCode::BAD_REQUEST,
         };
-        Problem::new(status, error.to_string()).into()
+        Problem::new(status, without_values(&error.to_string())).into()
     });
     let path = web::PathConfig::default()
         .error_handler(|error: PathError, _: &HttpRequest| Problem::not_found(error.to_string()).into());
-    let query = web::QueryConfig::default()
-        .error_handler(|error: QueryPayloadError, _: &HttpRequest| Problem::bad_request(error.to_string()).into());
+    let query = web::QueryConfig::default().error_handler(|error: QueryPayloadError, _: &HttpRequest| {
+        Problem::bad_request(without_values(&error.to_string())).into()
+    });
     config.app_data(json).app_data(path).app_data(query);
+}
+
+/// What serde says of a body, without what stood in it: a password in the wrong place is still one, and errors are kept by others.
+fn without_values(message: &str) -> String {
+    let mut clean = message.to_owned();
+    for (before, after) in [("unknown variant `", '`'), ("string \"", '"'), ("character `", '`')] {
+        if let Some((head, rest)) = message.split_once(before) {
+            // To the last one on purpose: the value may hold some itself. What is expected comes in other words.
+            let expected = rest.find(", expected").unwrap_or(rest.len());
+            let end = rest[..expected].rfind(after).unwrap_or(expected);
+            clean = format!("{head}{before}...{}", &rest[end..]);
+        }
+    }
+    clean
 }
 
 /// The answer to a path that nobody serves.
@@ -157,3 +172,24 @@ pub async fn no_such_path() -> Answer {
 
 /// What a handler answers with.
 pub type Answer = Result<HttpResponse, Problem>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_was_expected_and_not_what_came() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Role {
+            Viewer,
+        }
+        let said = |text: &str| without_values(&serde_json::from_str::<Role>(text).unwrap_err().to_string());
+        let role = said("\"sec`ret\"");
+        assert!(role.starts_with("unknown variant `...`, expected `viewer`"), "{role}");
+        let number = |text: &str| without_values(&serde_json::from_str::<u32>(text).unwrap_err().to_string());
+        let number = number("\"sec\\\"ret\"");
+        assert!(number.starts_with("invalid type: string \"...\", expected u32"), "{number}");
+        assert!(matches!(serde_json::from_str("\"viewer\""), Ok(Role::Viewer)));
+    }
+}

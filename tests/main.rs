@@ -25,6 +25,7 @@ mod real_clients;
 mod real_tools;
 mod replicas_share_a_database;
 mod requests_to_a_box;
+mod secrets_stay_secret;
 mod service_manager;
 mod starts_and_stops;
 mod the_box_tells_what_it_knows;

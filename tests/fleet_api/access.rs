@@ -14,7 +14,7 @@ use crate::world::{PASSWORD, World, plan};
 const OF_DEVICES: &str = "/upload";
 
 /// Operations that need no sign-in, by design.
-const PUBLIC: [&str; 5] =
+pub const PUBLIC: [&str; 5] =
     ["/health", "/api/v1/auth/login", "/api/v1/auth/refresh", "/api/v1/auth/logout", "/api/v1/devices/register"];
 
 /// Operations of devices alone, which no user's token opens.
@@ -24,7 +24,7 @@ fn is_for_devices(method: &Method, path: &str) -> bool {
 }
 
 /// A body that passes the checks of its path, so that what is refused is refused for the role.
-fn body(method: &Method, path: &str) -> Option<Value> {
+pub fn body(method: &Method, path: &str) -> Option<Value> {
     let body = match (method.as_str(), path) {
         ("POST", "/api/v1/users") => {
             json!({"email": "n@x.example", "name": "N", "role": "viewer", "password": PASSWORD})

@@ -21,6 +21,7 @@ mod devices;
 #[path = "../support/environment.rs"]
 mod environment;
 mod input;
+mod isolation;
 mod join;
 mod live;
 mod organizations;
