@@ -27,7 +27,7 @@ pub fn settings(mut settings: Settings) -> Settings {
     }
     // Whoever starts the demo reads addresses and actors; the log speaks up when something is wrong.
     if settings.log.filter == LogSettings::default().filter {
-        settings.log.filter = "warn,webrtc=error,webrtc_ice=error,dtls=error".into();
+        settings.log.filter = "warn,webrtc=error,webrtc_ice=error,dtls=error,rustls=error".into();
     }
     device.rehearsal = true;
     device.webrtc.loopback = true;
@@ -58,9 +58,9 @@ pub async fn run(mut settings: Settings) -> Result<()> {
     device::check_media()?;
 
     let fleet = fleet::start(run::fleet_plan(&settings.fleet, fleet_state.path())?).await?;
-    settings.device.link.fleet_url = Some(format!("http://{}", fleet.addr));
+    settings.device.link.fleet_url = Some(fleet.url());
     // The broker's port may be another one than at the first start.
-    settings.device.link.mqtt_url = fleet.broker.map(|broker| format!("mqtt://{broker}"));
+    settings.device.link.mqtt_url = fleet.broker_url();
     if settings.device.link.enrolment_code.is_none() {
         settings.device.link.enrolment_code = Some(fleet.create_enrolment_code().await?);
     }
@@ -90,9 +90,9 @@ fn announce(settings: &Settings, fleet: &fleet::FleetHandle, device: &device::De
         println!("  guest link, {:<12} {}", seat.label, seat.join_url);
     }
     println!("  actor tree               {}status", device.url());
-    println!("  fleet server, dashboard  http://{}/", fleet.addr);
-    if let Some(broker) = fleet.broker {
-        println!("  MQTT broker              mqtt://{broker}");
+    println!("  fleet server, dashboard  {}/", fleet.url());
+    if let Some(broker) = fleet.broker_url() {
+        println!("  MQTT broker              {broker}");
     }
     println!("  state                    {}", settings.state_dir.display());
     match &fleet.first_start {

@@ -33,6 +33,7 @@ use r58_actors::device::{self as box_actors, DevicePlan, InputPlan, SeatPlan, So
 use r58_actors::fleet_link::config::ConfigSeam;
 use r58_actors::fleet_link::identity;
 use r58_actors::fleet_link::requests::Requests;
+use r58_actors::fleet_link::trust::Trust;
 use r58_actors::governor::core::Thresholds;
 use r58_actors::governor::{Governor, GovernorSettings, Metrics};
 use r58_actors::log_tail::{LogLink, LogTail, LogTailSettings, WatchLogs};
@@ -133,7 +134,8 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     let (identities, identity) = watch::channel(enrolled);
     let links = guest_desk::Links { own: url.clone(), identity: identity.clone() };
     let identity_for_bundles = identity.clone();
-    let ice = turn::engage(&house, &settings.turn, &settings.id, store.clone(), identity)?;
+    let trust = fleet::trust(&settings.link)?;
+    let ice = turn::engage(&house, &settings.turn, &trust, &settings.id, store.clone(), identity)?;
     secrets::follow(book.redactor().clone(), links.identity.clone(), ice.guests.clone());
     let (metrics_out, metrics) = watch::channel(Metrics::default());
     let (fleet_out, fleet) = watch::channel(Default::default());
@@ -168,7 +170,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
         device: device.clone(),
         book: book.clone(),
     };
-    let bundles = bundles(&house, settings, state.path(), sources, metrics.clone(), identity_for_bundles);
+    let bundles = bundles(&house, settings, state.path(), sources, metrics.clone(), identity_for_bundles, trust);
     let ends = fleet::Ends {
         device: device.clone(),
         requests: Requests::new(Arc::new(carrier)),
@@ -271,6 +273,7 @@ fn bundles(
     sources: BoxSources,
     metrics: watch::Receiver<Metrics>,
     identity: watch::Receiver<Option<identity::Identity>>,
+    trust: Trust,
 ) -> Door<MakeBundle> {
     let shelf = Shelf::new(state_dir.join("bundles"));
     let (made_in, made) = watch::channel(0);
@@ -285,7 +288,7 @@ fn bundles(
     };
     let door =
         house.engage(Duty::new("fleet", "bundle maker"), move |life| BundleMaker::new(life, maker.clone())).door();
-    let courier = CourierSettings { shelf, identity, fleet_url: settings.link.fleet_url.clone(), made };
+    let courier = CourierSettings { shelf, identity, fleet_url: settings.link.fleet_url.clone(), trust, made };
     house.engage(Duty::new("fleet", "bundle courier"), move |life| BundleCourier::new(life, courier.clone()));
     door
 }

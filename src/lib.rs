@@ -3,6 +3,7 @@
 //! `main.rs` stays thin: it hands over to [`cli`], which reads the configuration and starts one of the sides.
 
 pub mod audit;
+pub mod certificates;
 pub mod cli;
 pub mod config;
 pub mod conformance;

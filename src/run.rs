@@ -8,11 +8,11 @@ use anyhow::{Context, Result, bail};
 use r58_actors::fleet_link::identity::Secret;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{self, BrokerSettings, FleetSettings, Settings, secret_in};
+use crate::config::{self, FleetSettings, Settings, secret_in};
 use crate::fleet::bundles::BundlePlan;
 use crate::fleet::store::retention::RetentionPlan;
 use crate::fleet::switchboard::BridgePlan;
-use crate::fleet::{self, AccessPlan, BrokerPlan, BrokerTls, FleetPlan, RetainedPlan, TurnPlan};
+use crate::fleet::{self, AccessPlan, BrokerPlan, FleetPlan, RetainedPlan, TurnPlan};
 use crate::preflight::{self, StateDir};
 use crate::proxies::TrustedProxies;
 use crate::{demo, device, logging, service};
@@ -55,11 +55,11 @@ pub fn fleet(file: Option<&Path>) -> Result<()> {
         if let Some(admin) = &fleet.first_start {
             println!("r58: sign in as {} with the password {} (shown only now)", admin.email, admin.password);
         }
-        if let Some(broker) = fleet.broker {
-            println!("r58: MQTT broker on mqtt://{broker}");
+        if let Some(broker) = fleet.broker_url() {
+            println!("r58: MQTT broker on {broker}");
         }
-        println!("r58: fleet server on http://{}", fleet.addr);
-        service::ready(&format!("fleet server on http://{}", fleet.addr));
+        println!("r58: fleet server on {}", fleet.url());
+        service::ready(&format!("fleet server on {}", fleet.url()));
         let outcome = tokio::select! {
             outcome = until_stopped(std::future::pending()) => outcome,
             () = fleet.keep_telling_systemd() => Ok(()),
@@ -165,6 +165,7 @@ pub fn fleet_plan(settings: &FleetSettings, state_dir: &Path) -> Result<FleetPla
     let turn = &settings.turn;
     Ok(FleetPlan {
         listen: settings.listen,
+        tls: settings.tls.files(),
         public_url: settings.public_url.clone(),
         database_url: settings.database_url.clone(),
         trusted_proxies: TrustedProxies::new(&settings.trusted_proxies)?,
@@ -176,7 +177,7 @@ pub fn fleet_plan(settings: &FleetSettings, state_dir: &Path) -> Result<FleetPla
         },
         keys_dir: settings.keys_dir.clone(),
         state_dir: state_dir.to_owned(),
-        broker: broker_plan(&settings.broker)?,
+        broker: broker_plan(settings)?,
         turn: TurnPlan {
             stun: turn.stun.clone(),
             cloudflare_key_id: turn.cloudflare_key_id.clone(),
@@ -201,12 +202,10 @@ fn database_password(settings: &FleetSettings) -> Result<Option<Secret>> {
     Ok(in_file.or_else(|| settings.database_password.clone()))
 }
 
-fn broker_plan(settings: &BrokerSettings) -> Result<BrokerPlan> {
+fn broker_plan(fleet: &FleetSettings) -> Result<BrokerPlan> {
+    let settings = &fleet.broker;
     let Some(url) = &settings.url else {
-        let tls = match (&settings.tls_cert, &settings.tls_key) {
-            (Some(cert), Some(key)) => Some(BrokerTls { cert: cert.clone(), key: key.clone() }),
-            _ => None,
-        };
+        let tls = fleet.tls.for_broker(settings);
         let retained = RetainedPlan {
             messages: usize::try_from(settings.max_retained)?,
             bytes: usize::try_from(settings.max_retained_mb * 1_000_000)?,

@@ -35,6 +35,7 @@ impl World {
         let (state, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let handle = fleet::start(FleetPlan {
             listen: ([127, 0, 0, 1], 0).into(),
+            tls: None,
             public_url: None,
             database_url: None,
             trusted_proxies: Default::default(),

@@ -11,6 +11,7 @@ mod a_command_happens_once;
 mod a_simulated_fleet;
 mod anything_dies_at_any_time;
 mod back_up_and_restore;
+mod certificates;
 mod guest_changes_networks;
 mod guest_gets_in;
 mod guests_are_invited;

@@ -26,6 +26,7 @@ use tracing::{info, warn};
 
 use crate::bundle::shelf::{Bundle, DELIVERED, Shelf};
 use crate::fleet_link::identity::Identity;
+use crate::fleet_link::trust::Trust;
 use crate::supervision::Life;
 
 /// Bytes of one piece: what the fleet takes in one request.
@@ -56,6 +57,8 @@ pub struct CourierSettings {
     pub identity: watch::Receiver<Option<Identity>>,
     /// Wins over the fleet's address that enrolment gave.
     pub fleet_url: Option<String>,
+    /// Whom the box believes.
+    pub trust: Trust,
     /// Moves when there is a new bundle.
     pub made: watch::Receiver<u64>,
 }
@@ -99,12 +102,12 @@ impl Handler<Begin> for BundleCourier {
             .connect_timeout(CONNECT_DEADLINE)
             .timeout(REQUEST_DEADLINE)
             .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("r58/", env!("CARGO_PKG_VERSION")))
-            .build();
+            .user_agent(concat!("r58/", env!("CARGO_PKG_VERSION")));
+        let http = self.settings.trust.believe(http).and_then(|http| http.build().map_err(|e| e.to_string()));
         let http = match http {
             Ok(http) => http,
             Err(error) => {
-                self.life.failed(error.to_string());
+                self.life.failed(error);
                 return actix::ActorContext::stop(ctx);
             }
         };

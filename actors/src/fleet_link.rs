@@ -33,6 +33,7 @@ pub mod requests;
 mod state;
 #[cfg(test)]
 mod tests;
+pub mod trust;
 
 use std::path::PathBuf;
 use std::sync::Arc;

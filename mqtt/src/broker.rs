@@ -3,13 +3,14 @@
 //! | room | what lives there |
 //! |---|---|
 //! | `acl` | who may publish and subscribe where (pure) |
+//! | `front` | TLS, and whose certificate was shown |
 //! | `hooks` | rmqtt asks, `Authenticate` and `acl` answer |
 //! | `store` | sled under the state directory: retained messages, sessions, offline queues |
 //! | `retained`, `sessions` | rmqtt's storage seams on that store |
 //! | `node` | the server on a runtime of its own |
 //!
 //! Its threads are its own: a panic or a flood in it cannot stall media or the HTTP face of the process. It opens exactly
-//! one port. Several brokers can run, stop and start again in one process.
+//! one port, and with TLS one more on loopback behind it. Several brokers can run, stop and start again in one process.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use tokio::sync::oneshot;
 use crate::MqttError;
 
 mod acl;
+mod front;
 mod hooks;
 mod node;
 mod retained;
@@ -69,16 +71,14 @@ pub enum Verdict {
 pub trait Authenticate: Send + Sync + 'static {
     /// Checks one client's credentials.
     async fn authenticate(&self, username: &str, client_id: &str, password: &[u8]) -> Verdict;
+
+    /// Whether a device that a good certificate names may come in without a password. Nobody may by default.
+    async fn vouches(&self, _org: &str, _dev: &str) -> bool {
+        false
+    }
 }
 
-/// Certificate and key files for TLS (PEM).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Certificate chain.
-    pub cert: PathBuf,
-    /// Private key.
-    pub key: PathBuf,
-}
+pub use front::{Certificates, Vouched};
 
 /// Bounds on what clients may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,12 +118,12 @@ impl Default for BrokerLimits {
 }
 
 /// How to start an [`EmbeddedBroker`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct BrokerSettings {
     /// Address to listen on; port 0 takes a free one. Loopback unless somebody decides otherwise.
     pub listen: SocketAddr,
     /// TLS instead of plain TCP.
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<Arc<dyn Certificates>>,
     /// Directory of the store; made if missing. One broker at a time.
     pub state_dir: PathBuf,
     /// Bounds.
@@ -148,6 +148,7 @@ impl BrokerSettings {
 /// A running broker. Dropping it stops it too, without waiting for the end.
 pub struct EmbeddedBroker {
     addr: SocketAddr,
+    inner: SocketAddr,
     scx: rmqtt::context::ServerContext,
     runtime: tokio::runtime::Handle,
     accepting: tokio::task::AbortHandle,
@@ -168,7 +169,7 @@ impl EmbeddedBroker {
     /// Blocks for as long as that takes (milliseconds, and about ten for each thousand stored sessions).
     ///
     /// # Errors
-    /// [`MqttError::Broker`] if the address is taken or a certificate cannot be used, [`MqttError::StoreLocked`] if
+    /// [`MqttError::Broker`] if the address is taken, [`MqttError::StoreLocked`] if
     /// another broker holds the state directory, [`MqttError::Io`] if it cannot be made. Nothing is left half up.
     pub fn start(settings: BrokerSettings, authenticate: Arc<dyn Authenticate>) -> Result<Self, MqttError> {
         let runtime = node::runtime()?;
@@ -184,8 +185,9 @@ impl EmbeddedBroker {
             })
             .map_err(|source| MqttError::Io { what: "start the broker's thread".into(), source })?;
         match started.recv() {
-            Ok(Ok((addr, scx, accepting))) => Ok(Self {
+            Ok(Ok(Started { addr, inner, scx, accepting })) => Ok(Self {
                 addr,
+                inner,
                 scx,
                 runtime: handle,
                 accepting,
@@ -204,6 +206,11 @@ impl EmbeddedBroker {
     /// The address that it listens on, with the real port.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where it listens without TLS, on loopback: for clients in this process.
+    pub fn inner_addr(&self) -> SocketAddr {
+        self.inner
     }
 
     /// Whether it still accepts clients; `false` only after a fault in it.
@@ -254,14 +261,20 @@ impl Drop for EmbeddedBroker {
     }
 }
 
-type Started = Result<(SocketAddr, rmqtt::context::ServerContext, tokio::task::AbortHandle), MqttError>;
+/// What is known once clients can connect.
+struct Started {
+    addr: SocketAddr,
+    inner: SocketAddr,
+    scx: rmqtt::context::ServerContext,
+    accepting: tokio::task::AbortHandle,
+}
 
 /// The broker's thread: up, wait, down, and the store last.
 fn run(
     runtime: tokio::runtime::Runtime,
     settings: &BrokerSettings,
     authenticate: Arc<dyn Authenticate>,
-    ready: &std::sync::mpsc::SyncSender<Started>,
+    ready: &std::sync::mpsc::SyncSender<Result<Started, MqttError>>,
     stopped: oneshot::Receiver<()>,
 ) {
     let node = match runtime.block_on(node::Node::up(settings, authenticate)) {
@@ -272,7 +285,8 @@ fn run(
             return;
         }
     };
-    let _ = ready.send(Ok((node.addr, node.scx.clone(), node.accepting())));
+    let (addr, inner, scx) = (node.addr, node.inner, node.scx.clone());
+    let _ = ready.send(Ok(Started { addr, inner, scx, accepting: node.accepting() }));
     let store = runtime.block_on(async {
         // An error means that the handle was dropped, which is a stop too.
         let _ = stopped.await;

@@ -17,6 +17,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -121,8 +122,10 @@ pub struct SessionSettings {
     /// `mqtt://host[:1883]` or `mqtts://host[:8883]`; several, the nodes of one cluster, are separated by commas and tried in
     /// random order.
     pub url: String,
-    /// PEM certificate that the broker's certificate must chain to, besides the system's roots. Only for `mqtts`.
+    /// PEM certificates, one of which the broker's certificate must chain to, besides the system's roots. Only for `mqtts`.
     pub ca: Option<Vec<u8>>,
+    /// Certificate and key in PEM (PKCS #8) that are shown to the broker, read anew for each connection. Only for `mqtts`.
+    pub shown: Option<(PathBuf, PathBuf)>,
     /// Client id; for a device its device id.
     pub client_id: String,
     /// User name; for a device its organization.
@@ -164,6 +167,7 @@ impl SessionSettings {
         Self {
             url: url.into(),
             ca: None,
+            shown: None,
             client_id: client_id.into(),
             username: username.into(),
             password: password.into(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use r58_mqtt::broker::{EmbeddedBroker, TlsFiles};
+use r58_mqtt::broker::EmbeddedBroker;
 use r58_mqtt::session::{Cable, DisconnectReason, Outgoing, Qos, Session, SessionEvent, Will, WillSource};
 use r58_mqtt::{ErrorKind, MqttError};
 use support::{
@@ -159,15 +159,6 @@ fn one_state_directory_serves_one_broker_at_a_time() {
     for _ in 0..3 {
         EmbeddedBroker::start(embedded_settings(dir.path()), Arc::new(Everyone)).unwrap().stop();
     }
-}
-
-#[test]
-fn a_missing_certificate_is_one_clear_error() {
-    let dir = TempDir::new().unwrap();
-    let mut settings = embedded_settings(dir.path());
-    settings.tls = Some(TlsFiles { cert: dir.path().join("none.pem"), key: dir.path().join("none.key") });
-    let error = EmbeddedBroker::start(settings, Arc::new(Everyone)).unwrap_err();
-    assert!(error.to_string().starts_with("embedded broker: tls: "), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,10 +7,12 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 
+use chrono::Utc;
 use r58_pipelines::profile::Profile;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::certificates::files::{self, Part, Wrong};
 use crate::proxies::{self, TrustedProxies};
 
 use super::settings::{DeviceSettings, FleetSettings, Settings, SfuSettings};
@@ -119,6 +121,19 @@ impl Found {
         }
     }
 
+    /// Certificates and what belongs to them; `keys` are those of the four parts in their order.
+    fn papers(&mut self, wrong: Option<Wrong>, keys: [&str; 4]) {
+        if let Some(wrong) = wrong {
+            let key = match wrong.part {
+                Part::Certificate => keys[0],
+                Part::Key => keys[1],
+                Part::ClientCa => keys[2],
+                Part::Crl => keys[3],
+            };
+            self.unless(false, key, wrong.message);
+        }
+    }
+
     fn both(&mut self, one: (&str, bool), other: (&str, bool)) {
         self.unless(!one.1 || other.1, one.0, format!("needs {} beside it", other.0));
         self.unless(!other.1 || one.1, other.0, format!("needs {} beside it", one.0));
@@ -221,6 +236,11 @@ fn judge_device(device: &DeviceSettings, found: &mut Found) {
     found.range("device.link.bundle_max_mb", link.bundle_max_mb, 1, 1024);
     found.file("device.link.ca_file", link.ca_file.as_deref());
     found.file("device.link.broker_password_file", link.broker_password_file.as_deref());
+    found.both(("device.link.cert_file", link.cert_file.is_some()), ("device.link.key_file", link.key_file.is_some()));
+    if let (Some(cert), Some(key)) = (&link.cert_file, &link.key_file) {
+        let wrong = files::pair(cert, key, Utc::now()).err();
+        found.papers(wrong, ["device.link.cert_file", "device.link.key_file", "", ""]);
+    }
 }
 
 fn judge_sfu(sfu: &SfuSettings, found: &mut Found) {
@@ -250,11 +270,10 @@ fn judge_fleet(fleet: &FleetSettings, found: &mut Found) {
     let broker = &fleet.broker;
     found.brokers("fleet.broker.url", broker.url.as_deref());
     found.brokers("fleet.broker.public_url", broker.public_url.as_deref());
-    found.file("fleet.broker.tls_cert", broker.tls_cert.as_deref());
-    found.file("fleet.broker.tls_key", broker.tls_key.as_deref());
     found.file("fleet.broker.password_file", broker.password_file.as_deref());
     found
         .both(("fleet.broker.tls_cert", broker.tls_cert.is_some()), ("fleet.broker.tls_key", broker.tls_key.is_some()));
+    judge_tls(fleet, found);
     found.range("fleet.broker.max_retained", broker.max_retained, 1_000, 10_000_000);
     found.range("fleet.broker.max_retained_mb", broker.max_retained_mb, 1, 65_536);
     let bundles = &fleet.bundles;
@@ -275,6 +294,30 @@ fn judge_fleet(fleet: &FleetSettings, found: &mut Found) {
     );
     found.file("fleet.turn.shared_secret_file", turn.shared_secret_file.as_deref());
     found.file("fleet.turn.cloudflare_token_file", turn.cloudflare_token_file.as_deref());
+}
+
+fn judge_tls(fleet: &FleetSettings, found: &mut Found) {
+    let (tls, broker) = (&fleet.tls, &fleet.broker);
+    let served = tls.cert_file.is_some();
+    found.both(("fleet.tls.cert_file", served), ("fleet.tls.key_file", tls.key_file.is_some()));
+    found.unless(!broker.tls || served, "fleet.broker.tls", "needs fleet.tls.cert_file");
+    let asked = tls.client_ca_file.is_some();
+    found.unless(
+        !asked || served || broker.tls_cert.is_some(),
+        "fleet.tls.client_ca_file",
+        "needs fleet.tls.cert_file or fleet.broker.tls_cert: without TLS nobody shows a certificate",
+    );
+    found.unless(asked || tls.crl_file.is_none(), "fleet.tls.crl_file", "needs fleet.tls.client_ca_file");
+    let lists = ["fleet.tls.client_ca_file", "fleet.tls.crl_file"];
+    let api = tls.files();
+    if let Some(files) = &api {
+        let wrong = files::check(files, Utc::now());
+        found.papers(wrong, ["fleet.tls.cert_file", "fleet.tls.key_file", lists[0], lists[1]]);
+    }
+    if let Some(files) = tls.for_broker(broker).filter(|files| api.as_ref() != Some(files)) {
+        let wrong = files::check(&files, Utc::now());
+        found.papers(wrong, ["fleet.broker.tls_cert", "fleet.broker.tls_key", lists[0], lists[1]]);
+    }
 }
 
 fn is_name(text: &str, longest: usize, capitals: bool) -> bool {

@@ -3,6 +3,7 @@
 //! `settings` is the shape with its defaults, `load` lays the layers over each other, `check` says what is
 //! wrong in a file and on which line. Nothing here starts anything.
 
+mod broker;
 mod check;
 mod load;
 mod settings;
@@ -11,6 +12,6 @@ pub use check::{Problem, check_file, check_text};
 pub use load::{ConfigError, load, secret_in};
 pub use settings::{
     BrokerSettings, DeviceSettings, FleetSettings, FleetTurnSettings, HostKind, InputSettings, LinkSettings, LogFormat,
-    LogSettings, PressureSettings, ProgrammeSettings, SeatSettings, Settings, SfuSettings, TurnSettings,
+    LogSettings, PressureSettings, ProgrammeSettings, SeatSettings, Settings, SfuSettings, TlsSettings, TurnSettings,
     WebrtcSettings,
 };

@@ -11,6 +11,8 @@ use r58_actors::sfu::client::SfuApp;
 use r58_pipelines::input::SourceSpec;
 use serde::{Deserialize, Serialize};
 
+pub use super::broker::{BrokerSettings, TlsSettings};
+
 /// The whole configuration of one process; each side reads its own section.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -52,8 +54,7 @@ pub enum LogFormat {
 }
 
 /// Our own changes that a user would see, and what is wrong elsewhere; libraries' routine stays out.
-const DEFAULT_FILTER: &str =
-    "warn,r58=info,r58_actors=info,r58_mqtt=info,r58_pipelines=info,webrtc=error,webrtc_ice=error,dtls=error";
+const DEFAULT_FILTER: &str = "warn,r58=info,r58_actors=info,r58_mqtt=info,r58_pipelines=info,webrtc=error,webrtc_ice=error,dtls=error,rustls=error";
 
 /// Logging.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -293,11 +294,16 @@ pub struct LinkSettings {
     /// `mqtt://` or `mqtts://` address of the broker, or of each node of a cluster, separated by commas and tried in random
     /// order; wins over the one that enrolment gave.
     pub mqtt_url: Option<String>,
-    /// File of certificates to trust for the broker, in PEM.
+    /// File of certificates to trust for the fleet server and the broker besides the system's, in PEM.
     pub ca_file: Option<PathBuf>,
     /// File of the password for a broker that does not ask the fleet server who a box is, such as mosquitto; elsewhere a box
     /// shows the token of its enrolment.
     pub broker_password_file: Option<PathBuf>,
+    /// File of the certificate in PEM with which the box proves itself to both; a renewed one is shown from the next
+    /// connection on.
+    pub cert_file: Option<PathBuf>,
+    /// File of that certificate's key, in PEM (PKCS #8).
+    pub key_file: Option<PathBuf>,
     /// Seconds between heartbeats, 1 to 3,600; each is moved by up to 10 % either way.
     pub heartbeat_seconds: u64,
     /// Bound of the durable outbox in MiB, 1 to 4,096; the oldest telemetry goes first.
@@ -318,6 +324,8 @@ impl Default for LinkSettings {
             mqtt_url: None,
             ca_file: None,
             broker_password_file: None,
+            cert_file: None,
+            key_file: None,
             heartbeat_seconds: 60,
             outbox_max_mb: 64,
             bundle_max_mb: 64,
@@ -361,6 +369,8 @@ pub struct FleetSettings {
     pub keys_dir: Option<PathBuf>,
     /// How long heartbeats are kept.
     pub retention: RetentionSettings,
+    /// Certificates of the API and the dashboard, and whose clients are believed.
+    pub tls: TlsSettings,
     /// The MQTT broker.
     pub broker: BrokerSettings,
     /// TURN credentials handed to signed-in devices.
@@ -380,6 +390,7 @@ impl Default for FleetSettings {
             database_password: None,
             keys_dir: None,
             retention: RetentionSettings::default(),
+            tls: TlsSettings::default(),
             broker: BrokerSettings::default(),
             turn: FleetTurnSettings::default(),
             bundles: FleetBundleSettings::default(),
@@ -422,50 +433,6 @@ pub struct RetentionSettings {
 impl Default for RetentionSettings {
     fn default() -> Self {
         Self { raw_days: 14, minute_days: 90, hour_days: 1_825 }
-    }
-}
-
-/// The MQTT broker: embedded, or somebody else's by `url`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BrokerSettings {
-    /// Where the embedded broker listens. Loopback unless said otherwise; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Certificate chain of the embedded broker in PEM; with `tls_key` it speaks TLS only.
-    pub tls_cert: Option<PathBuf>,
-    /// Private key of that certificate in PEM.
-    pub tls_key: Option<PathBuf>,
-    /// `mqtt://` or `mqtts://` address of an external broker, or of each node of a cluster, separated by commas; the
-    /// embedded one then stays off.
-    pub url: Option<String>,
-    /// User of the server on the external broker.
-    pub username: Option<String>,
-    /// File with that user's password.
-    pub password_file: Option<PathBuf>,
-    /// File with what the nodes of an rmqttd cluster show when they ask `/api/v1/broker/auth` who may connect.
-    pub auth_secret_file: Option<PathBuf>,
-    /// Address that devices are told; default: made from `listen` or `url`.
-    pub public_url: Option<String>,
-    /// Retained messages that the embedded broker keeps; what would be one more is refused. 1,000 to 10,000,000.
-    pub max_retained: u64,
-    /// Memory for them in megabytes: each takes its bytes, twice its topic, and some 200 bytes. 1 to 65,536.
-    pub max_retained_mb: u64,
-}
-
-impl Default for BrokerSettings {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
-            tls_cert: None,
-            tls_key: None,
-            url: None,
-            username: None,
-            password_file: None,
-            auth_secret_file: None,
-            public_url: None,
-            max_retained: 1_000_000,
-            max_retained_mb: 256,
-        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! The HTTP side: requests with a token that is renewed once when it has expired.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::session::{self, Kept};
+use crate::certificates;
 
 /// A request has this long; live updates have no end.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,6 +45,15 @@ impl CtlError {
     }
 }
 
+/// Whom the command line believes besides the system's authorities, and what it shows.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// File of authorities in PEM.
+    pub ca: Option<PathBuf>,
+    /// Files of a certificate and its key.
+    pub shown: Option<(PathBuf, PathBuf)>,
+}
+
 /// A fleet server as a signed-in user sees it.
 pub struct Client {
     http: reqwest::Client,
@@ -56,13 +67,15 @@ impl Client {
     /// For the server at `url`.
     ///
     /// # Errors
-    /// When the address is not one.
-    pub fn new(url: &str) -> Result<Self, CtlError> {
+    /// When the address is not one, or a file is not what it should be.
+    pub fn new(url: &str, files: &Files) -> Result<Self, CtlError> {
         let url = url.trim_end_matches('/').to_owned();
         if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err(CtlError::Usage(format!("{url} is not an http:// or https:// address")));
         }
-        let http = reqwest::Client::builder()
+        let shown = files.shown.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
+        let http = certificates::client::prepare(reqwest::Client::builder(), files.ca.as_deref(), shown)
+            .map_err(|error| CtlError::Usage(format!("{error:#}")))?
             .connect_timeout(CONNECT)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("r58-ctl/", env!("CARGO_PKG_VERSION")))
@@ -247,10 +260,28 @@ impl Client {
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, CtlError> {
         request.send().await.map_err(|error| {
-            let reason = if error.is_timeout() { "it does not answer in time" } else { "no connection" };
+            let reason = match error.is_timeout() {
+                true => "it does not answer in time",
+                false if is_about_certificates(&error) => {
+                    "its certificate is not believed (--ca-file names a private authority)"
+                }
+                false => "no connection",
+            };
             CtlError::Unreachable(format!("cannot reach the fleet server at {}: {reason}", self.url))
         })
     }
+}
+
+/// Whether a server was reached and not believed.
+fn is_about_certificates(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if error.to_string().contains("invalid peer certificate") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 async fn read(response: Response) -> Result<Value, CtlError> {

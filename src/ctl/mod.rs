@@ -6,6 +6,7 @@
 
 mod audit;
 mod bundles;
+mod ca;
 mod client;
 mod config;
 mod group;
@@ -18,12 +19,13 @@ mod session;
 mod watch;
 
 use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use self::client::{Client, CtlError};
+use self::client::{Client, CtlError, Files};
 use self::output::Output;
 
 /// How long `send --wait` waits unless told otherwise, in seconds.
@@ -41,6 +43,15 @@ pub struct Args {
     /// Sign in as this user for this command; the password comes from R58_FLEET_PASSWORD or is asked for.
     #[arg(long, env = "R58_FLEET_EMAIL", global = true)]
     email: Option<String>,
+    /// File of authorities in PEM to believe besides the system's, when the server's certificate is one's own.
+    #[arg(long, env = "R58_FLEET_CA_FILE", global = true)]
+    ca_file: Option<PathBuf>,
+    /// File of a certificate in PEM to show to the server, with --key-file.
+    #[arg(long, env = "R58_FLEET_CERT_FILE", global = true, requires = "key_file")]
+    cert_file: Option<PathBuf>,
+    /// File of that certificate's key.
+    #[arg(long, env = "R58_FLEET_KEY_FILE", global = true)]
+    key_file: Option<PathBuf>,
     /// Answer in JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -167,6 +178,9 @@ enum Command {
         /// The device.
         device: String,
     },
+    /// An authority of one's own: certificates for servers and devices. Offline; needs no session.
+    #[command(subcommand)]
+    Ca(ca::Ca),
     /// Make a one-time code with which a box enrols itself.
     Enrol {
         /// For whom it is.
@@ -194,7 +208,12 @@ pub async fn run(args: Args) -> ExitCode {
 }
 
 async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
-    let mut client = Client::new(&args.url)?;
+    if let Command::Ca(order) = &args.command {
+        ca::run(order, output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let files = Files { ca: args.ca_file, shown: args.cert_file.zip(args.key_file) };
+    let mut client = Client::new(&args.url, &files)?;
     if let Command::Completion { shell } = args.command {
         clap_complete::generate(shell, &mut crate::cli::command(), "r58", &mut std::io::stdout());
         return Ok(ExitCode::SUCCESS);
@@ -226,7 +245,7 @@ async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
         (None, None) => client.take_up_session()?,
     }
     match args.command {
-        Command::Login | Command::Health | Command::Completion { .. } => {}
+        Command::Login | Command::Health | Command::Completion { .. } | Command::Ca(_) => {}
         Command::Logout => {
             client.sign_out().await?;
             output.show(&json!({"signed_out": true}), || "signed out".into());

@@ -1,6 +1,6 @@
 //! The box's end of its fleet, wired: where outbox and journal live, what commands may do, what the fleet sees.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use r58_actors::fleet_link::identity::{Identity, Secret};
 use r58_actors::fleet_link::open::BrokerWay;
 use r58_actors::fleet_link::operations::Operations;
 use r58_actors::fleet_link::requests::Requests;
+use r58_actors::fleet_link::trust::Trust;
 use r58_actors::fleet_link::{FleetLink, FleetLinkSettings, Sources};
 use r58_actors::governor::Metrics;
 use r58_actors::host::{Host, RecordingHost, SystemHost, next_boot_seq};
@@ -25,7 +26,7 @@ use r58_actors::turn::IceSnapshot;
 use r58_mqtt::durable::KeyValue;
 use tokio::sync::watch;
 
-use crate::config::{DeviceSettings, HostKind, secret_in};
+use crate::config::{DeviceSettings, HostKind, LinkSettings, secret_in};
 
 /// How often the fleet is told of a changed state and of new pictures, by the protocol.
 const REPORT_EVERY: Duration = Duration::from_secs(2);
@@ -66,10 +67,7 @@ pub fn engage(
     ends: Ends,
 ) -> Result<LogLink> {
     let link = &settings.link;
-    let ca = link
-        .ca_file
-        .as_ref()
-        .map(|file| std::fs::read(file).with_context(|| format!("cannot read {}", file.display())));
+    let trust = trust(link)?;
     let password = link.broker_password_file.as_deref().map(secret_in);
     let units = link.services.clone();
     let host: Arc<dyn Host> = match link.host {
@@ -86,7 +84,7 @@ pub fn engage(
         state_dir: state_dir.to_owned(),
         fleet_url: link.fleet_url.clone(),
         enrolment_code: link.enrolment_code.clone().map(Secret::new),
-        broker: BrokerWay { url: link.mqtt_url.clone(), ca: ca.transpose()?, password: password.transpose()? },
+        broker: BrokerWay { url: link.mqtt_url.clone(), password: password.transpose()?, trust },
         heartbeat_every: Duration::from_secs(link.heartbeat_seconds),
         report_every: REPORT_EVERY,
         outbox_max_bytes: link.outbox_max_mb * 1024 * 1024,
@@ -109,6 +107,18 @@ pub fn engage(
     let duty = Duty::new("fleet", "fleet link").soft(RestartPolicy::patient(SOON, AT_MOST));
     let link = house.engage(duty, move |life| FleetLink::new(life, settings.clone()));
     Ok(LogLink { door: link.door(), boot_seq })
+}
+
+/// Whom the box believes on the way to its fleet, and what it shows.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn trust(link: &LinkSettings) -> Result<Trust> {
+    let read = |file: &PathBuf| std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+    Ok(Trust {
+        ca: link.ca_file.as_ref().map(read).transpose()?,
+        shown: link.cert_file.clone().zip(link.key_file.clone()),
+    })
 }
 
 /// The configured list; without one, the actors whose restart the programme does not notice.

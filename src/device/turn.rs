@@ -7,10 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use r58_actors::House;
 use r58_actors::fleet_link::identity::Identity;
+use r58_actors::fleet_link::trust::Trust;
 use r58_actors::state::TurnRoad;
 use r58_actors::supervision::Duty;
 use r58_actors::turn::forwarder::{ForwarderSettings, Shelf, TurnForwarder};
-use r58_actors::turn::providers::{CLOUDFLARE_BASE, Cloudflare, FleetApi, IceProvider, SharedSecret, http_client};
+use r58_actors::turn::providers::{
+    CLOUDFLARE_BASE, Cloudflare, FleetApi, IceProvider, SharedSecret, http_builder, http_client,
+};
 use r58_actors::turn::{IceSnapshot, StoredGrant, TurnCache, TurnSettings as CacheSettings};
 use r58_mqtt::durable::KeyValue;
 use r58_pipelines::forwarder::Forwarders;
@@ -36,6 +39,7 @@ pub struct Ice {
 pub fn engage(
     house: &House,
     settings: &TurnSettings,
+    trust: &Trust,
     device_id: &str,
     store: Arc<dyn KeyValue>,
     identity: watch::Receiver<Option<Identity>>,
@@ -44,7 +48,9 @@ pub fn engage(
     let ttl = Duration::from_secs(settings.ttl_seconds);
     let mut providers: Vec<Arc<dyn IceProvider>> = Vec::new();
     if settings.fleet {
-        providers.push(Arc::new(FleetApi::new(http.clone(), identity.clone())));
+        let own = trust.believe(http_builder()).map_err(anyhow::Error::msg).context("device.link.ca_file")?;
+        let own = own.build().context("cannot set up the HTTP client")?;
+        providers.push(Arc::new(FleetApi::new(own, identity.clone())));
     }
     if let (Some(key), Some(file)) = (&settings.cloudflare_key_id, &settings.cloudflare_token_file) {
         providers.push(Arc::new(Cloudflare::new(http, CLOUDFLARE_BASE, key, file.clone(), ttl)));

@@ -1,6 +1,6 @@
 //! The server's side of the broker: the embedded one or somebody else's, and the actors that work on it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,13 @@ use r58_actors::ingest::store::FleetStore;
 use r58_actors::ingest::{FleetEvent, Ingest, IngestSettings, ThumbnailShelf};
 use r58_actors::supervision::{ActorReport, Door, Duty, House, HouseSettings};
 use r58_mqtt::DeviceAddress;
-use r58_mqtt::broker::{BrokerSettings, EmbeddedBroker, TlsFiles};
+use r58_mqtt::broker::{BrokerSettings, EmbeddedBroker, Vouched};
 use r58_mqtt::payload::Response;
 use r58_mqtt::request::{CallError, DEADLINE};
 use r58_mqtt::session::SessionSettings;
 use r58_mqtt::sign::CommandSigner;
-use tokio::sync::{RwLock, broadcast};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::{RwLock, broadcast, watch};
 use ulid::Ulid;
 
 use super::auth::secret;
@@ -25,7 +26,8 @@ use super::gatekeeper::Gatekeeper;
 use super::push::Hub;
 use super::state::BrokerSide;
 use super::store::Store;
-use super::{BrokerPlan, BrokerTls, FleetError, FleetPlan, RetainedPlan};
+use super::{BrokerPlan, FleetError, FleetPlan, RetainedPlan};
+use crate::certificates::Certificates;
 
 /// User name of the server's own clients; no organization can be called so.
 const FLEET_USER: &str = "$fleet";
@@ -75,8 +77,6 @@ impl BrokerSide for Side {
 struct Way {
     own_url: String,
     told_url: String,
-    /// Certificate to trust besides the system's.
-    ca: Option<Vec<u8>>,
     username: String,
     password: String,
 }
@@ -85,7 +85,7 @@ async fn embed(
     plan: &FleetPlan,
     store: &Store,
     listen: SocketAddr,
-    tls: Option<&BrokerTls>,
+    tls: Option<Arc<Certificates>>,
     public_url: Option<&str>,
     retained: RetainedPlan,
 ) -> Result<(EmbeddedBroker, Way), FleetError> {
@@ -94,27 +94,58 @@ async fn embed(
     settings.listen = listen;
     settings.limits.max_retained = retained.messages;
     settings.limits.max_retained_bytes = retained.bytes;
-    settings.tls = tls.map(|tls| TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() });
+    let scheme = if tls.is_some() { "mqtts" } else { "mqtt" };
+    if let Some(tls) = tls {
+        settings.tls = Some(Arc::new(ForBroker::new(tls)?));
+    }
     let keeper = Gatekeeper::new(store.clone(), FLEET_USER, &own_password, &plan.access);
     let started = tokio::task::spawn_blocking(move || EmbeddedBroker::start(settings, Arc::new(keeper))).await;
     let broker = started
         .map_err(|error| FleetError::Bug(error.to_string()))?
         .map_err(|error| FleetError::Broker(error.to_string()))?;
-    let addr = broker.addr();
-    let (own_url, told_url, ca) = match tls {
-        None => (format!("mqtt://{addr}"), format!("mqtt://{addr}"), None),
-        Some(tls) => {
-            let ca = std::fs::read(&tls.cert).map_err(|error| FleetError::Path {
-                path: tls.cert.display().to_string(),
-                reason: error.to_string(),
-            })?;
-            // The certificate has to be good for the host, for our own clients too.
-            let own = public_url.map_or_else(|| format!("mqtts://localhost:{}", addr.port()), str::to_owned);
-            (own, format!("mqtts://{addr}"), Some(ca))
-        }
-    };
-    let told_url = public_url.map_or(told_url, str::to_owned);
-    Ok((broker, Way { own_url, told_url, ca, username: FLEET_USER.to_owned(), password: own_password }))
+    let told_url = public_url.map_or_else(|| format!("{scheme}://{}", broker.addr()), str::to_owned);
+    // Within this process, TLS would protect nothing.
+    let own_url = format!("mqtt://{}", own_way(broker.inner_addr()));
+    Ok((broker, Way { own_url, told_url, username: FLEET_USER.to_owned(), password: own_password }))
+}
+
+/// An address listened on, as one to connect to.
+fn own_way(listen: SocketAddr) -> SocketAddr {
+    match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port())),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::from((Ipv6Addr::LOCALHOST, listen.port())),
+        _ => listen,
+    }
+}
+
+/// The server's certificates as the broker asks for them.
+#[derive(Debug)]
+struct ForBroker {
+    certificates: Arc<Certificates>,
+    config: Arc<rustls::ServerConfig>,
+}
+
+impl ForBroker {
+    fn new(certificates: Arc<Certificates>) -> Result<Self, FleetError> {
+        let config = certificates.server_config().map_err(|error| FleetError::Bug(error.to_string()))?;
+        Ok(Self { certificates, config: Arc::new(config) })
+    }
+}
+
+impl r58_mqtt::broker::Certificates for ForBroker {
+    fn server_config(&self) -> Arc<rustls::ServerConfig> {
+        self.config.clone()
+    }
+
+    fn vouched(&self, chain: &[CertificateDer<'static>]) -> Option<Vouched> {
+        let named = self.certificates.device(chain)?;
+        let (org, dev) = (named.device.org.to_string(), named.device.device.to_string());
+        Some(Vouched { org, dev, until: named.until })
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.certificates.changes()
+    }
 }
 
 /// What this server is called at the broker, the same at every start: only then does the broker keep for it what boxes
@@ -150,17 +181,21 @@ impl BrokerDesk {
     ///
     /// # Errors
     /// When the broker's port is taken, or its certificate cannot be used.
-    pub async fn start(plan: &FleetPlan, store: &Store, signer: Arc<CommandSigner>) -> Result<Self, FleetError> {
+    pub async fn start(
+        plan: &FleetPlan,
+        store: &Store,
+        signer: Arc<CommandSigner>,
+        tls: Option<Arc<Certificates>>,
+    ) -> Result<Self, FleetError> {
         let (embedded, way) = match &plan.broker {
-            BrokerPlan::Embedded { listen, tls, public_url, retained } => {
-                let (broker, way) = embed(plan, store, *listen, tls.as_ref(), public_url.as_deref(), *retained).await?;
+            BrokerPlan::Embedded { listen, public_url, retained, .. } => {
+                let (broker, way) = embed(plan, store, *listen, tls, public_url.as_deref(), *retained).await?;
                 (Some(broker), way)
             }
             BrokerPlan::Url { url, username, password, public_url, .. } => {
                 let way = Way {
                     own_url: url.clone(),
                     told_url: public_url.clone().unwrap_or_else(|| url.clone()),
-                    ca: None,
                     username: username.clone().unwrap_or_default(),
                     password: password.clone().unwrap_or_default(),
                 };
@@ -174,9 +209,7 @@ impl BrokerDesk {
         let own = own_name(&plan.state_dir)?;
         let session = |name: &str| {
             let client = format!("fleet-{name}-{own}");
-            let mut session = SessionSettings::new(&way.own_url, client, &way.username, &way.password);
-            session.ca.clone_from(&way.ca);
-            session
+            SessionSettings::new(&way.own_url, client, &way.username, &way.password)
         };
         let desk = DeskSettings { session: session("desk"), store: rows.clone(), events: events.clone() };
         let desk = house.engage(Duty::new("desk", "command desk"), move |life| CommandDesk::new(life, desk.clone()));

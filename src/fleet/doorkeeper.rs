@@ -16,6 +16,8 @@ use crate::rates::{RatePolicy, Rates, client_of};
 const OF_ADDRESS: RatePolicy = RatePolicy { burst: 100, per_second: 10 };
 /// For one box, whoever asks: below what a box itself takes from its fleet, so that its crew and viewers get through.
 const OF_BOX: RatePolicy = RatePolicy { burst: 150, per_second: 20 };
+/// For one box that registers by certificate: each time costs a token and a line in the audit log.
+const OF_REGISTRATION: RatePolicy = RatePolicy { burst: 5, per_second: 1 };
 /// Wrong words for one invitation from one address, before it has to wait; five times as many for the address as a whole.
 const MOST_FAILURES: u32 = 10;
 /// How long it then waits.
@@ -25,6 +27,7 @@ const WAIT: Duration = Duration::from_secs(60);
 pub struct Doorkeeper {
     addresses: Mutex<Rates>,
     boxes: Mutex<Rates>,
+    registrations: Mutex<Rates>,
     failures: Mutex<Lockout>,
 }
 
@@ -33,6 +36,7 @@ impl Default for Doorkeeper {
         Self {
             addresses: Mutex::new(Rates::new(OF_ADDRESS)),
             boxes: Mutex::new(Rates::new(OF_BOX)),
+            registrations: Mutex::new(Rates::new(OF_REGISTRATION)),
             failures: Mutex::new(Lockout::new(MOST_FAILURES, WAIT)),
         }
     }
@@ -50,6 +54,14 @@ impl Doorkeeper {
             Some(wait) => Err(too_many(wait)),
             None => lock(&self.boxes).handle(now, device).map_err(too_many),
         }
+    }
+
+    /// Counts a registration by certificate.
+    ///
+    /// # Errors
+    /// 429 with the time to wait.
+    pub fn register(&self, device: &str) -> Result<(), Problem> {
+        lock(&self.registrations).handle(Instant::now(), device).map_err(too_many)
     }
 
     /// Takes note of what the box said.

@@ -25,6 +25,16 @@ pub struct Gatekeeper {
 
 #[async_trait]
 impl Authenticate for Gatekeeper {
+    async fn vouches(&self, org: &str, dev: &str) -> bool {
+        match self.store.device_secret(dev).await {
+            Ok(held) => held.is_some_and(|(owner, _)| owner == org),
+            Err(error) => {
+                tracing::warn!(%error, device = dev, "whether a device is in service could not be checked");
+                false
+            }
+        }
+    }
+
     async fn authenticate(&self, username: &str, client_id: &str, password: &[u8]) -> Verdict {
         let Ok(password) = std::str::from_utf8(password) else { return Verdict::Denied };
         if username == self.own_user {

@@ -45,7 +45,7 @@ pub mod switchboard;
 pub mod turn;
 
 pub use error::{ErrorKind, FleetError};
-pub use plan::{AccessPlan, BrokerPlan, BrokerTls, FleetPlan, RetainedPlan, TurnPlan};
+pub use plan::{AccessPlan, BrokerPlan, FleetPlan, RetainedPlan, TurnPlan};
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -59,6 +59,7 @@ use r58_actors::supervision::ActorReport;
 use tokio::task::JoinHandle;
 use ulid::Ulid;
 
+use self::auth::certificate::ShownCertificate;
 use self::auth::{Lockout, Role, password, secret};
 use self::broker::BrokerDesk;
 use self::bundles::BundleFiles;
@@ -71,6 +72,7 @@ use self::store::retention::RetentionPlan;
 use self::store::{Actor, NewUser, Store};
 use self::switchboard::Switchboard;
 use self::turn::TurnDesk;
+use crate::certificates::{Certificates, TlsFiles};
 use crate::service;
 
 /// The organization made at the first start.
@@ -104,9 +106,21 @@ pub struct FleetHandle {
     http: ServerHandle,
     tasks: Vec<JoinHandle<()>>,
     holder: Arc<str>,
+    broker_tls: bool,
 }
 
 impl FleetHandle {
+    /// Address of API and dashboard, as listened on.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.fleet.places.scheme(), self.addr)
+    }
+
+    /// Address of the embedded broker, as listened on.
+    pub fn broker_url(&self) -> Option<String> {
+        let scheme = if self.broker_tls { "mqtts" } else { "mqtt" };
+        self.broker.map(|broker| format!("{scheme}://{broker}"))
+    }
+
     /// Makes a one-time code with which a box enrols itself in the default organization; it is valid for an hour.
     ///
     /// # Errors
@@ -131,7 +145,9 @@ impl FleetHandle {
             true => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.addr.port()),
             false => self.addr,
         };
-        let (client, url) = (reqwest::Client::new(), format!("http://{own}/health"));
+        // It asks itself: whose certificate it is needs no proof.
+        let client = reqwest::Client::builder().danger_accept_invalid_certs(true).build().unwrap_or_default();
+        let url = format!("{}://{own}/health", self.fleet.places.scheme());
         service::keep_telling(async || service::answers(&client, &url).await).await;
     }
 
@@ -167,6 +183,8 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
     backup::finish_restore(&plan).map_err(|error| FleetError::Misconfigured(format!("{error:#}")))?;
     let listener = listen(plan.listen)?;
     let addr = listener.local_addr().map_err(|error| refused(plan.listen, &error))?;
+    let papers = Papers::open(&plan)?;
+    let (tls, broker_tls) = (papers.api.clone(), papers.broker.is_some());
     let keys = Keys::load_or_create(plan.keys_dir.as_deref().unwrap_or(&plan.state_dir))?;
     let turn = TurnDesk::new(&plan.turn)?;
     let bundles = BundleFiles::open(plan.bundles.clone(), &plan.state_dir).map_err(unusable)?;
@@ -186,7 +204,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
         // Until the lease is granted, nobody here leads. A file's only server always does.
         store.set_term(None);
     }
-    let desk = match BrokerDesk::start(&plan, &store, keys.commands.clone()).await {
+    let desk = match BrokerDesk::start(&plan, &store, keys.commands.clone(), papers.broker.clone()).await {
         Ok(desk) => desk,
         Err(error) => {
             store.close().await;
@@ -200,7 +218,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
         hub: hub.clone(),
         thumbnails: desk.thumbnails(),
         turn,
-        places: Places { public_url, listen: addr, mqtt_url: desk.mqtt_url() },
+        places: Places { public_url, listen: addr, https: tls.is_some(), mqtt_url: desk.mqtt_url() },
         broker: desk.side(),
         bundles: bundles.clone(),
         switchboard: Switchboard::new(plan.bridge),
@@ -214,7 +232,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
     });
     let served = async {
         fleet.note_key().await?;
-        serve(listener, fleet.clone())
+        serve(listener, fleet.clone(), tls.as_ref())
     };
     let http = match served.await {
         Ok(http) => http,
@@ -235,9 +253,10 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
     tasks.push(tokio::spawn(replicas::keep("audit", fleet.hub.closed(), move || {
         audit::keep_signed(books.clone(), signer.clone())
     })));
+    tasks.extend(papers.all().map(|certificates| tokio::spawn(certificates.follow(fleet.hub.closed()))));
     tasks.extend(duties);
     tracing::info!(%addr, broker = %fleet.places.mqtt_url, "fleet server is up");
-    Ok(FleetHandle { addr, broker: desk.addr(), first_start, fleet, desk, http, tasks, holder })
+    Ok(FleetHandle { addr, broker: desk.addr(), first_start, fleet, desk, http, tasks, holder, broker_tls })
 }
 
 /// Starts what runs beside the broker's actors and the API until the hub is closed.
@@ -281,7 +300,39 @@ fn listen(addr: SocketAddr) -> Result<TcpListener, FleetError> {
     Ok(listener)
 }
 
-fn serve(listener: TcpListener, fleet: web::Data<Fleet>) -> Result<ServerHandle, FleetError> {
+/// Certificates of the API and of the embedded broker; where both have the same files, they share them.
+struct Papers {
+    api: Option<Arc<Certificates>>,
+    broker: Option<Arc<Certificates>>,
+}
+
+impl Papers {
+    fn open(plan: &FleetPlan) -> Result<Self, FleetError> {
+        let open = |files: &TlsFiles| {
+            Certificates::open(files.clone()).map_err(|wrong| FleetError::Misconfigured(wrong.message))
+        };
+        let api = plan.tls.as_ref().map(open).transpose()?;
+        let broker = match &plan.broker {
+            BrokerPlan::Embedded { tls: Some(files), .. } if plan.tls.as_ref() == Some(files) => api.clone(),
+            BrokerPlan::Embedded { tls: Some(files), .. } => Some(open(files)?),
+            _ => None,
+        };
+        Ok(Self { api, broker })
+    }
+
+    fn all(self) -> impl Iterator<Item = Arc<Certificates>> {
+        let shared = self.api.as_ref().zip(self.broker.as_ref()).is_some_and(|(one, other)| Arc::ptr_eq(one, other));
+        self.api.into_iter().chain(self.broker.filter(|_| !shared))
+    }
+}
+
+fn serve(
+    listener: TcpListener,
+    fleet: web::Data<Fleet>,
+    tls: Option<&Arc<Certificates>>,
+) -> Result<ServerHandle, FleetError> {
+    let bug = |error: &dyn std::error::Error| FleetError::Bug(error.to_string());
+    let certificates = tls.cloned();
     let server = HttpServer::new(move || {
         App::new()
             .app_data(fleet.clone())
@@ -293,9 +344,16 @@ fn serve(listener: TcpListener, fleet: web::Data<Fleet>) -> Result<ServerHandle,
     .client_request_timeout(HEAD_WITHIN)
     .shutdown_timeout(DRAIN_SECONDS)
     .disable_signals()
-    .listen(listener)
-    .map_err(|error| FleetError::Bug(error.to_string()))?
-    .run();
+    .on_connect(move |connection, extensions| {
+        if let Some(shown) = certificates.as_ref().and_then(|own| ShownCertificate::of(own, connection)) {
+            extensions.insert(shown);
+        }
+    });
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls.server_config().map_err(|error| bug(&error))?),
+        None => server.listen(listener),
+    };
+    let server = server.map_err(|error| bug(&error))?.run();
     let handle = server.handle();
     tokio::spawn(server);
     Ok(handle)

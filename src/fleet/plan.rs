@@ -9,6 +9,7 @@ use r58_actors::fleet_link::identity::Secret;
 use super::bundles::BundlePlan;
 use super::store::retention::RetentionPlan;
 use super::switchboard::BridgePlan;
+use crate::certificates::TlsFiles;
 use crate::proxies::TrustedProxies;
 
 /// Everything [`super::start`] needs; the configuration file is translated to this.
@@ -16,8 +17,10 @@ use crate::proxies::TrustedProxies;
 pub struct FleetPlan {
     /// Address of API and dashboard. Port 0 takes any free one.
     pub listen: SocketAddr,
-    /// Address under which browsers and boxes reach this server, without a slash at the end. By default `http://` and
-    /// the address listened on; where that is every address, the one by which a box found us.
+    /// HTTPS, when API and dashboard shall speak it.
+    pub tls: Option<TlsFiles>,
+    /// Address under which browsers and boxes reach this server, without a slash at the end. By default `http://` (with
+    /// `tls` `https://`) and the address listened on; where that is every address, the one by which a box found us.
     pub public_url: Option<String>,
     /// `sqlite:` or `postgres://` URL of the database; by default the file `fleet.db` in `state_dir`.
     pub database_url: Option<String>,
@@ -51,7 +54,7 @@ pub enum BrokerPlan {
         /// Address to listen on. Port 0 takes any free one.
         listen: SocketAddr,
         /// TLS, when the broker shall speak it.
-        tls: Option<BrokerTls>,
+        tls: Option<TlsFiles>,
         /// `mqtt://` or `mqtts://` address that boxes are told; by default the address listened on, with the host of the
         /// server's own address where it listens on every address. With TLS the certificate must be good for its host.
         public_url: Option<String>,
@@ -86,15 +89,6 @@ impl Default for RetainedPlan {
     fn default() -> Self {
         Self { messages: 1_000_000, bytes: 256_000_000 }
     }
-}
-
-/// Certificate and key of the embedded broker, as PEM files.
-#[derive(Debug, Clone)]
-pub struct BrokerTls {
-    /// Certificate chain.
-    pub cert: PathBuf,
-    /// Private key.
-    pub key: PathBuf,
 }
 
 /// Sources of TURN credentials, tried in this order: Cloudflare, shared secret, STUN only.

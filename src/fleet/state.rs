@@ -50,6 +50,8 @@ pub struct Places {
     pub public_url: Option<String>,
     /// Where the API listens.
     pub listen: SocketAddr,
+    /// Whether it speaks TLS itself.
+    pub https: bool,
     /// As configured, or where the broker listens.
     pub mqtt_url: String,
 }
@@ -59,9 +61,14 @@ impl Places {
     pub fn public_url(&self, host: &str) -> String {
         match &self.public_url {
             Some(url) => url.clone(),
-            None if self.listen.ip().is_unspecified() => format!("http://{host}"),
-            None => format!("http://{}", self.listen),
+            None if self.listen.ip().is_unspecified() => format!("{}://{host}", self.scheme()),
+            None => format!("{}://{}", self.scheme(), self.listen),
         }
+    }
+
+    /// `https` or `http`.
+    pub fn scheme(&self) -> &'static str {
+        if self.https { "https" } else { "http" }
     }
 
     /// The broker's address for that caller.
@@ -179,6 +186,7 @@ mod tests {
         let places = |public: Option<&str>, listen: &str, mqtt: &str| Places {
             public_url: public.map(str::to_owned),
             listen: listen.parse().unwrap(),
+            https: false,
             mqtt_url: mqtt.to_owned(),
         };
         let here = places(None, "127.0.0.1:8180", "mqtt://127.0.0.1:1883");
@@ -192,6 +200,8 @@ mod tests {
             ("http://box.lan:8180".into(), "mqtt://box.lan:1883".into())
         );
         assert_eq!(open.mqtt_url("[fd00::1]:8180"), "mqtt://[fd00::1]:1883");
+        let own = Places { https: true, ..open };
+        assert_eq!(own.public_url("box.lan:8180"), "https://box.lan:8180");
         let named = places(Some("https://fleet.example/r58"), "0.0.0.0:8180", "mqtts://[::]:8883");
         assert_eq!(
             (named.public_url("x"), named.mqtt_url("x")),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use futures_util::StreamExt as _;
 use r58_actors::fleet_link::identity::{self, EnrolError, Identity, Registration, Secret, write_private};
-use r58_actors::turn::providers::http_client;
+use r58_actors::fleet_link::trust::Trust;
+use r58_actors::turn::providers::http_builder;
 use r58_mqtt::durable::{KeyValue, Memory, Prefixed, Store, StoreOptions};
 use serde::{Deserialize, Serialize};
 
@@ -100,6 +101,7 @@ impl Fleet {
         codes: &[String],
         name: &str,
         wanted: usize,
+        trust: &Trust,
         mut progress: impl FnMut(usize),
     ) -> Result<()> {
         let first = self.file.devices.len();
@@ -110,7 +112,8 @@ impl Fleet {
         let Some(last_code) = codes.last() else {
             bail!("{} devices are not enrolled yet: give an enrolment code (--code) for them", wanted - first);
         };
-        let http = http_client().context("TLS cannot be set up")?;
+        let http =
+            trust.believe(http_builder()).map_err(anyhow::Error::msg)?.build().context("TLS cannot be set up")?;
         let enrol = |n: usize| {
             // One code for each, or one with many uses for all.
             let code = codes.get(n - first).unwrap_or(last_code).clone();

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use r58_actors::fleet_link::open::BrokerWay;
+use r58_actors::fleet_link::trust::Trust;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -120,7 +121,7 @@ pub struct Args {
     /// Address of the broker, or several separated by commas; wins over the one that enrolment gave.
     #[arg(long)]
     broker: Option<String>,
-    /// PEM certificate to trust for the broker, besides the system's.
+    /// PEM certificates to trust for the fleet server and the broker, besides the system's.
     #[arg(long)]
     ca: Option<PathBuf>,
     /// File of the password for a broker where an organization's boxes share one, such as mosquitto.
@@ -206,14 +207,15 @@ fn raise_file_limit(devices: u64) -> Result<()> {
 async fn simulate(args: &Args, chaos: Chaos, mut fleet: Fleet) -> Result<Report> {
     let mut screen = Screen::new(args.devices);
     let wanted = args.devices as usize;
-    fleet.enrol(&args.fleet, &args.code, &args.name, wanted, |n| screen.enrolled(n)).await?;
     let ca = match &args.ca {
         Some(path) => Some(std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?),
         None => None,
     };
     let password = args.broker_password_file.as_deref().map(secret_in).transpose()?;
+    let trust = Trust { ca, shown: None };
+    fleet.enrol(&args.fleet, &args.code, &args.name, wanted, &trust, |n| screen.enrolled(n)).await?;
     let heartbeat = Duration::from_secs_f64(args.heartbeat);
-    let broker = BrokerWay { url: args.broker.clone(), ca, password };
+    let broker = BrokerWay { url: args.broker.clone(), password, trust };
     let shared = Arc::new(Shared::new(heartbeat, args.events, broker));
     let (orders, told) = watch::channel(Orders { phase: Phase::Rough, storms: 0 });
     let mut devices = JoinSet::new();

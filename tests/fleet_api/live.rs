@@ -1,9 +1,11 @@
 //! The whole way: a device on the broker, its words in the database and on the dashboard, commands on their way.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use r58::fleet::{BrokerPlan, BrokerTls, RetainedPlan};
+use r58::certificates::TlsFiles;
+use r58::fleet::{BrokerPlan, RetainedPlan};
 use r58_mqtt::payload::{
     Command, CommandStatus, ConnectionOrder, DeviceState, Heartbeat, Payload, Presence, SyncDown, SyncUp,
 };
@@ -259,9 +261,11 @@ async fn a_wrong_token_does_not_get_onto_the_broker_and_a_rotated_one_is_thrown_
 async fn with_a_certificate_server_and_devices_meet_on_the_broker_by_tls() {
     let dir = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-    let tls = BrokerTls { cert: dir.path().join("cert.pem"), key: dir.path().join("key.pem") };
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let tls = TlsFiles { cert, key, client_ca: None, crl: None };
     std::fs::write(&tls.cert, made.cert.pem()).unwrap();
     std::fs::write(&tls.key, made.key_pair.serialize_pem()).unwrap();
+    std::fs::set_permissions(&tls.key, std::fs::Permissions::from_mode(0o600)).unwrap();
     let listen = ([127, 0, 0, 1], 0).into();
     let world = World::with(|plan| {
         plan.broker =

@@ -48,6 +48,7 @@ impl Answer {
 pub fn plan(state_dir: &Path) -> FleetPlan {
     FleetPlan {
         listen: ([127, 0, 0, 1], 0).into(),
+        tls: None,
         public_url: None,
         database_url: None,
         trusted_proxies: Default::default(),

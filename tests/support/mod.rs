@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each promise uses its own part of the harness")]
 
+pub mod authority;
 pub mod browser;
 pub mod environment;
 pub mod footage;

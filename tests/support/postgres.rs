@@ -21,12 +21,18 @@ const NOBODY: u32 = 65_534;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Stays beside the server, ends it once the owner's end of the pipe is closed (however the owner ended) and removes its files.
 const GUARD: &str = r#"
-bin=$1; dir=$2
-"$bin/initdb" -D "$dir/data" -U r58 -A trust -E UTF8 --locale=C.UTF-8 --no-sync >"$dir/initdb.log" 2>&1 || exit 1
+bin=$1; dir=$2; port=$3
+if [ -e "$dir/server.key" ]; then
+    auth="--auth-local=trust --auth-host=scram-sha-256 --pwfile=$dir/password"
+    listen="-c listen_addresses=127.0.0.1 -c ssl=on -c ssl_cert_file=$dir/server.pem -c ssl_key_file=$dir/server.key"
+else
+    auth="-A trust"; listen="-c listen_addresses="
+fi
+"$bin/initdb" -D "$dir/data" -U r58 $auth -E UTF8 --locale=C.UTF-8 --no-sync >"$dir/initdb.log" 2>&1 || exit 1
 while read -r word; do
     case "$word" in
     start)
-        "$bin/postgres" -D "$dir/data" -k "$dir" -c listen_addresses= -c fsync=off -c full_page_writes=off \
+        "$bin/postgres" -D "$dir/data" -k "$dir" -p "$port" $listen -c fsync=off -c full_page_writes=off \
             -c max_connections=200 -c shared_buffers=32MB -c max_wal_size=256MB -c autovacuum_naptime=10s \
             >>"$dir/server.log" 2>&1 </dev/null &
         server=$! ;;
@@ -40,23 +46,43 @@ kill -INT "$server"; wait "$server"; cd /; rm -rf "$dir"
 pub struct Postgres {
     guard: Child,
     dir: TempDir,
+    port: u16,
     databases: AtomicU32,
 }
 
 impl Postgres {
     /// Makes one and waits until it answers.
     pub async fn start() -> Self {
+        Self::start_with(5432, |_| {}).await
+    }
+
+    /// One that is also reached by TLS and password, on a port of 127.0.0.1.
+    pub async fn start_with_tls(port: u16, (cert, key): (&Path, &Path), password: &str) -> Self {
+        Self::start_with(port, |dir| {
+            std::fs::copy(cert, dir.join("server.pem")).expect("the certificate");
+            std::fs::copy(key, dir.join("server.key")).expect("its key");
+            std::fs::write(dir.join("password"), password).expect("the password");
+        })
+        .await
+    }
+
+    async fn start_with(port: u16, lay_out: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::Builder::new().prefix("r58-pg").tempdir().expect("a directory");
+        lay_out(dir.path());
         let mut command = Command::new("sh");
-        command.args(["-c", GUARD, "guard"]).arg(programs()).arg(dir.path()).current_dir(dir.path());
+        command.args(["-c", GUARD, "guard"]).arg(programs()).arg(dir.path()).arg(port.to_string());
+        command.current_dir(dir.path());
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         if nix::unistd::geteuid().is_root() {
-            std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).expect("a directory for nobody");
+            let files = std::fs::read_dir(dir.path()).expect("its files").flatten().map(|file| file.path());
+            for path in files.chain([dir.path().to_owned()]) {
+                std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).expect("a directory for nobody");
+            }
             command.uid(NOBODY).gid(NOBODY);
         }
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).expect("rights");
         let guard = command.spawn().expect("a shell");
-        let mut server = Self { guard, dir, databases: AtomicU32::new(0) };
+        let mut server = Self { guard, dir, port, databases: AtomicU32::new(0) };
         server.say("start");
         server.answers().await;
         server
@@ -95,7 +121,12 @@ impl Postgres {
     }
 
     fn url(&self, database: &str) -> String {
-        format!("postgres://r58@localhost/{database}?host={}", self.dir.path().display())
+        format!("postgres://r58@localhost:{}/{database}?host={}", self.port, self.dir.path().display())
+    }
+
+    /// The address of a database for whoever comes by TLS and believes this authority.
+    pub fn tls_url(&self, database: &str, ca: &Path) -> String {
+        format!("postgres://r58@127.0.0.1:{}/{database}?sslmode=verify-full&sslrootcert={}", self.port, ca.display())
     }
 
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {

@@ -129,15 +129,17 @@ impl R58 {
             r58.device = r58.address("multiview", "http://").await;
         }
         if side == "fleet" || side == "demo" {
-            r58.fleet = r58.address("fleet server", "http://").await;
+            r58.fleet = r58.address("fleet server", "http").await;
         }
         // The last line of each start: what came before it is there by now.
         if side == "demo" {
             r58.process.line(PATIENCE, "end of the announcement", |line| line.contains("Ctrl-C").then_some(())).await;
         }
         let output = r58.process.output();
-        let broker =
-            output.lines().find_map(|line| line.split_whitespace().find_map(|word| word.strip_prefix("mqtt://")));
+        let broker = output
+            .lines()
+            .flat_map(str::split_whitespace)
+            .find_map(|word| word.strip_prefix("mqtt://").or_else(|| word.strip_prefix("mqtts://")));
         r58.broker = broker.unwrap_or_default().to_owned();
         r58.password = password_line(&output);
         r58

@@ -1,4 +1,4 @@
-//! Who the box is to its fleet: enrolment with a one-time code, and the identity file.
+//! Who the box is to its fleet: enrolment with a one-time code or by certificate, and the identity file.
 //!
 //! `identity.json` in the state directory, mode 0600, replaced atomically. It holds the device's token, so
 //! nothing here can print one: [`Secret`] has no readable `Debug` and no `Display`.
@@ -68,8 +68,9 @@ pub struct Identity {
 /// What the box says about itself when it registers.
 #[derive(Clone, Debug, Serialize)]
 pub struct Registration {
-    /// One-time code of an administrator.
-    pub enrolment_code: Secret,
+    /// One-time code of an administrator; without one, the certificate that the connection shows has to name the box.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enrolment_code: Option<Secret>,
     /// The id the box wants.
     pub device_id: String,
     /// Name for people.
@@ -84,9 +85,9 @@ pub struct Registration {
 
 impl Registration {
     /// For the machine this runs on.
-    pub fn of_this_machine(code: Secret, device_id: &str, name: &str, version: &str) -> Self {
+    pub fn of_this_machine(code: impl Into<Option<Secret>>, device_id: &str, name: &str, version: &str) -> Self {
         Self {
-            enrolment_code: code,
+            enrolment_code: code.into(),
             device_id: device_id.to_owned(),
             name: name.to_owned(),
             platform: std::env::consts::OS.to_owned(),

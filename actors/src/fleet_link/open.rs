@@ -24,8 +24,9 @@ use super::identity::{self, EnrolError, Identity, Registration, Secret};
 use super::link::{Link, Note, Noted, Parts};
 use super::renewal::Renewal;
 use super::state::LinkWord;
+use super::trust::Trust;
 use super::{FleetLink, FleetLinkSettings, LinkEvent, RecordEvent, WILL_DELAY, operations};
-use crate::turn::providers::http_client;
+use crate::turn::providers::http_builder;
 
 /// Reading outbox and journal back takes no longer, or the disk hangs.
 const DISK_DEADLINE: Duration = Duration::from_secs(60);
@@ -115,7 +116,11 @@ impl FleetLink {
         if disk.loaded.unreadable > 0 {
             warn!(rows = disk.loaded.unreadable, "commands in the journal cannot be read");
         }
-        let renewal = Renewal { state_dir: self.settings.state_dir.clone(), identity: identity.clone() };
+        let renewal = Renewal {
+            state_dir: self.settings.state_dir.clone(),
+            identity: identity.clone(),
+            trust: self.settings.broker.trust.clone(),
+        };
         let now = Instant::now();
         let core = Core::new(now, config, disk.loaded.rows, disk.loaded.meta);
         let (notes, noted) = mpsc::unbounded_channel();
@@ -214,8 +219,12 @@ async fn identify(settings: &Arc<FleetLinkSettings>) -> Result<Identity, EnrolEr
 async fn enrol(settings: &Arc<FleetLinkSettings>) -> Result<Identity, EnrolError> {
     let refused = |what: &str| EnrolError::Refused(what.to_owned());
     let url = settings.fleet_url.clone().ok_or_else(|| refused("no fleet address is configured"))?;
-    let code = settings.enrolment_code.clone().ok_or_else(|| refused("no enrolment code is configured"))?;
-    let http = http_client().map_err(|_| EnrolError::Unreachable("TLS cannot be set up"))?;
+    let code = settings.enrolment_code.clone();
+    if code.is_none() && settings.broker.trust.shown.is_none() {
+        return Err(refused("neither an enrolment code nor a certificate is configured"));
+    }
+    let http = settings.broker.trust.believe_and_show(http_builder()).map_err(|error| refused(&error))?;
+    let http = http.build().map_err(|_| EnrolError::Unreachable("TLS cannot be set up"))?;
     let registration = Registration::of_this_machine(code, &settings.device_id, &settings.name, &settings.version);
     let identity = identity::register(&http, &url, &registration).await?;
     info!(device = identity.device_id, org = identity.org, "enrolled");
@@ -250,10 +259,10 @@ pub fn outbox_limits(max_bytes: u64, heartbeat_every: Duration) -> Limits {
 pub struct BrokerWay {
     /// Address, as in [`SessionSettings::url`].
     pub url: Option<String>,
-    /// PEM certificates to trust, besides the system's.
-    pub ca: Option<Vec<u8>>,
     /// The password at brokers that do not ask the fleet server who a box is.
     pub password: Option<Secret>,
+    /// Whom the box believes, and what it shows; to the fleet server too.
+    pub trust: Trust,
 }
 
 /// The session of a box: its subscriptions, and a will for each connection, the first of which is `conn_base` + 1.
@@ -270,7 +279,8 @@ pub fn session_settings(
         identity.org.as_str(),
         way.password.as_ref().unwrap_or(&identity.token).expose(),
     );
-    settings.ca.clone_from(&way.ca);
+    settings.ca.clone_from(&way.trust.ca);
+    settings.shown.clone_from(&way.trust.shown);
     settings.subscriptions = device_filters(address, &[]).into_iter().map(Subscription::new).collect();
     let topic = Topic::up(address, Up::Presence).to_string();
     settings.will = Some(WillSource::per_connection(move |conn_seq| Will {

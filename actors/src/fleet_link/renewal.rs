@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::identity::{Identity, Secret, save};
 use super::operations::Refusal;
-use crate::turn::providers::http_client;
+use super::trust::Trust;
+use crate::turn::providers::http_builder;
 
 /// As the fleet makes them: 64 hex digits.
 const TOKEN_CHARS: usize = 64;
@@ -22,6 +23,7 @@ const TOKEN_CHARS: usize = 64;
 pub(super) struct Renewal {
     pub state_dir: PathBuf,
     pub identity: Identity,
+    pub trust: Trust,
 }
 
 #[derive(Deserialize)]
@@ -34,7 +36,8 @@ impl Renewal {
     /// Asks for a token and writes it down. The link has to sign in anew afterwards.
     pub async fn renew(self) -> Result<Value, Refusal> {
         let away = |what: &str| Refusal::failed("fleet", format!("the fleet did not give a token: {what}"));
-        let http = http_client().map_err(|_| away("TLS cannot be set up"))?;
+        let http = self.trust.believe(http_builder()).map_err(|error| away(&error))?;
+        let http = http.build().map_err(|_| away("TLS cannot be set up"))?;
         let Identity { fleet_url, device_id, token, .. } = &self.identity;
         let url = format!("{}/api/v1/devices/{device_id}/token", fleet_url.trim_end_matches('/'));
         let asked = http.post(url).header("X-Device-Id", device_id).header("X-Device-Token", token.expose()).send();

@@ -82,7 +82,7 @@ pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
 }
 
 /// The limits of every client.
-pub(crate) fn http_builder() -> reqwest::ClientBuilder {
+pub fn http_builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .timeout(HTTP_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())

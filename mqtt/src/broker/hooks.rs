@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use super::front::{Known, Vouched};
 use super::retained::Retained;
 use super::store::Store;
 use super::{Authenticate, Role, Verdict, acl, node, sessions};
@@ -34,6 +35,8 @@ const WAITING_LIMIT: usize = 10_000;
 /// Who is who, and what the hooks need to answer.
 pub(super) struct Doorman {
     authenticate: Arc<dyn Authenticate>,
+    /// Whose certificate was shown by whom.
+    known: Arc<Known>,
     store: Arc<Store>,
     retained: Retained,
     /// Lines on clients that were not let in, and on messages that were not kept.
@@ -50,12 +53,14 @@ pub(super) struct Doorman {
 impl Doorman {
     pub(super) fn new(
         authenticate: Arc<dyn Authenticate>,
+        known: Arc<Known>,
         store: Arc<Store>,
         retained: Retained,
         scx: ServerContext,
     ) -> Arc<Self> {
         Arc::new(Self {
             authenticate,
+            known,
             store,
             retained,
             turned_away: Mutex::default(),
@@ -171,10 +176,8 @@ impl Doorman {
     }
 
     /// Asks on a task of its own: a panic in rmqtt's handshake queue would end the queue, and with it every later CONNECT.
-    async fn ask(&self, username: &str, client_id: &str, password: &[u8]) -> Option<Verdict> {
-        let authenticate = self.authenticate.clone();
-        let (user, client, secret) = (username.to_owned(), client_id.to_owned(), password.to_vec());
-        let mut asked = tokio::spawn(async move { authenticate.authenticate(&user, &client, &secret).await });
+    async fn ask(&self, client_id: &str, question: impl Future<Output = Verdict> + Send + 'static) -> Option<Verdict> {
+        let mut asked = tokio::spawn(question);
         match tokio::time::timeout(AUTHENTICATE_LIMIT, &mut asked).await {
             Ok(Ok(verdict)) => Some(verdict),
             Ok(Err(e)) => {
@@ -197,14 +200,29 @@ impl Doorman {
             std::future::pending::<()>().await;
         }
         let client_id: &str = connect.client_id();
-        let (Some(username), Some(password)) = (connect.username(), connect.password()) else {
-            return AuthResult::BadUsernameOrPassword;
+        let username: Option<&str> = connect.username().map(|name| &**name);
+        let authenticate = self.authenticate.clone();
+        let verdict = match (connect.ipaddress().and_then(|at| self.known.device(at)), username, connect.password()) {
+            // Whoever shows a certificate comes as the device that it names, and as nobody else.
+            (Some(Vouched { org, dev, .. }), user, _) if dev == client_id && user.is_none_or(|user| user == org) => {
+                let question = async move {
+                    let known = authenticate.vouches(&org, &dev).await;
+                    if known { Verdict::Allowed(Role::Device { org, dev }) } else { Verdict::Denied }
+                };
+                self.ask(client_id, question).await
+            }
+            (Some(_), ..) => Some(Verdict::Denied),
+            (None, Some(user), Some(password)) => {
+                let (user, client, secret) = (user.to_owned(), client_id.to_owned(), password.to_vec());
+                self.ask(client_id, async move { authenticate.authenticate(&user, &client, &secret).await }).await
+            }
+            (None, ..) => return AuthResult::BadUsernameOrPassword,
         };
-        let role = match self.ask(username, client_id, password).await {
+        let role = match verdict {
             Some(Verdict::Allowed(role)) => role,
             Some(Verdict::Denied) => {
                 if admits(&self.turned_away) {
-                    info!(client = client_id, user = &**username, "broker refused a client");
+                    info!(client = client_id, user = username.unwrap_or_default(), "broker refused a client");
                 }
                 return AuthResult::BadUsernameOrPassword;
             }

@@ -1,6 +1,6 @@
 //! The server itself: rmqtt with our seams in it, on threads of its own, up in order and down in order.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,6 +26,7 @@ use tokio::runtime::Runtime;
 use tokio::task::{AbortHandle, JoinHandle};
 use tracing::{error, info, warn};
 
+use super::front::{Front, Known};
 use super::hooks::Doorman;
 use super::retained::Retained;
 use super::sessions::{self, StoredSessions};
@@ -83,10 +84,12 @@ impl SharedSubscription for InTurn {
 /// A server that is up.
 pub(super) struct Node {
     pub addr: SocketAddr,
+    pub inner: SocketAddr,
     pub scx: ServerContext,
     doorman: Arc<Doorman>,
     store: Arc<Store>,
     accept: JoinHandle<()>,
+    front: Option<JoinHandle<()>>,
     sweep: JoinHandle<()>,
 }
 
@@ -104,10 +107,14 @@ fn listener(settings: &BrokerSettings) -> Result<rmqtt::net::Listener, MqttError
     let limits = &settings.limits;
     let inflight = NonZeroU16::new(limits.max_inflight)
         .ok_or_else(|| MqttError::Misconfigured("broker max_inflight must be at least 1".into()))?;
-    let path = |p: &std::path::Path| p.display().to_string();
+    // With TLS, clients come by way of the front.
+    let listen = match settings.tls {
+        Some(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        None => settings.listen,
+    };
     let builder = Builder::new()
         .name("r58")
-        .laddr(settings.listen)
+        .laddr(listen)
         .reuseaddr(Some(true))
         .nodelay(true)
         .allow_anonymous(false)
@@ -120,9 +127,7 @@ fn listener(settings: &BrokerSettings) -> Result<rmqtt::net::Listener, MqttError
         .max_session_expiry_interval(limits.max_session_expiry)
         // Zero: no message expires that did not ask for it, and none is sent twice on one connection (MQTT 5, 4.4).
         .message_expiry_interval(Duration::ZERO)
-        .message_retry_interval(Duration::ZERO)
-        .tls_cert(settings.tls.as_ref().map(|t| path(&t.cert)))
-        .tls_key(settings.tls.as_ref().map(|t| path(&t.key)));
+        .message_retry_interval(Duration::ZERO);
     let taken = |e: rmqtt::Error| match e.downcast_ref::<std::io::Error>() {
         Some(io) if io.kind() == std::io::ErrorKind::AddrInUse => {
             MqttError::Broker(format!("{} is already in use by another program", settings.listen))
@@ -130,10 +135,7 @@ fn listener(settings: &BrokerSettings) -> Result<rmqtt::net::Listener, MqttError
         _ => MqttError::Broker(format!("cannot listen on {}: {e}", settings.listen)),
     };
     let listener = builder.bind().map_err(taken)?;
-    match settings.tls {
-        Some(_) => listener.tls().map_err(|e| MqttError::Broker(format!("tls: {e:#}"))),
-        None => listener.tcp().map_err(|e| MqttError::Broker(e.to_string())),
-    }
+    listener.tcp().map_err(|e| MqttError::Broker(e.to_string()))
 }
 
 impl Node {
@@ -141,7 +143,11 @@ impl Node {
     pub(super) async fn up(settings: &BrokerSettings, authenticate: Arc<dyn Authenticate>) -> Result<Self, MqttError> {
         let begun = Instant::now();
         let listener = listener(settings)?;
-        let addr = listener.local_addr().map_err(|e| MqttError::Broker(e.to_string()))?;
+        let inner = listener.local_addr().map_err(|e| MqttError::Broker(e.to_string()))?;
+        let max = settings.limits.max_connections;
+        let front = settings.tls.clone().map(|tls| Front::bind(settings.listen, tls, max)).transpose()?;
+        let addr = front.as_ref().map_or(Ok(inner), Front::addr)?;
+        let known = Arc::new(Known::default());
         let listen_cfg = listener.cfg.clone();
         let store = Arc::new(Store::open(&settings.state_dir, settings.flush_interval)?);
         // The busy check would refuse clients whenever the box's processor is above 90 %, which a mixer is.
@@ -151,7 +157,7 @@ impl Node {
         *scx.extends.retain_mut().await = Box::new(retained.clone());
         *scx.extends.session_mgr_mut().await = Box::new(StoredSessions(store.clone()));
         *scx.extends.shared_subscription_mut().await = Box::new(InTurn::default());
-        let doorman = Doorman::new(authenticate, store.clone(), retained.clone(), scx.clone());
+        let doorman = Doorman::new(authenticate, known.clone(), store.clone(), retained.clone(), scx.clone());
         doorman.register(scx.extends.hook_mgr()).await;
         let server = MqttServer::new(scx.clone()).listener_by_id(listener, LISTENER).build();
         let restored = sessions::restore(&scx, &store, &listen_cfg).await;
@@ -160,6 +166,7 @@ impl Node {
                 error!(error = %e, "broker stopped accepting");
             }
         });
+        let front = front.map(|front| tokio::spawn(front.run(inner, known)));
         let told = doorman.clone();
         let sweep = tokio::spawn(async move {
             let mut interval = tokio::time::interval(SWEEP_INTERVAL);
@@ -173,7 +180,7 @@ impl Node {
             }
         });
         info!(%addr, tls = settings.tls.is_some(), retained = kept, retained_bytes = kept_bytes, sessions = restored, took = ?begun.elapsed(), "broker up");
-        Ok(Self { addr, scx, doorman, store, accept, sweep })
+        Ok(Self { addr, inner, scx, doorman, store, accept, front, sweep })
     }
 
     /// For asking whether it still accepts.
@@ -185,6 +192,9 @@ impl Node {
     /// when no task is left that could write.
     pub(super) async fn down(self) -> Arc<Store> {
         self.doorman.close();
+        if let Some(front) = &self.front {
+            front.abort();
+        }
         self.accept.abort();
         self.sweep.abort();
         let entries: Vec<Box<dyn Entry>> = self.scx.extends.shared().await.iter().collect();

@@ -1,8 +1,10 @@
 //! Between this crate's words and rumqttc's: options, TLS, messages, reasons.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rumqttc::tokio_native_tls::native_tls::{Certificate, Identity, Protocol, TlsConnector};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5 as mqtt;
 use rumqttc::v5::{AsyncClient, ConnectionError, EventLoop, MqttOptions, StateError};
@@ -44,11 +46,39 @@ pub(super) fn check(settings: &SessionSettings) -> Result<(), MqttError> {
     if let Some(bad) = settings.subscriptions.iter().find(|s| !rumqttc::valid_filter(&s.filter)) {
         return Err(MqttError::Misconfigured(format!("mqtt topic filter {:?} is not valid", bad.filter)));
     }
-    if let Some(ca) = &settings.ca {
-        rumqttc::tokio_native_tls::native_tls::Certificate::from_pem(ca)
-            .map_err(|e| MqttError::Misconfigured(format!("mqtt ca certificate: {e}")))?;
-    }
+    settings.ca.as_deref().map(authorities).transpose()?;
     Ok(())
+}
+
+fn authorities(pem: &[u8]) -> Result<Vec<Certificate>, MqttError> {
+    match Certificate::stack_from_pem(pem) {
+        Ok(list) if !list.is_empty() => Ok(list),
+        Ok(_) => Err(MqttError::Misconfigured("mqtt ca certificate: there is none in PEM".into())),
+        Err(e) => Err(MqttError::Misconfigured(format!("mqtt ca certificate: {e}"))),
+    }
+}
+
+/// Whom one connection believes, and what it shows.
+fn connector(settings: &SessionSettings) -> Result<TlsConnector, MqttError> {
+    let mut builder = TlsConnector::builder();
+    builder.min_protocol_version(Some(Protocol::Tlsv12));
+    for authority in settings.ca.as_deref().map(authorities).transpose()?.unwrap_or_default() {
+        builder.add_root_certificate(authority);
+    }
+    if let Some((cert, key)) = &settings.shown {
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|source| MqttError::Io { what: format!("read {}", path.display()), source })
+        };
+        let own = Identity::from_pkcs8(&read(cert)?, &read(key)?);
+        builder.identity(own.map_err(|e| {
+            MqttError::Misconfigured(format!(
+                "{} and {} are no certificate and its key: {e}",
+                cert.display(),
+                key.display()
+            ))
+        })?);
+    }
+    builder.build().map_err(|e| MqttError::Misconfigured(format!("tls: {e}")))
 }
 
 /// The addresses in a list that commas separate; of nothing, one that is empty and will be refused.
@@ -90,10 +120,7 @@ pub(super) fn client(
     let (host, port, tls) = split_url(broker)?;
     let mut options = MqttOptions::new(&settings.client_id, host, port);
     if tls {
-        options.set_transport(Transport::tls_with_config(match &settings.ca {
-            Some(ca) => TlsConfiguration::SimpleNative { ca: ca.clone(), client_auth: None },
-            None => TlsConfiguration::Native,
-        }));
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::NativeConnector(connector(settings)?)));
     }
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);

@@ -11,12 +11,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use r58_mqtt::broker::{Authenticate, BrokerLimits, BrokerSettings, EmbeddedBroker, Role, TlsFiles, Verdict};
+use r58_mqtt::broker::{
+    Authenticate, BrokerLimits, BrokerSettings, Certificates, EmbeddedBroker, Role, Verdict, Vouched,
+};
 use r58_mqtt::session::{
     BackoffSettings, Incoming, NotSent, Outgoing, Qos, RetainHandling, Session, SessionEvent, SessionEvents,
     SessionSettings, Subscription,
 };
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 /// No condition takes longer than this unless something is broken.
 pub const LIMIT: Duration = Duration::from_secs(20);
@@ -74,12 +78,45 @@ pub fn embedded_settings(dir: &Path) -> BrokerSettings {
 }
 
 /// A certificate for localhost that is its own root.
-fn certificate(dir: &Path) -> (Vec<u8>, TlsFiles) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let files = TlsFiles { cert: dir.join("cert.pem"), key: dir.join("key.pem") };
-    std::fs::write(&files.cert, made.cert.pem()).unwrap();
-    std::fs::write(&files.key, made.key_pair.serialize_pem()).unwrap();
-    (made.cert.pem().into_bytes(), files)
+#[derive(Debug)]
+struct Paper {
+    pem: Vec<u8>,
+    key_pem: String,
+    config: Arc<rustls::ServerConfig>,
+    never: watch::Sender<u64>,
+}
+
+impl Paper {
+    fn new() -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.key_pair.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        Self {
+            pem: made.cert.pem().into_bytes(),
+            key_pem: made.key_pair.serialize_pem(),
+            config: Arc::new(config),
+            never: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Certificates for Paper {
+    fn server_config(&self) -> Arc<rustls::ServerConfig> {
+        self.config.clone()
+    }
+
+    fn vouched(&self, _: &[CertificateDer<'static>]) -> Option<Vouched> {
+        None
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.never.subscribe()
+    }
 }
 
 impl Broker {
@@ -97,8 +134,9 @@ impl Broker {
         let mut settings = embedded_settings(dir.path());
         settings.limits.clone_from(&limits);
         let ca = tls.then(|| {
-            let (ca, files) = certificate(dir.path());
-            settings.tls = Some(files);
+            let paper = Paper::new();
+            let ca = paper.pem.clone();
+            settings.tls = Some(Arc::new(paper));
             ca
         });
         let broker = EmbeddedBroker::start(settings, Arc::new(Everyone)).unwrap();
@@ -121,8 +159,10 @@ impl Broker {
         )
         .unwrap();
         let (ca, tls_lines) = if tls {
-            let (ca, files) = certificate(dir.path());
-            (Some(ca), format!("certfile {}\nkeyfile {}\n", files.cert.display(), files.key.display()))
+            let (paper, cert, key) = (Paper::new(), dir.path().join("cert.pem"), dir.path().join("key.pem"));
+            std::fs::write(&cert, &paper.pem).unwrap();
+            std::fs::write(&key, &paper.key_pem).unwrap();
+            (Some(paper.pem.clone()), format!("certfile {}\nkeyfile {}\n", cert.display(), key.display()))
         } else {
             (None, String::new())
         };

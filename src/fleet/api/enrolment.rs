@@ -10,12 +10,16 @@ use serde_json::Value;
 use ulid::Ulid;
 use utoipa::ToSchema;
 
+use super::devices::tokens::DEFAULT_OVERLAP;
 use super::paging::{Page, PageQuery};
 use super::problem::{ProblemBody, store_problem};
 use super::{input, resource};
+use crate::fleet::auth::certificate::ShownCertificate;
 use crate::fleet::auth::{Admin, secret};
 use crate::fleet::state::Fleet;
-use crate::fleet::store::{Actor, Enrolled, EnrolmentRow, NewDevice, NewEnrolmentCode, Store, StoreError, instant};
+use crate::fleet::store::{
+    Actor, Certified, Enrolled, EnrolmentRow, NewDevice, NewEnrolmentCode, Store, StoreError, instant,
+};
 use crate::problem::{Answer, Problem};
 
 /// Life of a code unless asked otherwise, in seconds.
@@ -98,7 +102,9 @@ impl From<EnrolmentRow> for Code {
 /// A box that asks to be let in. Fields that this server does not know are passed over: boxes may be newer.
 #[derive(Deserialize, ToSchema)]
 pub struct Register {
-    enrolment_code: String,
+    /// From an administrator. Without one, the certificate that the connection shows (by TLS with this server itself) has to
+    /// name the device, as the URI `r58:ORG/DEVICE`.
+    enrolment_code: Option<String>,
     /// 1 to 64 of letters, digits, `-`, `_` and `.`, a letter or digit first.
     #[schema(max_length = 64)]
     device_id: String,
@@ -211,7 +217,8 @@ pub async fn delete(fleet: web::Data<Fleet>, caller: Admin, id: web::Path<String
     }
 }
 
-/// Lets a box in. The code is used only when it succeeds.
+/// Lets a box in, by a code or by its certificate. The code is used only when it succeeds. A device that registers by certificate
+/// and is known already gets another token; the one before stays good until the new one is used, for a day at most.
 #[utoipa::path(post, path = "/api/v1/devices/register", tag = "enrolment", request_body = Register, responses(
     (status = 201, body = Registered), (status = 400, body = ProblemBody), (status = 403, body = ProblemBody),
     (status = 409, body = ProblemBody), (status = 413, body = ProblemBody), (status = 415, body = ProblemBody),
@@ -220,13 +227,39 @@ pub async fn register(request: HttpRequest, fleet: web::Data<Fleet>, body: web::
     let from = fleet.client(&request)?;
     Fleet::check_lockout(&fleet.enrolments, "", from)?;
     let device = new_device(&body)?;
-    let (token, code) = (secret::token(), secret::hash(&secret::normalized_code(&body.enrolment_code)));
-    let outcome = fleet.store.enrol(&code, &device, &secret::hash(&token), Utc::now()).await.map_err(store_problem)?;
-    Fleet::note_attempt(&fleet.enrolments, "", from, outcome != Enrolled::BadCode);
+    let (token, now) = (secret::token(), Utc::now());
+    let hash = secret::hash(&token);
+    let outcome = match &body.enrolment_code {
+        Some(code) => {
+            let code = secret::hash(&secret::normalized_code(code));
+            fleet.store.enrol(&code, &device, &hash, now).await.map_err(store_problem)?
+        }
+        None => match ShownCertificate::device(&request).filter(|named| named.device.as_str() == device.id) {
+            Some(named) => {
+                fleet.doorkeeper.register(&device.id)?;
+                let until = now + Duration::seconds(i64::from(DEFAULT_OVERLAP));
+                let order = Certified { org: named.org.as_str(), token_hash: &hash, old_until: until };
+                fleet.store.enrol_certified(&device, order, now).await.map_err(store_problem)?
+            }
+            None => {
+                Fleet::note_attempt(&fleet.enrolments, "", from, false);
+                let what = "there is neither an enrolment code nor a certificate that names this device";
+                return Err(Problem::forbidden(what));
+            }
+        },
+    };
+    let refused = matches!(outcome, Enrolled::BadCode | Enrolled::NoOrganization | Enrolled::Decommissioned);
+    Fleet::note_attempt(&fleet.enrolments, "", from, !refused);
     let org = match outcome {
         Enrolled::Done { org } => org,
         Enrolled::BadCode => {
             return Err(Problem::forbidden("the enrolment code is unknown, expired or used"));
+        }
+        Enrolled::NoOrganization => return Err(Problem::forbidden("the certificate's organization is not known here")),
+        Enrolled::Decommissioned => {
+            return Err(Problem::forbidden(
+                "this device was decommissioned; it comes back with an enrolment code only",
+            ));
         }
         Enrolled::Known => return Err(Problem::conflict("a device with this id is registered already")),
     };

@@ -24,8 +24,9 @@ pub async fn gate<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<impl MessageBody + use<B>>, Error> {
-    let public_url = request.app_data::<web::Data<Fleet>>().and_then(|fleet| fleet.places.public_url.clone());
-    let public_url = public_url.unwrap_or_default();
+    let places = request.app_data::<web::Data<Fleet>>().map(|fleet| &fleet.places);
+    let https = places.is_some_and(|places| places.https);
+    let public_url = places.and_then(|places| places.public_url.clone()).unwrap_or_default();
     let mut response = if is_foreign(request.method(), request.headers(), &public_url) {
         let problem = Problem::forbidden("this request comes from a page of another origin");
         let response = problem.error_response();
@@ -49,7 +50,7 @@ pub async fn gate<B: MessageBody + 'static>(
     default(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
     default(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
     default(CACHE_CONTROL, "no-store");
-    if public_url.starts_with("https:") {
+    if https || public_url.starts_with("https:") {
         default(STRICT_TRANSPORT_SECURITY, HSTS);
     }
     Ok(response)

@@ -8,6 +8,7 @@
 //! moment: a demoted maker's keys shrink at once, those of one who was switched off rest, those of one who was deleted are
 //! gone.
 
+pub mod certificate;
 pub(crate) mod device;
 mod lockout;
 pub mod password;

@@ -57,6 +57,21 @@ pub enum Enrolled {
     BadCode,
     /// A box with this identifier is in service; the code stays good.
     Known,
+    /// The organization that a certificate names does not exist.
+    NoOrganization,
+    /// The device that a certificate names was taken out of service: only an administrator's code brings it back.
+    Decommissioned,
+}
+
+/// What a device gets that proves itself by a certificate.
+#[derive(Debug, Clone, Copy)]
+pub struct Certified<'a> {
+    /// The organization that the certificate names.
+    pub org: &'a str,
+    /// SHA-256 of the new token, in hex.
+    pub token_hash: &'a str,
+    /// Until when the token before is good, unless the new one is used earlier.
+    pub old_until: DateTime<Utc>,
 }
 
 impl Store {
@@ -168,5 +183,47 @@ impl Store {
         record(&mut tx, &actor, "device.register", &device.id, None, millis(now)).await?;
         tx.commit().await?;
         Ok(Enrolled::Done { org })
+    }
+
+    /// Lets a box in that a certificate names, or gives it another token if it is in service already.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn enrol_certified(
+        &self,
+        device: &NewDevice,
+        order: Certified<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Enrolled, StoreError> {
+        let mut tx = self.begin().await?;
+        tx.alone("device", &device.id).await?;
+        let exists: Option<(i64,)> =
+            query_as("SELECT 1 FROM organizations WHERE id = $1").bind(order.org).fetch_optional(&mut *tx).await?;
+        if exists.is_none() {
+            return Ok(Enrolled::NoOrganization);
+        }
+        let held: Option<(String, Option<i64>)> = query_as("SELECT org, decommissioned_at FROM devices WHERE id = $1")
+            .bind(&device.id)
+            .fetch_optional(&mut *tx)
+            .await?;
+        let actor = Actor { org: order.org.to_owned(), name: format!("device:{}", device.id) };
+        let by = Some("by certificate".to_owned());
+        match held {
+            None => {
+                if !insert_device(&mut tx, order.org, device, order.token_hash, millis(now)).await? {
+                    return Ok(Enrolled::Known);
+                }
+                record(&mut tx, &actor, "device.register", &device.id, by, millis(now)).await?;
+            }
+            Some((owner, _)) if owner != order.org => return Ok(Enrolled::Known),
+            Some((_, Some(_))) => return Ok(Enrolled::Decommissioned),
+            Some((_, None)) => {
+                super::tokens::rotate(&mut tx, &actor, &device.id, order.token_hash, Some(order.old_until), now)
+                    .await?;
+                record(&mut tx, &actor, "device.rotate_token", &device.id, by, millis(now)).await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(Enrolled::Done { org: actor.org })
     }
 }

@@ -47,7 +47,7 @@ pub use bundles::{Announced, Announcement, BundleRow, NewBundle};
 pub use commands::{CommandRef, CommandRow, HistoryRow, NewCommand, Retained, Signed};
 pub use config::{ConfigRow, NewConfig, Put};
 pub use devices::{DeviceChange, DeviceFilter, DeviceRow, NewDevice, PresenceFilter};
-pub use enrolment::{Enrolled, EnrolmentRow, NewEnrolmentCode};
+pub use enrolment::{Certified, Enrolled, EnrolmentRow, NewEnrolmentCode};
 pub use error::StoreError;
 pub use groups::{GroupRow, NewGroup, StateCount};
 pub use heartbeats::StoredHeartbeat;

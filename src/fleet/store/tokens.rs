@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::audit::record;
-use super::sql::{query, query_as};
+use super::sql::{Tx, query, query_as};
 use super::{Actor, Store, StoreError, millis};
 
 /// What a device's token is checked against.
@@ -61,24 +61,36 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        // A new token that was never used is not the one that the device has: the one before it goes on.
-        let done = query(
-            "UPDATE devices SET old_token_hash = CASE WHEN $5 IS NULL THEN NULL WHEN old_token_until > $4 \
-             THEN old_token_hash ELSE token_hash END, old_token_until = $5, token_hash = $3, updated_at = $4 \
-             WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL",
-        )
-        .bind(id)
-        .bind(&actor.org)
-        .bind(token_hash)
-        .bind(millis(now))
-        .bind(old_until.map(millis))
-        .execute(&mut *tx)
-        .await?;
-        if done.rows_affected() == 0 {
+        if !rotate(&mut tx, actor, id, token_hash, old_until, now).await? {
             return Ok(false);
         }
         record(&mut tx, actor, "device.rotate_token", id, None, millis(now)).await?;
         tx.commit().await?;
         Ok(true)
     }
+}
+
+/// Gives a device in service another token, in a transaction of the caller's; `false` when there is none.
+pub(super) async fn rotate(
+    tx: &mut Tx,
+    actor: &Actor,
+    id: &str,
+    token_hash: &str,
+    old_until: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Result<bool, StoreError> {
+    // A new token that was never used is not the one that the device has: the one before it goes on.
+    let done = query(
+        "UPDATE devices SET old_token_hash = CASE WHEN $5 IS NULL THEN NULL WHEN old_token_until > $4 \
+         THEN old_token_hash ELSE token_hash END, old_token_until = $5, token_hash = $3, updated_at = $4 \
+         WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL",
+    )
+    .bind(id)
+    .bind(&actor.org)
+    .bind(token_hash)
+    .bind(millis(now))
+    .bind(old_until.map(millis))
+    .execute(&mut **tx)
+    .await?;
+    Ok(done.rows_affected() > 0)
 }

@@ -17,7 +17,7 @@ use crate::fleet::store::Actor;
 use crate::problem::{Answer, Problem};
 
 /// How long both tokens are good unless asked otherwise, in seconds: a day, so that a box in a case comes back to it.
-const DEFAULT_OVERLAP: u32 = 86_400;
+pub const DEFAULT_OVERLAP: u32 = 86_400;
 /// Longest: 30 days.
 const MAX_OVERLAP: u32 = 30 * 86_400;
 
