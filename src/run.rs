@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use r58_actors::fleet_link::identity::Secret;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{self, FleetSettings, Settings, secret_in};
+use crate::config::{self, FleetAlertSettings, FleetSettings, Settings, SmtpSettings, SmtpTlsSetting, secret_in};
+use crate::fleet::alerts::plan::{AlertPlan, SmtpPlan, SmtpTls};
 use crate::fleet::bundles::BundlePlan;
 use crate::fleet::store::retention::RetentionPlan;
 use crate::fleet::switchboard::BridgePlan;
@@ -194,6 +195,30 @@ pub fn fleet_plan(settings: &FleetSettings, state_dir: &Path) -> Result<FleetPla
             quota_bytes: settings.bundles.quota_mb * 1024 * 1024,
             keep: Duration::from_secs(settings.bundles.keep_days * 86_400),
         },
+        alerts: alert_plan(&settings.alerts, &settings.smtp)?,
+    })
+}
+
+fn alert_plan(alerts: &FleetAlertSettings, smtp: &SmtpSettings) -> Result<AlertPlan> {
+    let in_file = smtp.password_file.as_deref().map(secret_in).transpose()?;
+    let password = in_file.map(Secret::new).or_else(|| smtp.password.clone());
+    Ok(AlertPlan {
+        allow_private_targets: alerts.allow_private_targets,
+        group_within: Duration::from_secs(alerts.group_seconds),
+        retry_first: Duration::from_secs(alerts.retry_first_seconds),
+        retry_most: Duration::from_secs(alerts.retry_most_seconds),
+        attempts: alerts.attempts,
+        smtp: smtp.host.clone().zip(smtp.from.clone()).map(|(host, from)| SmtpPlan {
+            host,
+            port: smtp.port.unwrap_or(smtp.tls.usual_port()),
+            tls: match smtp.tls {
+                SmtpTlsSetting::StartTls => SmtpTls::StartTls,
+                SmtpTlsSetting::Tls => SmtpTls::Tls,
+                SmtpTlsSetting::None => SmtpTls::None,
+            },
+            login: smtp.username.clone().zip(password),
+            from,
+        }),
     })
 }
 

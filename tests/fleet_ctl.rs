@@ -53,6 +53,7 @@ impl World {
             access: AccessPlan { admin_password: Some(PASSWORD.into()), ..AccessPlan::default() },
             bridge: BridgePlan::default(),
             bundles: Default::default(),
+            alerts: Default::default(),
         })
         .await
         .unwrap();

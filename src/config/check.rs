@@ -88,21 +88,21 @@ pub(super) fn judge(settings: &Settings) -> Vec<(String, String)> {
 }
 
 #[derive(Default)]
-struct Found(Vec<(String, String)>);
+pub(super) struct Found(Vec<(String, String)>);
 
 impl Found {
-    fn unless(&mut self, right: bool, key: impl Into<String>, message: impl Into<String>) {
+    pub(super) fn unless(&mut self, right: bool, key: impl Into<String>, message: impl Into<String>) {
         if !right {
             self.0.push((key.into(), message.into()));
         }
     }
 
-    fn range<T: PartialOrd + fmt::Display>(&mut self, key: &str, value: T, low: T, high: T) {
+    pub(super) fn range<T: PartialOrd + fmt::Display>(&mut self, key: &str, value: T, low: T, high: T) {
         let right = value >= low && value <= high;
         self.unless(right, key, format!("{value} is outside {low} to {high}"));
     }
 
-    fn file(&mut self, key: &str, path: Option<&Path>) {
+    pub(super) fn file(&mut self, key: &str, path: Option<&Path>) {
         if let Some(path) = path {
             self.unless(path.is_file(), key, format!("no such file: {}", path.display()));
         }
@@ -134,7 +134,7 @@ impl Found {
         }
     }
 
-    fn both(&mut self, one: (&str, bool), other: (&str, bool)) {
+    pub(super) fn both(&mut self, one: (&str, bool), other: (&str, bool)) {
         self.unless(!one.1 || other.1, one.0, format!("needs {} beside it", other.0));
         self.unless(!other.1 || one.1, other.0, format!("needs {} beside it", one.0));
     }
@@ -280,6 +280,7 @@ fn judge_fleet(fleet: &FleetSettings, found: &mut Found) {
     found.range("fleet.bundles.max_mb", bundles.max_mb, 1, 65_536);
     found.range("fleet.bundles.quota_mb", bundles.quota_mb, 1, 16_777_216);
     found.range("fleet.bundles.keep_days", bundles.keep_days, 1, 3_650);
+    super::alerts::judge(&fleet.alerts, &fleet.smtp, found);
     let turn = &fleet.turn;
     found.ice_urls("fleet.turn.stun", &turn.stun, &["stun:"]);
     found.ice_urls("fleet.turn.urls", &turn.urls, &["turn:", "turns:"]);

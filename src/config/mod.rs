@@ -3,11 +3,13 @@
 //! `settings` is the shape with its defaults, `load` lays the layers over each other, `check` says what is
 //! wrong in a file and on which line. Nothing here starts anything.
 
+mod alerts;
 mod broker;
 mod check;
 mod load;
 mod settings;
 
+pub use alerts::{FleetAlertSettings, SmtpSettings, SmtpTlsSetting};
 pub use check::{Problem, check_file, check_text};
 pub use load::{ConfigError, load, secret_in};
 pub use settings::{

@@ -11,6 +11,7 @@ use r58_actors::sfu::client::SfuApp;
 use r58_pipelines::input::SourceSpec;
 use serde::{Deserialize, Serialize};
 
+use super::alerts::{FleetAlertSettings, SmtpSettings};
 pub use super::broker::{BrokerSettings, TlsSettings};
 
 /// The whole configuration of one process; each side reads its own section.
@@ -377,6 +378,10 @@ pub struct FleetSettings {
     pub turn: FleetTurnSettings,
     /// Support bundles of boxes.
     pub bundles: FleetBundleSettings,
+    /// How people are told of alerts.
+    pub alerts: FleetAlertSettings,
+    /// The mail server that alerts go by.
+    pub smtp: SmtpSettings,
 }
 
 impl Default for FleetSettings {
@@ -394,6 +399,8 @@ impl Default for FleetSettings {
             broker: BrokerSettings::default(),
             turn: FleetTurnSettings::default(),
             bundles: FleetBundleSettings::default(),
+            alerts: FleetAlertSettings::default(),
+            smtp: SmtpSettings::default(),
         }
     }
 }

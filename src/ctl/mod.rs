@@ -4,6 +4,7 @@
 //! when it has expired, or signs in anew when `--email` is given. Exit codes: 0 done, 1 the fleet or the device refused
 //! or the command failed, 2 wrong usage, 3 the server cannot be reached, 4 not signed in or not allowed.
 
+mod alert;
 mod audit;
 mod bundles;
 mod ca;
@@ -160,6 +161,9 @@ enum Command {
     /// Releases, and their way into the fleet.
     #[command(subcommand)]
     Release(release::Release),
+    /// What is the matter with the fleet, and who is told.
+    #[command(subcommand)]
+    Alert(alert::Alert),
     /// Organizations; for platform administrators.
     #[command(subcommand)]
     Org(org::Org),
@@ -292,6 +296,7 @@ async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
         Command::Group(order) => group::run(&mut client, output, &order).await?,
         Command::Config(order) => config::run(&mut client, output, &order).await?,
         Command::Release(order) => release::run(&mut client, output, &order).await?,
+        Command::Alert(order) => alert::run(&mut client, output, &order).await?,
         Command::Org(order) => org::org(&mut client, output, &order).await?,
         Command::Key(order) => org::key(&mut client, output, &order).await?,
         Command::Audit(order) => return audit::run(&mut client, output, &order).await,

@@ -5,6 +5,7 @@
 //! | `store/` | the database: one file a table family, and `apply`, which Ingest writes through |
 //! | `auth/` | passwords, tokens, roles, lock-out |
 //! | `api/` | the REST interface, one file a resource, and its description |
+//! | `alerts/` | rules, what they find in what boxes say, and who is told |
 //! | `audit` | signing and writing out the audit log |
 //! | `backup` | back-up and restore |
 //! | `difference` | what differs between two configurations |
@@ -22,6 +23,7 @@
 //! [`start`] brings it up from a [`FleetPlan`] and answers with a [`FleetHandle`]; nothing here reads a
 //! configuration file or the environment.
 
+pub mod alerts;
 pub mod api;
 pub mod audit;
 pub mod auth;
@@ -59,6 +61,7 @@ use r58_actors::supervision::ActorReport;
 use tokio::task::JoinHandle;
 use ulid::Ulid;
 
+use self::alerts::plan::AlertPlan;
 use self::auth::certificate::ShownCertificate;
 use self::auth::{Lockout, Role, password, secret};
 use self::broker::BrokerDesk;
@@ -221,6 +224,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
         places: Places { public_url, listen: addr, https: tls.is_some(), mqtt_url: desk.mqtt_url() },
         broker: desk.side(),
         bundles: bundles.clone(),
+        alerts: plan.alerts.clone(),
         switchboard: Switchboard::new(plan.bridge),
         started: Instant::now(),
         sign_ins: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
@@ -242,7 +246,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
             return Err(error);
         }
     };
-    let duties = duties(&store, &hub, desk.side(), plan.retention, &holder);
+    let duties = duties(&store, &hub, desk.side(), plan.retention, plan.alerts, &holder);
     let mut tasks = vec![
         tokio::spawn(self::bundles::sweep(store.clone(), bundles, hub.closed())),
         tokio::spawn(hub.clone().run(store)),
@@ -265,6 +269,7 @@ fn duties(
     hub: &Hub,
     broker: Arc<dyn BrokerSide>,
     retention: RetentionPlan,
+    telling: AlertPlan,
     holder: &Arc<str>,
 ) -> Vec<JoinHandle<()>> {
     let (lead, lease) = (store.clone(), holder.clone());
@@ -272,6 +277,15 @@ fn duties(
     let mut duties = vec![tokio::spawn(replicas::keep("history", hub.closed(), move || {
         replicas::keep_history(history.clone(), retention)
     }))];
+    let seen = (store.clone(), hub.clone());
+    duties.push(tokio::spawn(replicas::keep("alerts", hub.closed(), move || {
+        let (store, hub) = seen.clone();
+        alerts::watch::run(store, hub)
+    })));
+    let told = store.clone();
+    duties.push(tokio::spawn(replicas::keep("notify", hub.closed(), move || {
+        alerts::notify::run(told.clone(), telling.clone())
+    })));
     if store.is_shared() {
         duties.push(tokio::spawn(replicas::keep("lease", hub.closed(), move || {
             replicas::lead(lead.clone(), lease.clone())
@@ -377,6 +391,7 @@ async fn prepare(store: &Store, access: &AccessPlan) -> Result<Option<GeneratedA
     let now = Utc::now();
     store.ensure_organization(DEFAULT_ORG, "Default", now).await?;
     store.index_older_tags().await?;
+    store.make_usual_alert_rules(now).await?;
     if store.count_users().await? > 0 {
         return Ok(None);
     }

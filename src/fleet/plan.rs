@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use r58_actors::fleet_link::identity::Secret;
 
+use super::alerts::plan::AlertPlan;
 use super::bundles::BundlePlan;
 use super::store::retention::RetentionPlan;
 use super::switchboard::BridgePlan;
@@ -44,6 +45,8 @@ pub struct FleetPlan {
     pub bridge: BridgePlan,
     /// Support bundles of boxes.
     pub bundles: BundlePlan,
+    /// How people are told of alerts.
+    pub alerts: AlertPlan,
 }
 
 /// Which broker carries the fleet's messages.

@@ -11,6 +11,7 @@ use r58_mqtt::DeviceAddress;
 use serde::Serialize;
 use tokio::sync::{Notify, broadcast, watch};
 
+use super::api::alerts::Alert;
 use super::api::commands::CommandAnswer;
 use super::api::devices::card::DeviceCard;
 use super::store::{DeviceFilter, Store, StoreError};
@@ -21,6 +22,8 @@ const BACKLOG: usize = 1_024;
 const GATHER: Duration = Duration::from_millis(100);
 /// Devices read in one query.
 const AT_ONCE: usize = 200;
+/// Alerts told one by one; of more, listeners read the list anew.
+const ALERTS: usize = 20;
 
 /// Ends the streams of every organization, so that their readers read everything anew.
 pub const MISSED: &str = "missed";
@@ -30,7 +33,7 @@ pub const MISSED: &str = "missed";
 pub struct Update {
     /// Only its own users hear of it.
     pub org: Arc<str>,
-    /// `device`, `command` or `thumbnail`.
+    /// `device`, `command`, `alert`, `alerts` or `thumbnail`.
     pub event: &'static str,
     /// JSON in one line.
     pub data: Arc<str>,
@@ -43,6 +46,8 @@ pub(super) struct Notes {
     pub devices: BTreeSet<(String, String)>,
     /// Commands.
     pub commands: BTreeSet<(String, String)>,
+    /// Alerts; without an identifier, something about all of an organization's.
+    pub alerts: BTreeSet<(String, String)>,
 }
 
 /// Notes for the other servers of the same database.
@@ -131,6 +136,18 @@ impl Hub {
         });
     }
 
+    /// Notes that an alert changed.
+    pub fn alert_changed(&self, org: &str, id: &str) {
+        self.note(|notes| {
+            notes.alerts.insert((org.to_owned(), id.to_owned()));
+        });
+    }
+
+    /// Notes that something about all alerts of an organization changed, such as a silence or a rule.
+    pub fn alerts_regrouped(&self, org: &str) {
+        self.alert_changed(org, "");
+    }
+
     /// Tells that a picture came in.
     pub fn picture_came(&self, org: &str, device: &str, name: &str, seq: u64) {
         if self.inner.updates.receiver_count() > 0 {
@@ -164,6 +181,7 @@ impl Hub {
         self.note_here(|held| {
             held.devices.extend(notes.devices);
             held.commands.extend(notes.commands);
+            held.alerts.extend(notes.alerts);
         });
     }
 
@@ -198,6 +216,26 @@ impl Hub {
         }
     }
 
+    /// Alerts one by one while they are few, and in one word when they are many.
+    async fn alerts(&self, store: &Store, notes: &BTreeSet<(String, String)>) -> Result<(), StoreError> {
+        let notes: Vec<&(String, String)> = notes.iter().collect();
+        for same_org in notes.chunk_by(|a, b| a.0 == b.0) {
+            let org = &same_org[0].0;
+            if same_org.len() > ALERTS || same_org.iter().any(|(_, id)| id.is_empty()) {
+                self.tell(org, "alerts", &serde_json::json!({}));
+                continue;
+            }
+            let now = chrono::Utc::now();
+            let silences = store.silences_in_force(org, now).await?;
+            for (org, id) in same_org {
+                if let Some(row) = store.alert(org, id).await? {
+                    self.tell(org, "alert", &Alert::new(row, &silences, now));
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn run_once(&self, store: &Store, notes: Notes) -> Result<(), StoreError> {
         let devices: Vec<(String, String)> = notes.devices.into_iter().collect();
         for same_org in devices.chunk_by(|a, b| a.0 == b.0) {
@@ -210,6 +248,7 @@ impl Hub {
                 }
             }
         }
+        self.alerts(store, &notes.alerts).await?;
         for (org, id) in &notes.commands {
             let Some(row) = store.command(org, id).await? else { continue };
             let history = store.command_history(std::slice::from_ref(id)).await?;

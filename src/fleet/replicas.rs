@@ -4,6 +4,7 @@
 //! Each duty here is a loop that ends when the server stops. One that panics is begun again after a pause ([`keep`]); errors
 //! of the database are waited out by the loops themselves.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -116,6 +117,8 @@ struct Text {
     devices: Vec<(String, String)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     commands: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    alerts: Vec<(String, String)>,
     /// More than could be said.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     much: bool,
@@ -125,8 +128,14 @@ struct Text {
 fn texts(from: &str, notes: Notes) -> Vec<String> {
     let mut texts = vec![Text { from: from.to_owned(), ..Text::default() }];
     let mut size = 0;
-    let commands = notes.commands.into_iter().map(|key| (false, key));
-    for (device, key) in commands.chain(notes.devices.into_iter().map(|key| (true, key))) {
+    type Which = fn(&mut Text) -> &mut Vec<(String, String)>;
+    let kinds: [(Which, BTreeSet<(String, String)>); 3] = [
+        (|text| &mut text.commands, notes.commands),
+        (|text| &mut text.alerts, notes.alerts),
+        (|text| &mut text.devices, notes.devices),
+    ];
+    let notes = kinds.into_iter().flat_map(|(which, keys)| keys.into_iter().map(move |key| (which, key)));
+    for (which, key) in notes {
         // Identifiers are plain; the rest is punctuation and the frame.
         let more = key.0.len() + key.1.len() + 8;
         if size + more > LONGEST - 200 {
@@ -135,7 +144,7 @@ fn texts(from: &str, notes: Notes) -> Vec<String> {
         }
         size += more;
         if let Some(text) = texts.last_mut() {
-            if device { text.devices.push(key) } else { text.commands.push(key) }
+            which(text).push(key);
         }
     }
     if texts.len() > TEXTS {
@@ -178,7 +187,11 @@ pub(super) async fn hear(store: Store, hub: Hub, broker: Arc<dyn BrokerSide>, ho
         if text.much {
             hub.missed();
         }
-        hub.heard(Notes { devices: text.devices.into_iter().collect(), commands: text.commands.into_iter().collect() });
+        hub.heard(Notes {
+            devices: text.devices.into_iter().collect(),
+            commands: text.commands.into_iter().collect(),
+            alerts: text.alerts.into_iter().collect(),
+        });
     }
 }
 
@@ -194,7 +207,8 @@ mod tests {
     #[test]
     fn what_changed_is_cut_into_notifications_that_fit_and_far_too_much_is_said_in_one_word() {
         let key = |n: usize| ("organization".to_owned(), format!("{n:0>64}"));
-        let notes = |n: usize| Notes { devices: (0..n).map(key).collect(), commands: [key(0)].into() };
+        let notes =
+            |n: usize| Notes { devices: (0..n).map(key).collect(), commands: [key(0)].into(), alerts: [key(0)].into() };
         let cut = texts("me", notes(300));
         assert!(cut.len() > 2 && cut.iter().all(|text| text.len() <= LONGEST));
         let read: Vec<Text> = cut.iter().map(|text| serde_json::from_str(text).unwrap()).collect();

@@ -14,6 +14,7 @@ use r58_mqtt::payload::Response;
 use r58_mqtt::request::CallError;
 use tokio::sync::broadcast;
 
+use super::alerts::plan::AlertPlan;
 use super::auth::Lockout;
 use super::bundles::BundleFiles;
 use super::doorkeeper::Doorkeeper;
@@ -111,6 +112,8 @@ pub struct Fleet {
     pub broker: Arc<dyn BrokerSide>,
     /// Files of support bundles.
     pub bundles: BundleFiles,
+    /// How people are told of alerts.
+    pub alerts: AlertPlan,
     /// Lines of the WebSocket bridge.
     pub switchboard: Switchboard,
     /// When the server started.

@@ -10,6 +10,7 @@ use r58_mqtt::payload::Response;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::alerts::{alerts, presence};
 use crate::whep::{online, serve};
 use crate::world::{Answer, PASSWORD, World, registration};
 
@@ -106,6 +107,8 @@ async fn whatever_a_path_changes_is_in_the_audit_log_and_no_path_is_forgotten() 
     walk.does("POST", &v1("/organizations"), &[], org, "organization.create").await;
     walk.does("PATCH", &v1("/organizations/{id}"), &["north"], json!({"name": "M"}), "organization.change").await;
 
+    alerts_of_a_walk(&mut walk).await;
+
     let one = v1("/devices/{id}");
     walk.does("PATCH", &one, &["box1"], json!({"notes": "hidden", "tags": ["a"]}), "device.change").await;
     let bulk = json!({"devices": {"ids": ["box1"]}, "location": "hall"});
@@ -196,6 +199,32 @@ async fn export(world: &World, token: &str) -> String {
         (200.try_into().unwrap(), &"application/x-ndjson".parse().unwrap())
     );
     response.text().await.unwrap()
+}
+
+/// Rules, silences, receivers, and an alert that is taken on.
+async fn alerts_of_a_walk(walk: &mut Walk) {
+    let rule = json!({"kind": "offline", "name": "R", "for_seconds": 0});
+    let rule = walk.does("POST", "/api/v1/alert-rules", &[], rule, "alert_rule.create").await.text("id");
+    let of_rule = "/api/v1/alert-rules/{id}";
+    walk.does("PATCH", of_rule, &[&rule], json!({"name": "S"}), "alert_rule.change").await;
+    walk.world.enrol(&walk.world.admin, "box9").await;
+    presence(&walk.world, "box9", true, 1).await;
+    presence(&walk.world, "box9", false, 1).await;
+    let firing = alerts(&walk.world, "state=firing&device=box9", 1).await.remove(0);
+    let firing = firing["id"].as_str().unwrap();
+    walk.does("POST", "/api/v1/alerts/{id}/acknowledge", &[firing], json!({}), "alert.acknowledge").await;
+    walk.does("DELETE", of_rule, &[&rule], Value::Null, "alert_rule.delete").await;
+    let until = chrono::Utc::now() + chrono::Duration::hours(1);
+    let silence = json!({"device_id": "box9", "reason": "it rests", "ends_at": until});
+    let silence = walk.does("POST", "/api/v1/silences", &[], silence, "silence.create").await.text("id");
+    walk.does("DELETE", "/api/v1/silences/{id}", &[&silence], Value::Null, "silence.end").await;
+    // Reserved (RFC 2606): nobody is called.
+    let to = json!({"name": "T", "url": "https://hooks.invalid/hidden", "secret": "hidden hidden hidden"});
+    let to = walk.does("POST", "/api/v1/alert-receivers", &[], to, "alert_receiver.create").await.text("id");
+    let one = "/api/v1/alert-receivers/{id}";
+    walk.does("PATCH", one, &[&to], json!({"secret": "another hidden one"}), "alert_receiver.change").await;
+    walk.does("POST", &format!("{one}/test"), &[&to], Value::Null, "alert_receiver.test").await;
+    walk.does("DELETE", one, &[&to], Value::Null, "alert_receiver.delete").await;
 }
 
 fn check(export: &str, kept: Kept) -> Result<Verdict, Misfit> {

@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod access;
+mod alerts;
+mod alerts_told;
 mod api_keys;
 mod audit;
 mod bridge;

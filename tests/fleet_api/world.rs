@@ -66,6 +66,7 @@ pub fn plan(state_dir: &Path) -> FleetPlan {
         access: AccessPlan { admin_password: Some(PASSWORD.into()), ..AccessPlan::default() },
         bridge: BridgePlan::default(),
         bundles: Default::default(),
+        alerts: Default::default(),
     }
 }
 

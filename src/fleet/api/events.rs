@@ -25,7 +25,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
     config.service(resource("/events", "GET").route(web::get().to(events)));
 }
 
-/// Server-sent events: `hello` first, then `device` with a card, `command` with a command, `thumbnail` with
+/// Server-sent events: `hello` first, then `device` with a card, `command` with a command, `alert` with an alert, `alerts` when many changed, `thumbnail` with
 /// {device_id, name, seq}. The stream ends with the access token, and when its reader is so slow that updates were
 /// lost; who connects again should read everything anew.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", security(("user" = [])), responses(

@@ -6,6 +6,8 @@
 //! | `organizations` | /api/v1/organizations... |
 //! | `users` | /api/v1/users... |
 //! | `api_keys` | /api/v1/api-keys... |
+//! | `alerts`, `alert_rules`, `silences` | /api/v1/alerts..., /api/v1/alert-rules..., /api/v1/silences... |
+//! | `alert_receivers` | /api/v1/alert-receivers... |
 //! | `enrolment` | /api/v1/enrolment-codes..., /api/v1/devices/register |
 //! | `devices` | /api/v1/devices, .../summary, .../bulk, /api/v1/devices/{id}, .../rotate-token, .../token |
 //! | `heartbeats` | /api/v1/devices/{id}/heartbeats, .../metrics |
@@ -30,6 +32,9 @@
 //! | `public` | /health, /turn-credentials, /openapi.json |
 //! | `pages` | everything else that is a page |
 
+pub mod alert_receivers;
+pub mod alert_rules;
+pub mod alerts;
 pub mod api_keys;
 pub mod audit;
 pub mod auth;
@@ -60,6 +65,7 @@ pub mod problem;
 pub mod public;
 pub mod releases;
 pub mod rollouts;
+pub mod silences;
 pub mod thumbnails;
 pub mod users;
 pub mod whep;
@@ -82,6 +88,10 @@ pub fn configure(config: &mut web::ServiceConfig) {
             .configure(organizations::configure)
             .configure(users::configure)
             .configure(api_keys::configure)
+            .configure(alerts::configure)
+            .configure(alert_rules::configure)
+            .configure(alert_receivers::configure)
+            .configure(silences::configure)
             .configure(enrolment::configure)
             .configure(broker_auth::configure)
             .configure(heartbeats::configure)

@@ -4,9 +4,9 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    api_keys, audit, auth, broker_auth, bundle_upload, bundles, by_http, command_groups, commands, config, devices,
-    dry_run, enrolment, events, heartbeats, invitations, logs, organizations, public, releases, rollouts, thumbnails,
-    users,
+    alert_receivers, alert_rules, alerts, api_keys, audit, auth, broker_auth, bundle_upload, bundles, by_http,
+    command_groups, commands, config, devices, dry_run, enrolment, events, heartbeats, invitations, logs,
+    organizations, public, releases, rollouts, silences, thumbnails, users,
 };
 
 /// The description.
@@ -18,6 +18,10 @@ use super::{
         organizations::list, organizations::create, organizations::get, organizations::change,
         users::list, users::create, users::get, users::change, users::delete, users::reset_password,
         api_keys::list, api_keys::create, api_keys::delete,
+        alerts::list, alerts::summary, alerts::get, alerts::acknowledge, silences::list, silences::create, silences::get,
+        silences::end, alert_rules::list, alert_rules::create, alert_rules::get, alert_rules::change, alert_rules::delete,
+        alert_receivers::list, alert_receivers::create, alert_receivers::get, alert_receivers::change,
+        alert_receivers::delete, alert_receivers::deliveries, alert_receivers::test,
         enrolment::create, enrolment::list, enrolment::delete, enrolment::register,
         devices::list, devices::get, devices::change, devices::decommission,
         devices::bulk::summary, devices::bulk::change, devices::tokens::rotate, devices::tokens::renew,

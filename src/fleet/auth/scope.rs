@@ -123,7 +123,7 @@ pub fn needed(method: &Method, path: &str) -> Need {
             ["devices"] | ["devices", _] | ["devices", _, "rotate-token"] => Area::Devices,
             ["devices", _, "thumbnails", ..] if !write => Area::Devices,
             ["releases", ..] | ["release-keys", ..] | ["rollouts", ..] => Area::Releases,
-            ["alerts", ..] | ["alert-rules", ..] | ["silences", ..] => Area::Alerts,
+            ["alerts" | "alert-rules" | "alert-receivers" | "silences", ..] => Area::Alerts,
             ["audit", ..] => Area::Audit,
             ["events"] => Area::Events,
             ["enrolment-codes", ..] => Area::Enrolment,

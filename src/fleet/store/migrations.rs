@@ -40,6 +40,8 @@ const MIGRATIONS: &[(i64, &str, Text)] = &[
     (14, "releases", Text::Both(include_str!("../migrations/0014_releases.sql"))),
     (15, "support bundles", Text::Both(include_str!("../migrations/0015_support_bundles.sql"))),
     (30, "enrolment uses", Text::Both(include_str!("../migrations/0030_enrolment_uses.sql"))),
+    (31, "alerts", Text::Both(include_str!("../migrations/0031_alerts.sql"))),
+    (32, "alert deliveries", Text::Both(include_str!("../migrations/0032_alert_deliveries.sql"))),
     (39, "audit chain", Text::Both(include_str!("../migrations/0039_audit_chain.sql"))),
     (
         46,

@@ -5,6 +5,9 @@
 //! writer and many, `migrations` the tables' history. Whoever writes a transaction that reads before it writes says so, by
 //! `for_update` or `alone` (see `sql`): on SQLite nobody else writes meanwhile, on PostgreSQL somebody does.
 
+mod alert_receivers;
+mod alert_rules;
+mod alerts;
 mod api_keys;
 mod apply;
 mod audit;
@@ -12,6 +15,7 @@ mod bulk;
 mod bundles;
 mod commands;
 mod config;
+mod deliveries;
 mod devices;
 pub mod downsample;
 mod ending;
@@ -36,16 +40,21 @@ pub mod retention;
 mod rollouts;
 mod selection;
 mod series;
+mod silences;
 mod sql;
 mod status;
 mod tokens;
 mod users;
 
+pub use alert_receivers::AlertReceiverRow;
+pub use alert_rules::AlertRuleRow;
+pub use alerts::{Acknowledged, AlertFilter, AlertRow, Looked, Since};
 pub use api_keys::{ApiKeyRow, NewApiKey};
 pub use audit::{Actor, AuditFilter};
 pub use bundles::{Announced, Announcement, BundleRow, NewBundle};
 pub use commands::{CommandRef, CommandRow, HistoryRow, NewCommand, Retained, Signed};
 pub use config::{ConfigRow, NewConfig, Put};
+pub use deliveries::{DeliveryRow, DueDelivery, Outcome};
 pub use devices::{DeviceChange, DeviceFilter, DeviceRow, NewDevice, PresenceFilter};
 pub use enrolment::{Certified, Enrolled, EnrolmentRow, NewEnrolmentCode};
 pub use error::StoreError;
@@ -59,6 +68,7 @@ pub use refresh::Refreshed;
 pub use releases::{ReleaseKeyRow, ReleaseRow};
 pub use rollouts::RolloutRow;
 pub use selection::{BulkChange, Selection, Summary};
+pub use silences::{MOST_SILENCES, SilenceRow};
 pub use tokens::DeviceSecrets;
 pub use users::{NewUser, UserChange, UserRow};
 

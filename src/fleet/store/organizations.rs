@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use super::alert_rules::make_usual;
 use super::audit::record;
 use super::sql::{query, query_as};
 use super::{Actor, NewUser, Store, StoreError, millis};
@@ -53,6 +54,7 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(|error| StoreError::from(error).conflict("an organization with this id"))?;
+        make_usual(&mut tx, id, millis(now)).await?;
         query(
             "INSERT INTO users (id, org, email, name, role, password_hash, is_active, generation, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8)",

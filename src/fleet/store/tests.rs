@@ -10,6 +10,7 @@ use r58_mqtt::{CommandId, DeviceAddress, DeviceId, Name, OrgId};
 use serde_json::json;
 use tempfile::TempDir;
 
+mod alerts;
 mod commands;
 mod engines;
 mod history;

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use super::alert_rules::make_usual;
 use super::audit::record;
 use super::sql::{query, query_as};
 use super::{Actor, Store, StoreError, millis};
@@ -77,12 +78,15 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn ensure_organization(&self, id: &str, name: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
         query("INSERT INTO organizations (id, name, created_at) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING")
             .bind(id)
             .bind(name)
             .bind(millis(now))
-            .execute(&self.writer)
+            .execute(&mut *tx)
             .await?;
+        make_usual(&mut tx, id, millis(now)).await?;
+        tx.commit().await?;
         Ok(())
     }
 

@@ -1,0 +1,69 @@
+//! The leader's duty: looks at what devices reported, raises and resolves. A server that does not lead does nothing; one that
+//! begins to lead looks a little back, and its round over all devices finds the rest.
+
+use std::time::Duration;
+
+use chrono::Utc;
+
+use crate::fleet::push::Hub;
+use crate::fleet::store::{Since, Store, StoreError};
+
+/// How often there is a look.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Reports this young are left for the next look: what was received before them may be committed after them.
+const SETTLE: chrono::Duration = chrono::Duration::seconds(1);
+/// How far back a new leader looks.
+const LOOK_BACK: chrono::Duration = chrono::Duration::minutes(2);
+/// Looks in a row while there is more; the database has other work.
+const IN_A_ROW: usize = 10;
+/// How often alerts that were over long ago are removed.
+const TIDY_EVERY: Duration = Duration::from_secs(3_600);
+
+/// Works until the server stops.
+pub async fn run(store: Store, hub: Hub) {
+    let mut since: Option<Since> = None;
+    let mut tick = tokio::time::interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut tidied: Option<tokio::time::Instant> = None;
+    let mut failing = false;
+    loop {
+        tick.tick().await;
+        if !store.leads() {
+            since = None;
+            continue;
+        }
+        let done = look(&store, &hub, &mut since).await;
+        if let Err(error) = &done
+            && !failing
+        {
+            tracing::warn!(%error, "alerts cannot be looked for");
+        }
+        failing = done.is_err();
+        if tidied.is_none_or(|at| at.elapsed() >= TIDY_EVERY) && tidy(&store).await.is_ok() {
+            tidied = Some(tokio::time::Instant::now());
+        }
+    }
+}
+
+async fn tidy(store: &Store) -> Result<(), StoreError> {
+    store.tidy_alerts(Utc::now()).await?;
+    store.tidy_deliveries(Utc::now()).await
+}
+
+async fn look(store: &Store, hub: &Hub, since: &mut Option<Since>) -> Result<(), StoreError> {
+    for _ in 0..IN_A_ROW {
+        let now = Utc::now();
+        let since = since.get_or_insert_with(|| {
+            let back = (now - LOOK_BACK).timestamp_millis();
+            Since { heard: back, gone: back, round: 0 }
+        });
+        let looked = store.look_for_alerts(since, now - SETTLE, now).await?;
+        for (org, id) in &looked.changed {
+            hub.alert_changed(org, id);
+        }
+        if !looked.more {
+            break;
+        }
+    }
+    Ok(())
+}
