@@ -314,3 +314,41 @@ async fn a_bundle_is_asked_for_and_listed_and_a_box_that_is_away_tells_no_log() 
     assert_eq!(world.run(&["logs", "box1", "--level", "loud"]).await.code, 1);
     world.handle.stop().await;
 }
+
+#[actix_web::test]
+async fn alerts_their_rules_silences_and_receivers_are_looked_after_from_the_command_line() {
+    let world = World::new().await;
+    assert_eq!(world.run(&["login", "--email", "admin@r58.local"]).await.code, 0);
+    let json = async |args: &[&str]| -> Value {
+        let ran = world.run(&[&["--json", "alert"], args].concat()).await;
+        assert_eq!(ran.code, 0, "{args:?}: {}", ran.err);
+        serde_json::from_str(&ran.out).unwrap()
+    };
+    assert_eq!(json(&["rule", "list"]).await.as_array().unwrap().len(), 7);
+    let rule = json(&["rule", "create", "disk", "Disk of the tour", "--threshold", "20", "--tag", "tour"]).await;
+    let id = rule["id"].as_str().unwrap();
+    let changed = json(&["rule", "change", id, "--severity", "critical", "--tag", "", "--enabled", "false"]).await;
+    assert_eq!(
+        (&changed["severity"], &changed["tag"], &changed["enabled"]),
+        (&"critical".into(), &Value::Null, &false.into())
+    );
+    assert!(
+        world.run(&["alert", "rule", "list"]).await.out.contains("disk 20 for 60 s  critical  Disk of the tour  off")
+    );
+    json(&["rule", "delete", id]).await;
+    let silence = json(&["silence", "create", "it moves", "--device", "box1", "--minutes", "5"]).await;
+    assert!(world.run(&["alert", "silence", "list"]).await.out.contains("device_id box1"));
+    json(&["silence", "end", silence["id"].as_str().unwrap()]).await;
+    let receiver = json(&["receiver", "create", "Pager", "--url", "https://hooks.invalid/s3cret"]).await;
+    let id = receiver["id"].as_str().unwrap();
+    assert_eq!(json(&["receiver", "change", id, "--min-severity", "critical"]).await["min_severity"], "critical");
+    let listed = world.run(&["alert", "receiver", "list"]).await.out;
+    assert!(listed.contains("https://hooks.invalid/…  from critical") && !listed.contains("s3cret"), "{listed}");
+    json(&["receiver", "test", id]).await;
+    assert_eq!(json(&["receiver", "deliveries", id]).await[0]["test"], true);
+    json(&["receiver", "delete", id]).await;
+    assert_eq!(json(&["list"]).await, Value::Array(Vec::new()));
+    assert_eq!(json(&["summary"]).await["open"], 0);
+    assert_eq!(world.run(&["alert", "ack", "nothing"]).await.code, 1);
+    world.handle.stop().await;
+}

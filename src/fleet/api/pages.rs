@@ -1,4 +1,4 @@
-//! The dashboard: one page for `/` and every `/devices/...`, and its assets.
+//! The dashboard: one page for `/`, `/alerts` and every `/devices/...`, and its assets.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 
@@ -8,6 +8,7 @@ use crate::pages::{PageSet, serve};
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(resource("/", "GET").route(web::get().to(index)))
+        .service(resource("/alerts", "GET").route(web::get().to(index)))
         .service(resource("/devices", "GET").route(web::get().to(index)))
         .service(resource("/devices/{rest:.*}", "GET").route(web::get().to(index)))
         .service(resource("/assets/{name:.*}", "GET").route(web::get().to(asset)));

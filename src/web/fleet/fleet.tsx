@@ -5,15 +5,17 @@ import "./cards.css";
 import "./fleet.css";
 import "./list.css";
 import "./charts.css";
+import "./alerts.css";
 import { render } from "preact";
 import { useEffect } from "preact/hooks";
 import { duration } from "../common/format.js";
 import { Toasts } from "../common/toasts.js";
+import { Alerts, AlertsLink } from "./alerts_page.js";
 import { Boxes } from "./boxes.js";
 import { Device } from "./device.js";
 import { Enrol } from "./enrol.js";
 import { Login } from "./login.js";
-import { deviceOf, home, Link, path } from "./router.js";
+import { deviceOf, home, isAlerts, Link, path } from "./router.js";
 import { mayAdminister, signOut, user } from "./session.js";
 import { followFleet, link, now } from "./store.js";
 
@@ -29,6 +31,9 @@ function Fleet() {
         <h1>
           <Link to={home()}>R58 fleet</Link>
         </h1>
+        <nav aria-label="Main">
+          <AlertsLink here={isAlerts(path.value)} />
+        </nav>
         <span class="grow" />
         {mayAdminister.value ? <Enrol /> : null}
         <span class="who muted cut-off" title={who.role}>
@@ -38,7 +43,7 @@ function Fleet() {
           Sign out
         </button>
       </header>
-      {device === null ? <Boxes /> : <Device id={device} key={device} />}
+      {isAlerts(path.value) ? <Alerts /> : device === null ? <Boxes /> : <Device id={device} key={device} />}
       <Toasts />
     </>
   );

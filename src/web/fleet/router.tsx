@@ -1,4 +1,4 @@
-// Two places: `/` and `/devices/{id}`. Links stay links, so that a middle click opens a tab.
+// Three places: `/`, `/devices/{id}` and `/alerts`. Links stay links, so that a middle click opens a tab.
 
 import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
@@ -32,6 +32,9 @@ export function requery(to: string, inPassing: boolean): void {
 /** The list as it was left. */
 export const home = (): string => `/${query.value}`;
 
+/** Whether a path is the alerts' page. Pure. */
+export const isAlerts = (pathname: string): boolean => /^\/alerts\/?$/.test(pathname);
+
 /** The device that a path names, or null. Pure. */
 export function deviceOf(pathname: string): string | null {
   const found = /^\/devices\/([^/]+)\/?$/.exec(pathname);
@@ -42,13 +45,14 @@ export function deviceOf(pathname: string): string | null {
   }
 }
 
-export function Link(props: { to: string; class?: string; label?: string; tabIndex?: number; children: ComponentChildren }) {
+export function Link(props: { to: string; class?: string; label?: string; tabIndex?: number; current?: boolean; children: ComponentChildren }) {
   return (
     <a
       href={props.to}
       class={props.class}
       aria-label={props.label}
       tabIndex={props.tabIndex}
+      aria-current={props.current ? "page" : undefined}
       onClick={(event) => {
         if (event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey) return;
         event.preventDefault();

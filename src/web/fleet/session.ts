@@ -89,6 +89,11 @@ export function api<T>(path: string, body?: unknown): Promise<T> {
   return authorized(() => json<T>(`/api/v1${path}`, body, { headers: bearer() }));
 }
 
+/** One that changes something other than by POST with a body. */
+export function change<T>(method: "POST" | "PATCH" | "DELETE", path: string, body?: unknown): Promise<T> {
+  return authorized(() => json<T>(`/api/v1${path}`, body, { method, headers: bearer() }));
+}
+
 export function apiRaw(path: string, init: RequestInit): Promise<Response> {
   return authorized(() => send(`/api/v1${path}`, { ...init, headers: { ...bearer() } }));
 }

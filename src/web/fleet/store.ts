@@ -5,6 +5,7 @@ import { batch, signal } from "@preact/signals";
 import { openEvents, type Link } from "../common/events.js";
 import { NoPicture, Pictures } from "../common/pictures.js";
 import { Problem, wordsFor } from "../common/problem.js";
+import { alertsMoved, forgetAlerts, loadAlerts } from "./alerts.js";
 import { withCommand } from "./commands.js";
 import type { Card, Command, Detail, Page } from "./contract.js";
 import { forgetRoll, idOf, loadRoll, pushed } from "./roll.js";
@@ -111,6 +112,10 @@ function onEvent(name: string, data: string): void {
       if (command.device_id === openDevice.value) commands.value = withCommand(commands.value, command);
       break;
     }
+    case "alert":
+    case "alerts":
+      alertsMoved();
+      break;
     case "thumbnail": {
       const { device_id: device, name: of } = JSON.parse(data) as { device_id: string; name: string };
       pictures.changed(pictureName(device, of));
@@ -120,6 +125,7 @@ function onEvent(name: string, data: string): void {
 
 function reload(): void {
   void loadRoll();
+  void loadAlerts();
   if (openDevice.value) void loadDevice(openDevice.value);
 }
 
@@ -142,6 +148,7 @@ export function followFleet(): () => void {
     close();
     clearInterval(ticking);
     forgetRoll();
+    forgetAlerts();
     closeDevice();
     pictures.clear();
   };

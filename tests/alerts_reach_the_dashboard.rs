@@ -1,0 +1,83 @@
+//! Whoever looks at the dashboard sees an alert without asking, takes it on there, and everybody else sees that too.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::support::browser::{Browser, Capture};
+use super::support::r58::PATIENCE;
+use super::support::site::Site;
+use super::support::{stage, until};
+
+/// A box that speaks HTTP alone says how hot it is.
+async fn beat(site: &Site, token: &str, temperature: f64) {
+    let body = json!({"ts": chrono::Utc::now(), "version": "1.0", "uptime_seconds": 9, "errors": [],
+        "metrics": {"cpu_percent": 12.5, "mem_percent": 40, "disk_free_gb": 30.5, "temperature_c": temperature},
+        "status": {"recording_active": false, "mixer_active": true, "active_inputs": [], "degradation_level": 0}});
+    let request = site.api.http.post(format!("{}/api/v1/devices/hot-box/heartbeat", site.api.base)).json(&body);
+    let answer =
+        request.header("X-Device-Id", "hot-box").header("X-Device-Token", token).send().await.expect("an answer");
+    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+}
+
+async fn state(site: &Site, wanted: &str) -> Value {
+    until(PATIENCE, wanted, || async {
+        let page = site.api.get("/api/v1/alerts?device=hot-box").await;
+        if page["items"][0]["state"] == wanted { Ok(page["items"][0].clone()) } else { Err(page) }
+    })
+    .await
+}
+
+#[actix_web::test]
+async fn an_alert_appears_by_itself_is_silenced_and_taken_on_and_leaves_when_it_is_over() {
+    let _stage = stage().await;
+    let site = Site::start().await;
+    let rules = site.api.get("/api/v1/alert-rules").await;
+    let hot = rules["items"].as_array().unwrap().iter().find(|rule| rule["kind"] == "temperature").unwrap();
+    let path = format!("/api/v1/alert-rules/{}", hot["id"].as_str().unwrap());
+    site.api.call(Method::PATCH, &path, Some(&json!({"for_seconds": 0, "severity": "critical"}))).await.unwrap();
+    let code = site.api.post("/api/v1/enrolment-codes", &json!({})).await;
+    let device = json!({"enrolment_code": code["code"], "device_id": "hot-box", "name": "Hot box", "platform": "linux",
+        "arch": "aarch64"});
+    let token = site.api.post("/api/v1/devices/register", &device).await["token"].as_str().unwrap().to_owned();
+
+    let browser = Browser::start(&Capture::Refused, None).await;
+    browser.open(&format!("{}/alerts", site.api.base)).await;
+    let ready = "document.querySelector('[data-testid=\"password\"]')";
+    browser.until(PATIENCE, "the page", ready, "document.body.innerText").await;
+    let fill = format!(
+        "document.querySelector('[data-testid=\"email\"]').value = 'admin@r58.local'; {ready}.value = {}",
+        json!(site.password)
+    );
+    browser.script(&fill).await;
+    browser.click("sign-in").await;
+    let calm = "document.querySelector('[data-testid=\"open-alerts\"]')?.textContent.includes('Nothing')";
+    browser.until(PATIENCE, "no alerts", calm, "document.body.innerText").await;
+
+    beat(&site, &token, 95.0).await;
+    let row = "document.querySelector('[data-testid=\"alert-hot-box-temperature\"]')";
+    browser.until(PATIENCE, "the alert by itself", row, "document.body.innerText").await;
+    let told = browser.script(&format!("return {row}.innerText")).await;
+    assert!(told.as_str().unwrap().contains("critical") && told.as_str().unwrap().contains("95 °C"), "{told}");
+    let count = "document.querySelector('[data-testid=\"alert-count\"]')?.textContent.trim().startsWith('1')";
+    browser.until(PATIENCE, "the count", count, "document.body.innerText").await;
+    browser.script("document.querySelectorAll('details').forEach((one) => (one.open = true))").await;
+    browser.screenshot("alerts").await;
+
+    browser.click("silence-hot-box").await;
+    browser.script("document.querySelector('[data-testid=\"silence-reason\"]').value = 'a test'").await;
+    browser.click("silence-begin").await;
+    let silenced = format!(
+        "{row}?.innerText.includes('silenced until') && document.querySelector('[data-testid=\"end-silence\"]')"
+    );
+    browser.until(PATIENCE, "silenced", &silenced, "document.body.innerText").await;
+    browser.click("ack-hot-box").await;
+    browser
+        .until(PATIENCE, "taken on", &format!("{row}?.dataset.state === 'acknowledged'"), "document.body.innerText")
+        .await;
+    browser.screenshot("alerts-acknowledged").await;
+    assert_eq!(state(&site, "acknowledged").await["acknowledged_by"], "user:admin@r58.local");
+    beat(&site, &token, 40.0).await;
+    browser.until(PATIENCE, "over by itself", &format!("!{row} && {calm}"), "document.body.innerText").await;
+    state(&site, "resolved").await;
+    browser.kill();
+}
