@@ -201,7 +201,7 @@ pub fn fleet_plan(settings: &FleetSettings, state_dir: &Path) -> Result<FleetPla
 
 fn alert_plan(alerts: &FleetAlertSettings, smtp: &SmtpSettings) -> Result<AlertPlan> {
     let in_file = smtp.password_file.as_deref().map(secret_in).transpose()?;
-    let password = in_file.map(Secret::new).or_else(|| smtp.password.clone());
+    let password = in_file.or_else(|| smtp.password.clone());
     Ok(AlertPlan {
         allow_private_targets: alerts.allow_private_targets,
         group_within: Duration::from_secs(alerts.group_seconds),

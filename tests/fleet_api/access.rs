@@ -80,10 +80,12 @@ async fn each_role_may_do_its_own_and_no_more() {
     let admins_only = |method: &Method, path: &str| {
         path.contains("/users")
             || path.contains("/audit")
+            || path.contains("/alert-receivers")
             || path.contains("/organizations")
             || path.contains("/enrolment-codes")
             || path.ends_with("/rotate-token")
-            || (*method != Method::GET && ["/release", "/rollouts"].iter().any(|part| path.contains(part)))
+            || (*method != Method::GET
+                && ["/release", "/rollouts", "/alert-rules"].iter().any(|part| path.contains(part)))
             || (*method == Method::DELETE && path.contains("/devices/"))
     };
     // Who comes when is the crew's business, also to read; so are keys, and configurations, which may hold passwords.
