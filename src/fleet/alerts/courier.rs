@@ -4,6 +4,7 @@
 //! `X-R58-Timestamp` (seconds since 1970, of this attempt) and, where the receiver has a secret, `X-R58-Signature`: `v1=` and the
 //! hex HMAC-SHA256 of timestamp, a full stop and the body. Any 2xx is a receipt; redirections are not followed.
 
+use std::fmt;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -23,7 +24,7 @@ use super::target::{self, ResolveError};
 pub const WITHIN: Duration = Duration::from_secs(15);
 
 /// To whom.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Target {
     /// A webhook, and what its messages are signed with.
     Webhook {
@@ -34,6 +35,16 @@ pub enum Target {
     },
     /// Addresses.
     Email(Vec<String>),
+}
+
+impl fmt::Debug for Target {
+    /// Without what is nobody's business: of a webhook its server alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Webhook { url, .. } => f.debug_tuple("Webhook").field(&target::shown(url)).finish(),
+            Self::Email(addresses) => f.debug_tuple("Email").field(addresses).finish(),
+        }
+    }
 }
 
 /// Why a message did not arrive; in words without secrets.
