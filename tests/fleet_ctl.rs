@@ -339,7 +339,7 @@ async fn alerts_their_rules_silences_and_receivers_are_looked_after_from_the_com
     let silence = json(&["silence", "create", "it moves", "--device", "box1", "--minutes", "5"]).await;
     assert!(world.run(&["alert", "silence", "list"]).await.out.contains("device_id box1"));
     json(&["silence", "end", silence["id"].as_str().unwrap()]).await;
-    let receiver = json(&["receiver", "create", "Pager", "--url", "https://hooks.invalid/s3cret"]).await;
+    let receiver = json(&["receiver", "create", "Pager", "--webhook", "https://hooks.invalid/s3cret"]).await;
     let id = receiver["id"].as_str().unwrap();
     assert_eq!(json(&["receiver", "change", id, "--min-severity", "critical"]).await["min_severity"], "critical");
     let listed = world.run(&["alert", "receiver", "list"]).await.out;

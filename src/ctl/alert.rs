@@ -158,9 +158,9 @@ pub enum Receiver {
     Create {
         /// Name to show.
         name: String,
-        /// Of a webhook.
+        /// URL of a webhook.
         #[arg(long)]
-        url: Option<String>,
+        webhook: Option<String>,
         /// What a webhook's messages are signed with; better by the environment.
         #[arg(long, env = "R58_ALERT_SECRET", hide_env_values = true)]
         secret: Option<String>,
@@ -180,7 +180,7 @@ pub enum Receiver {
         name: Option<String>,
         /// New URL of a webhook.
         #[arg(long)]
-        url: Option<String>,
+        webhook: Option<String>,
         /// New secret of a webhook.
         #[arg(long, env = "R58_ALERT_SECRET", hide_env_values = true)]
         secret: Option<String>,
@@ -377,10 +377,10 @@ async fn receiver(client: &mut Client, output: Output, order: &Receiver) -> Resu
     let list = |address: &[String]| (!address.is_empty()).then(|| json!(address));
     match order {
         Receiver::List => lines(output, &client.all("/alert-receivers", &[]).await?, receiver_line),
-        Receiver::Create { name, url, secret, address, min_severity } => {
+        Receiver::Create { name, webhook, secret, address, min_severity } => {
             let body = given([
                 ("name", Some(json!(name))),
-                ("url", url.clone().map(Value::from)),
+                ("url", webhook.clone().map(Value::from)),
                 ("secret", secret.clone().map(Value::from)),
                 ("addresses", list(address)),
                 ("min_severity", min_severity.clone().map(Value::from)),
@@ -388,10 +388,10 @@ async fn receiver(client: &mut Client, output: Output, order: &Receiver) -> Resu
             let made = client.post("/alert-receivers", &json!(body)).await?;
             output.show(&made, || plain(&receiver_line(&made)));
         }
-        Receiver::Change { id, name, url, secret, address, min_severity, enabled } => {
+        Receiver::Change { id, name, webhook, secret, address, min_severity, enabled } => {
             let body = given([
                 ("name", name.clone().map(Value::from)),
-                ("url", url.clone().map(Value::from)),
+                ("url", webhook.clone().map(Value::from)),
                 ("secret", secret.clone().map(Value::from)),
                 ("addresses", list(address)),
                 ("min_severity", min_severity.clone().map(Value::from)),
