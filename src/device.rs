@@ -139,6 +139,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
     secrets::follow(book.redactor().clone(), links.identity.clone(), ice.guests.clone());
     let (metrics_out, metrics) = watch::channel(Metrics::default());
     let (fleet_out, fleet) = watch::channel(Default::default());
+    let metrics_for_pages = metrics.clone();
     let neighbours = Neighbours { ice: ice.peers.clone(), roads: ice.roads, metrics: metrics.clone(), fleet };
     let cells: BTreeMap<_, _> =
         settings.inputs.iter().map(|input| (input.id.clone(), SourceCell::new(input.source.clone()))).collect();
@@ -207,6 +208,7 @@ pub async fn start(settings: &DeviceSettings, state: &StateDir, listener: TcpLis
         base_url: url.clone(),
         ice: ice.guests,
         peer_ice: ice.peers,
+        metrics: metrics_for_pages,
         since: Instant::now(),
     };
     let pages = http::serve(listener, Arc::new(face)).context("cannot serve the box's pages")?;

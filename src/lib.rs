@@ -12,6 +12,7 @@ pub mod demo;
 pub mod device;
 pub mod fleet;
 pub mod logging;
+pub mod metrics;
 pub mod pages;
 pub mod preflight;
 pub mod problem;

@@ -187,7 +187,7 @@ pub fn fleet_plan(settings: &FleetSettings, state_dir: &Path) -> Result<FleetPla
             urls: turn.urls.clone(),
             ttl: Duration::from_secs(turn.ttl_seconds),
         },
-        access: AccessPlan::default(),
+        access: AccessPlan { metrics_token: metrics_token(settings)?, ..AccessPlan::default() },
         bridge: BridgePlan::default(),
         bundles: BundlePlan {
             directory: settings.bundles.directory.clone(),
@@ -195,6 +195,7 @@ pub fn fleet_plan(settings: &FleetSettings, state_dir: &Path) -> Result<FleetPla
             quota_bytes: settings.bundles.quota_mb * 1024 * 1024,
             keep: Duration::from_secs(settings.bundles.keep_days * 86_400),
         },
+        home_assistant: settings.home_assistant.clone(),
         alerts: alert_plan(&settings.alerts, &settings.smtp)?,
     })
 }
@@ -220,6 +221,18 @@ fn alert_plan(alerts: &FleetAlertSettings, smtp: &SmtpSettings) -> Result<AlertP
             from,
         }),
     })
+}
+
+/// Shortest token for `/metrics`, in characters: nobody counts who tries.
+const METRICS_TOKEN: usize = 16;
+
+fn metrics_token(settings: &FleetSettings) -> Result<Option<Secret>> {
+    let Some(file) = &settings.metrics_token_file else { return Ok(None) };
+    let token = secret_in(file)?;
+    if token.expose().chars().count() < METRICS_TOKEN {
+        bail!("{} has fewer than {METRICS_TOKEN} characters", file.display());
+    }
+    Ok(Some(token))
 }
 
 fn database_password(settings: &FleetSettings) -> Result<Option<Secret>> {

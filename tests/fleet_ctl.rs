@@ -54,6 +54,7 @@ impl World {
             bridge: BridgePlan::default(),
             bundles: Default::default(),
             alerts: Default::default(),
+            home_assistant: Vec::new(),
         })
         .await
         .unwrap();

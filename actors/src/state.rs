@@ -204,11 +204,17 @@ pub struct FleetState {
     pub since: Option<DateTime<Utc>>,
     /// What was wrong last.
     pub last_error: Option<String>,
+    /// Messages that wait on disk for the fleet.
+    #[serde(default)]
+    pub outbox_pending: u64,
+    /// Messages that were given up since the outbox was opened, because it was full.
+    #[serde(default)]
+    pub outbox_dropped: u64,
 }
 
 impl Default for FleetState {
     fn default() -> Self {
-        Self { state: "off".into(), since: None, last_error: None }
+        Self { state: "off".into(), since: None, last_error: None, outbox_pending: 0, outbox_dropped: 0 }
     }
 }
 

@@ -263,6 +263,7 @@ fn judge_fleet(fleet: &FleetSettings, found: &mut Found) {
     found.proxies("fleet.trusted_proxies", &fleet.trusted_proxies);
     found.url("fleet.database_url", fleet.database_url.as_deref(), &["sqlite:", "postgres://", "postgresql://"]);
     found.file("fleet.database_password_file", fleet.database_password_file.as_deref());
+    found.file("fleet.metrics_token_file", fleet.metrics_token_file.as_deref());
     let kept = &fleet.retention;
     found.range("fleet.retention.raw_days", kept.raw_days, 1, 400);
     found.range("fleet.retention.minute_days", kept.minute_days, kept.raw_days, 3_650);

@@ -368,6 +368,8 @@ pub struct FleetSettings {
     /// Directory of the keys that access tokens and commands are signed with; default: the state directory. Servers of one
     /// database need the same two files: start one, and give the others copies (mode 0600).
     pub keys_dir: Option<PathBuf>,
+    /// File with what a monitoring system shows as `Authorization: Bearer` to read `/metrics` of the whole server.
+    pub metrics_token_file: Option<PathBuf>,
     /// How long heartbeats are kept.
     pub retention: RetentionSettings,
     /// Certificates of the API and the dashboard, and whose clients are believed.
@@ -382,6 +384,9 @@ pub struct FleetSettings {
     pub alerts: FleetAlertSettings,
     /// The mail server that alerts go by.
     pub smtp: SmtpSettings,
+    /// Organizations whose boxes Home Assistant finds by itself (up to 1,000 of each), with `r58/1/{organization}/_ha` as its
+    /// discovery prefix. What it was told is taken back when one is left out.
+    pub home_assistant: Vec<String>,
 }
 
 impl Default for FleetSettings {
@@ -394,6 +399,7 @@ impl Default for FleetSettings {
             database_password_file: None,
             database_password: None,
             keys_dir: None,
+            metrics_token_file: None,
             retention: RetentionSettings::default(),
             tls: TlsSettings::default(),
             broker: BrokerSettings::default(),
@@ -401,6 +407,7 @@ impl Default for FleetSettings {
             bundles: FleetBundleSettings::default(),
             alerts: FleetAlertSettings::default(),
             smtp: SmtpSettings::default(),
+            home_assistant: Vec::new(),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! | `guests` | invitations, guests, a guest's own state and page |
 //! | `hls` | HLS |
 //! | `logs` | what the box says of itself |
+//! | `metrics` | the same in figures, for Prometheus |
 //! | `viewers` | viewers' page and tokens |
 //! | `calls` | guests by way of the SFU |
 //! | `conformance` | what the box says of its own WHIP and WHEP |
@@ -20,6 +21,7 @@ mod events;
 mod guests;
 mod hls;
 mod logs;
+mod metrics;
 mod mixer;
 mod viewers;
 mod webrtc;
@@ -100,6 +102,8 @@ pub struct Face {
     pub ice: tokio::sync::watch::Receiver<r58_actors::turn::IceSnapshot>,
     /// Servers for the box's own peers.
     pub peer_ice: tokio::sync::watch::Receiver<r58_actors::turn::IceSnapshot>,
+    /// The Governor's last word.
+    pub metrics: tokio::sync::watch::Receiver<r58_actors::governor::Metrics>,
     /// When the process came up.
     pub since: Instant,
 }
@@ -144,6 +148,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .configure(hls::routes)
         .configure(viewers::routes)
         .configure(logs::routes)
+        .configure(metrics::routes)
         .configure(calls::routes)
         .configure(events::routes)
         .configure(conformance::routes)

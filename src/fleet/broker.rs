@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use r58_actors::caller::{Ask, CallDevice, Caller, CallerSettings, LiveLog};
 use r58_actors::ingest::desk::{CommandDesk, DeskSettings, LookAtCommands};
 use r58_actors::ingest::store::FleetStore;
-use r58_actors::ingest::{FleetEvent, Ingest, IngestSettings, ThumbnailShelf};
+use r58_actors::ingest::{FleetEvent, GetIngestStats, Ingest, IngestSettings, ThumbnailShelf};
 use r58_actors::supervision::{ActorReport, Door, Duty, House, HouseSettings};
 use r58_mqtt::DeviceAddress;
 use r58_mqtt::broker::{BrokerSettings, EmbeddedBroker, Vouched};
@@ -24,7 +24,7 @@ use ulid::Ulid;
 use super::auth::secret;
 use super::gatekeeper::Gatekeeper;
 use super::push::Hub;
-use super::state::BrokerSide;
+use super::state::{BrokerFigures, BrokerSide};
 use super::store::Store;
 use super::{BrokerPlan, FleetError, FleetPlan, RetainedPlan};
 use crate::certificates::Certificates;
@@ -35,6 +35,8 @@ const FLEET_USER: &str = "$fleet";
 const EVENTS: usize = 4_096;
 /// Batches of boxes' logs that a slow watcher may be behind.
 const LOGS: usize = 256;
+/// A scrape waits no longer for Ingest.
+const FIGURES_WITHIN: Duration = Duration::from_secs(2);
 /// The actors have this long to end.
 const RETIRE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -44,6 +46,8 @@ struct Side {
     call: Door<CallDevice>,
     logs: broadcast::Sender<LiveLog>,
     embedded: Embedded,
+    stats: Door<GetIngestStats>,
+    house: House,
 }
 
 /// The embedded broker while it runs.
@@ -70,6 +74,14 @@ impl BrokerSide for Side {
 
     fn logs(&self) -> broadcast::Receiver<LiveLog> {
         self.logs.subscribe()
+    }
+
+    async fn figures(&self) -> BrokerFigures {
+        BrokerFigures {
+            connections: self.embedded.read().await.as_ref().map(EmbeddedBroker::connections),
+            ingest: self.stats.send_within(GetIngestStats, FIGURES_WITHIN).await.ok(),
+            actors: self.house.reports(),
+        }
     }
 }
 
@@ -172,6 +184,8 @@ pub(super) struct BrokerDesk {
     look: Door<LookAtCommands>,
     call: Door<CallDevice>,
     logs: broadcast::Sender<LiveLog>,
+    stats: Door<GetIngestStats>,
+    herald: SessionSettings,
     shelf: ThumbnailShelf,
     events: broadcast::Sender<FleetEvent>,
 }
@@ -223,13 +237,15 @@ impl BrokerDesk {
         let mut ingest = IngestSettings::new(ear, rows, events.clone());
         ingest.desk = Some(look.clone());
         let shelf = ingest.shelf.clone();
-        house.engage(Duty::new("ingest", "ingest"), move |life| Ingest::new(life, ingest.clone()));
+        let ingest = house.engage(Duty::new("ingest", "ingest"), move |life| Ingest::new(life, ingest.clone()));
+        let stats = ingest.door();
         let caller = CallerSettings { session: session("caller"), signer, logs: logs.clone() };
         let caller = house.engage(Duty::new("caller", "caller"), move |life| Caller::new(life, caller.clone()));
         let call = caller.door();
+        let herald = session("herald");
         let addr = embedded.as_ref().map(EmbeddedBroker::addr);
         let embedded = Arc::new(RwLock::new(embedded));
-        Ok(Self { embedded, addr, mqtt_url: way.told_url, house, look, call, logs, shelf, events })
+        Ok(Self { embedded, addr, mqtt_url: way.told_url, house, look, call, logs, stats, herald, shelf, events })
     }
 
     /// Where the embedded broker listens.
@@ -240,6 +256,11 @@ impl BrokerDesk {
     /// What boxes are told.
     pub fn mqtt_url(&self) -> String {
         self.mqtt_url.clone()
+    }
+
+    /// For a session that tells others of boxes.
+    pub fn herald(&self) -> SessionSettings {
+        self.herald.clone()
     }
 
     /// Latest pictures.
@@ -259,6 +280,8 @@ impl BrokerDesk {
             call: self.call.clone(),
             logs: self.logs.clone(),
             embedded: self.embedded.clone(),
+            stats: self.stats.clone(),
+            house: self.house.clone(),
         })
     }
 

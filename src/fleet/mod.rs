@@ -10,11 +10,13 @@
 //! | `backup` | back-up and restore |
 //! | `difference` | what differs between two configurations |
 //! | `push` | live updates to dashboards |
+//! | `meters` | what is counted and measured over time, for `/metrics` |
 //! | `rollout`, `rollouts` | staged rollouts: the pure core, and what carries it out |
 //! | `rehearsal` | what a device would say to a command |
 //! | `bundles` | files of support bundles |
 //! | `replicas` | several servers on one database: who leads, what the others hear; the heartbeats' history |
 //! | `broker` | embedded or remote broker, Ingest and CommandDesk on it |
+//! | `home_assistant` | tells Home Assistant of boxes |
 //! | `gatekeeper` | who may connect to the broker, and as what |
 //! | `doorkeeper` | how often guests without an account may knock |
 //! | `switchboard` | lines between older units and their controllers |
@@ -34,7 +36,9 @@ pub mod difference;
 pub mod doorkeeper;
 mod error;
 pub mod gatekeeper;
+pub mod home_assistant;
 pub mod keys;
+pub mod meters;
 pub mod plan;
 pub mod push;
 pub mod rehearsal;
@@ -68,6 +72,7 @@ use self::broker::BrokerDesk;
 use self::bundles::BundleFiles;
 use self::doorkeeper::Doorkeeper;
 use self::gatekeeper::Gatekeeper;
+use self::home_assistant::HomeAssistantPlan;
 use self::keys::Keys;
 use self::push::Hub;
 use self::state::{BrokerGate, BrokerSide, Fleet, Places};
@@ -230,6 +235,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
         sign_ins: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
         doorkeeper: Doorkeeper::default(),
         broker_gate: broker_gate(&plan, &store),
+        meters: Default::default(),
         enrolments: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
         proxies: plan.trusted_proxies,
         access: plan.access,
@@ -259,6 +265,8 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
     })));
     tasks.extend(papers.all().map(|certificates| tokio::spawn(certificates.follow(fleet.hub.closed()))));
     tasks.extend(duties);
+    let told = HomeAssistantPlan { organizations: plan.home_assistant, dashboard: fleet.places.public_url.clone() };
+    tasks.push(tokio::spawn(home_assistant::run(fleet.store.clone(), desk.herald(), told, fleet.hub.closed())));
     tracing::info!(%addr, broker = %fleet.places.mqtt_url, "fleet server is up");
     Ok(FleetHandle { addr, broker: desk.addr(), first_start, fleet, desk, http, tasks, holder, broker_tls })
 }

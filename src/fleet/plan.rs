@@ -47,6 +47,8 @@ pub struct FleetPlan {
     pub bundles: BundlePlan,
     /// How people are told of alerts.
     pub alerts: AlertPlan,
+    /// Organizations whose boxes Home Assistant is told of.
+    pub home_assistant: Vec<String>,
 }
 
 /// Which broker carries the fleet's messages.
@@ -139,6 +141,8 @@ pub struct AccessPlan {
     pub admin_email: String,
     /// Password of that administrator; generated when absent.
     pub admin_password: Option<String>,
+    /// What a monitoring system shows to read the figures of the whole server at `/metrics`.
+    pub metrics_token: Option<Secret>,
 }
 
 impl Default for AccessPlan {
@@ -150,6 +154,7 @@ impl Default for AccessPlan {
             lockout: Duration::from_secs(60),
             admin_email: "admin@r58.local".into(),
             admin_password: None,
+            metrics_token: None,
         }
     }
 }

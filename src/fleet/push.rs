@@ -1,16 +1,20 @@
 //! Live updates: what changed is noted here, read back from the database, and told to everyone who listens.
 //!
 //! Notes are collected for a moment, so that a device that changes ten times in it costs one query and one card, and
-//! with nobody listening they cost nothing. What is pushed is always what the database holds.
+//! with nobody listening they cost nothing. What is pushed is always what the database holds; of devices, what somebody shows
+//! ([`interest`]).
+
+pub mod interest;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use r58_mqtt::DeviceAddress;
 use serde::Serialize;
 use tokio::sync::{Notify, broadcast, watch};
 
+use self::interest::{Interest, Interests, Wanted};
 use super::api::alerts::Alert;
 use super::api::commands::CommandAnswer;
 use super::api::devices::card::DeviceCard;
@@ -20,11 +24,15 @@ use super::store::{DeviceFilter, Store, StoreError};
 const BACKLOG: usize = 1_024;
 /// Time for which notes are collected.
 const GATHER: Duration = Duration::from_millis(100);
+/// How often there is a look who is to be told that something moved.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Devices read in one query.
 const AT_ONCE: usize = 200;
 /// Alerts told one by one; of more, listeners read the list anew.
 const ALERTS: usize = 20;
 
+/// Told to who shows a part of the devices, when others changed.
+pub const MOVED: &str = "moved";
 /// Ends the streams of every organization, so that their readers read everything anew.
 pub const MISSED: &str = "missed";
 
@@ -33,6 +41,8 @@ pub const MISSED: &str = "missed";
 pub struct Update {
     /// Only its own users hear of it.
     pub org: Arc<str>,
+    /// The device that it speaks of.
+    pub device: Option<Arc<str>>,
     /// `device`, `command`, `alert`, `alerts` or `thumbnail`.
     pub event: &'static str,
     /// JSON in one line.
@@ -62,6 +72,7 @@ struct Inner {
     noted: Notify,
     outgoing: Option<Outgoing>,
     updates: broadcast::Sender<Update>,
+    interests: Interests,
     closed: watch::Sender<bool>,
 }
 
@@ -85,6 +96,7 @@ impl Hub {
             noted: Notify::new(),
             outgoing: shared.then(Outgoing::default),
             updates: broadcast::channel(BACKLOG).0,
+            interests: Interests::default(),
             closed: watch::channel(false).0,
         };
         Self { inner: Arc::new(inner) }
@@ -100,9 +112,20 @@ struct ThumbnailNote<'a> {
 }
 
 impl Hub {
-    /// Listens to updates.
-    pub fn listen(&self) -> broadcast::Receiver<Update> {
-        self.inner.updates.subscribe()
+    /// Listens to updates. Devices that are named are told at once as they are now.
+    pub fn listen(&self, org: &str, wanted: Wanted) -> (broadcast::Receiver<Update>, Interest) {
+        let updates = self.inner.updates.subscribe();
+        let named = wanted.clone().unwrap_or_default();
+        let interest = self.inner.interests.enter(org, wanted);
+        if !named.is_empty() {
+            self.note_here(|notes| notes.devices.extend(named.into_iter().map(|id| (org.to_owned(), id))));
+        }
+        (updates, interest)
+    }
+
+    /// How many listen.
+    pub fn listeners(&self) -> usize {
+        self.inner.updates.receiver_count()
     }
 
     /// Becomes true when the server stops.
@@ -151,13 +174,13 @@ impl Hub {
     /// Tells that a picture came in.
     pub fn picture_came(&self, org: &str, device: &str, name: &str, seq: u64) {
         if self.inner.updates.receiver_count() > 0 {
-            self.tell(org, "thumbnail", &ThumbnailNote { device_id: device, name, seq });
+            self.tell_of(org, Some(device), "thumbnail", &ThumbnailNote { device_id: device, name, seq });
         }
     }
 
     /// Tells everyone that updates were lost and everything should be read anew.
     pub fn missed(&self) {
-        let _ = self.inner.updates.send(Update { org: "".into(), event: MISSED, data: "".into() });
+        let _ = self.inner.updates.send(Update { org: "".into(), device: None, event: MISSED, data: "".into() });
     }
 
     fn note(&self, change: impl Fn(&mut Notes)) {
@@ -194,18 +217,31 @@ impl Hub {
     }
 
     fn tell(&self, org: &str, event: &'static str, data: &impl Serialize) {
+        self.tell_of(org, None, event, data);
+    }
+
+    fn tell_of(&self, org: &str, device: Option<&str>, event: &'static str, data: &impl Serialize) {
         if let Ok(data) = serde_json::to_string(data) {
+            let device = device.map(Arc::from);
             // No listener is no error.
-            let _ = self.inner.updates.send(Update { org: org.into(), event, data: data.into() });
+            let _ = self.inner.updates.send(Update { org: org.into(), device, event, data: data.into() });
         }
     }
 
     /// Turns notes into updates until the hub is closed.
     pub async fn run(self, store: Store) {
         let mut closed = self.closed();
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = closed.wait_for(|closed| *closed) => return,
+                _ = tick.tick() => {
+                    for org in self.inner.interests.due(Instant::now()) {
+                        self.tell_of(&org, None, MOVED, &serde_json::json!({}));
+                    }
+                    continue;
+                }
                 () = self.inner.noted.notified() => {}
             }
             let notes = std::mem::take(&mut *self.inner.notes.lock().unwrap_or_else(PoisonError::into_inner));
@@ -237,14 +273,15 @@ impl Hub {
     }
 
     async fn run_once(&self, store: &Store, notes: Notes) -> Result<(), StoreError> {
-        let devices: Vec<(String, String)> = notes.devices.into_iter().collect();
+        self.inner.interests.moved(&notes.devices);
+        let devices: Vec<(String, String)> = self.inner.interests.sift(notes.devices).into_iter().collect();
         for same_org in devices.chunk_by(|a, b| a.0 == b.0) {
             for chunk in same_org.chunks(AT_ONCE) {
                 let ids = chunk.iter().map(|(_, id)| id.clone()).collect();
                 let filter = DeviceFilter { ids: Some(ids), ..DeviceFilter::default() };
                 let (rows, _) = store.devices(&chunk[0].0, &filter, 0, AT_ONCE as i64).await?;
                 for row in &rows {
-                    self.tell(&row.org, "device", &DeviceCard::new(row));
+                    self.tell_of(&row.org, Some(&row.id), "device", &DeviceCard::new(row));
                 }
             }
         }
@@ -252,7 +289,8 @@ impl Hub {
         for (org, id) in &notes.commands {
             let Some(row) = store.command(org, id).await? else { continue };
             let history = store.command_history(std::slice::from_ref(id)).await?;
-            self.tell(org, "command", &CommandAnswer::new(row, history));
+            let device = row.device_id.clone();
+            self.tell_of(org, Some(&device), "command", &CommandAnswer::new(row, history));
         }
         Ok(())
     }

@@ -8,7 +8,8 @@ use actix_web::HttpRequest;
 use async_trait::async_trait;
 use chrono::Utc;
 use r58_actors::caller::{Ask, LiveLog};
-use r58_actors::ingest::ThumbnailShelf;
+use r58_actors::ingest::{IngestStats, ThumbnailShelf};
+use r58_actors::supervision::ActorReport;
 use r58_mqtt::DeviceAddress;
 use r58_mqtt::payload::Response;
 use r58_mqtt::request::CallError;
@@ -20,6 +21,7 @@ use super::bundles::BundleFiles;
 use super::doorkeeper::Doorkeeper;
 use super::gatekeeper::Gatekeeper;
 use super::keys::Keys;
+use super::meters::Meters;
 use super::push::Hub;
 use super::store::Store;
 use super::switchboard::Switchboard;
@@ -42,6 +44,20 @@ pub trait BrokerSide: Send + Sync {
 
     /// What boxes say of their logs while somebody watches.
     fn logs(&self) -> broadcast::Receiver<LiveLog>;
+
+    /// How the broker and the actors on it are.
+    async fn figures(&self) -> BrokerFigures;
+}
+
+/// How the broker and the actors on it are.
+#[derive(Debug, Default)]
+pub struct BrokerFigures {
+    /// Clients of the embedded broker.
+    pub connections: Option<usize>,
+    /// What Ingest counted; `None` while it does not answer.
+    pub ingest: Option<IngestStats>,
+    /// The server's actors.
+    pub actors: Vec<ActorReport>,
 }
 
 /// Where browsers and boxes find the server and its broker.
@@ -120,6 +136,8 @@ pub struct Fleet {
     pub started: Instant,
     /// Who may say for whom it calls.
     pub proxies: TrustedProxies,
+    /// What is counted and measured over time.
+    pub meters: Meters,
     /// How often guests may knock.
     pub doorkeeper: Doorkeeper,
     pub(super) broker_gate: Option<BrokerGate>,

@@ -88,13 +88,21 @@ impl Device {
 struct Stream {
     response: Response,
     buffer: String,
+    /// What came so far.
+    bytes: usize,
 }
 
 impl Stream {
     async fn open(world: &World, token: &str) -> Self {
-        let response = world.http.get(world.url("/api/v1/events")).bearer_auth(token).send().await.unwrap();
+        Self::open_for(world, token, "").await
+    }
+
+    /// Of some devices: `query` with its question mark.
+    async fn open_for(world: &World, token: &str, query: &str) -> Self {
+        let url = world.url(&format!("/api/v1/events{query}"));
+        let response = world.http.get(url).bearer_auth(token).send().await.unwrap();
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        let mut stream = Self { response, buffer: String::new() };
+        let mut stream = Self { response, buffer: String::new(), bytes: 0 };
         stream.until("hello", |event, _| event == "hello").await;
         stream
     }
@@ -112,6 +120,7 @@ impl Stream {
                     }
                 }
                 let chunk = self.response.chunk().await.unwrap().expect("the stream ended");
+                self.bytes += chunk.len();
                 self.buffer.push_str(&String::from_utf8_lossy(&chunk));
             }
         });
@@ -287,4 +296,39 @@ async fn a_stop_ends_open_streams_within_its_time() {
     let _stream = Stream::open(&world, &world.admin).await;
     let stopped = timeout(Duration::from_secs(5), world.end()).await;
     assert!(stopped.is_ok(), "the stop took longer than five seconds");
+}
+
+/// A dashboard of a large fleet shows a screen of it, and is sent that.
+#[actix_web::test]
+async fn who_names_the_boxes_on_its_screen_is_sent_these_and_a_word_about_the_others() {
+    const BOXES: usize = 200;
+    let world = World::new().await;
+    let code = json!({"uses": BOXES});
+    let code = world.post("/api/v1/enrolment-codes", &world.admin, code).await.expect(201).text("code");
+    let id = |n: usize| format!("box-{n:03}");
+    for n in 0..BOXES {
+        world.post("/api/v1/devices/register", "", crate::world::registration(&code, &id(n))).await.expect(201);
+    }
+    let mut all = Stream::open(&world, &world.admin).await;
+    let mut screen = Stream::open_for(&world, &world.admin, "?devices=box-003,box-004").await;
+    let mut counts = Stream::open_for(&world, &world.admin, "?devices=").await;
+    // How they are comes by itself, so that nothing has to be asked for when a list is scrolled.
+    screen.until("how they are", |event, data| event == "device" && data["id"] == "box-004").await;
+
+    let (before, shown) = (all.bytes, screen.bytes);
+    let everything = json!({"devices": {"ids": (0..BOXES).map(id).collect::<Vec<_>>()}, "add_tags": ["moved"]});
+    world.post("/api/v1/devices/bulk", &world.admin, everything).await.expect(200);
+    let tagged = |data: &Value| data["tags"] == json!(["moved"]);
+    all.until("the last box", |event, data| event == "device" && data["id"] == id(BOXES - 1) && tagged(data)).await;
+    screen.until("its last box", |event, data| event == "device" && data["id"] == "box-004" && tagged(data)).await;
+    counts.until("that something moved", |event, _| event == "moved").await;
+    let (whole, part) = (all.bytes - before, screen.bytes - shown);
+    println!("{BOXES} boxes changed: {whole} bytes to who hears of all, {part} bytes to who shows two");
+    assert!(whole > 20 * part, "{whole} bytes and {part} bytes");
+    assert!(counts.bytes < 1_000, "{} bytes", counts.bytes);
+
+    let many: Vec<String> = (0..401).map(id).collect();
+    world.get(&format!("/api/v1/events?devices={}", many.join(",")), &world.admin).await.expect(400);
+    drop((all, screen, counts));
+    world.end().await;
 }

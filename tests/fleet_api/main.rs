@@ -22,10 +22,12 @@ mod description;
 mod devices;
 #[path = "../support/environment.rs"]
 mod environment;
+mod home_assistant;
 mod input;
 mod isolation;
 mod join;
 mod live;
+mod metrics;
 mod organizations;
 #[path = "../support/postgres.rs"]
 #[allow(dead_code, reason = "other suites use more of it")]

@@ -67,6 +67,7 @@ pub fn plan(state_dir: &Path) -> FleetPlan {
         bridge: BridgePlan::default(),
         bundles: Default::default(),
         alerts: Default::default(),
+        home_assistant: Vec::new(),
     }
 }
 

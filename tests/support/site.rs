@@ -32,9 +32,7 @@ pub struct Site {
 impl Site {
     /// With the embedded broker.
     pub async fn start() -> Self {
-        let port = free_port();
-        let table = format!("[fleet.broker]\nlisten = \"127.0.0.1:{port}\"\n");
-        Self::begin(&table, format!("mqtt://127.0.0.1:{port}")).await
+        Self::with_fleet("").await
     }
 
     /// With a broker that may still be down.
@@ -47,13 +45,20 @@ impl Site {
         Self::begin_on(cluster.fleet_port, &cluster.broker_table(), cluster.url()).await
     }
 
-    async fn begin(broker: &str, broker_url: String) -> Self {
-        Self::begin_on(free_port(), broker, broker_url).await
+    /// With the embedded broker, and more keys of `[fleet]`.
+    pub async fn with_fleet(more: &str) -> Self {
+        let port = free_port();
+        let table = format!("{more}[fleet.broker]\nlisten = \"127.0.0.1:{port}\"\n");
+        Self::begin(&table, format!("mqtt://127.0.0.1:{port}")).await
     }
 
-    async fn begin_on(port: u16, broker: &str, broker_url: String) -> Self {
+    async fn begin(rest: &str, broker_url: String) -> Self {
+        Self::begin_on(free_port(), rest, broker_url).await
+    }
+
+    async fn begin_on(port: u16, rest: &str, broker_url: String) -> Self {
         let listen = format!("127.0.0.1:{port}");
-        let home = Home::new(&format!("[fleet]\nlisten = \"{listen}\"\n{broker}"));
+        let home = Home::new(&format!("[fleet]\nlisten = \"{listen}\"\n{rest}"));
         let fleet = R58::start(&home, "fleet").await;
         let password = fleet.password.clone().expect("the first start shows a password");
         let api = Api::sign_in(&fleet.fleet, &password).await;

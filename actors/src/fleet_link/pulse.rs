@@ -10,7 +10,7 @@ use r58_mqtt::{Name, Up};
 use tracing::debug;
 
 use super::report::{Look, heartbeat, reported};
-use super::{FleetLink, operations};
+use super::{FleetLink, operations, state};
 use crate::supervision::ActorReport;
 
 /// Stream of heartbeats in the outbox.
@@ -101,6 +101,9 @@ impl FleetLink {
     }
 
     fn look_around(&mut self, ctx: &mut Context<Self>) {
+        if let Some(link) = &self.link {
+            state::publish_outbox(&self.settings.link, link.outbox_counts());
+        }
         if !self.link.as_ref().is_some_and(super::link::Link::is_online) {
             return;
         }

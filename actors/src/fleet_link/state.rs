@@ -39,6 +39,15 @@ pub(super) fn publish(to: &watch::Sender<FleetState>, word: &LinkWord) {
     });
 }
 
+/// Publishes how much waits on disk, and how much was given up.
+pub(super) fn publish_outbox(to: &watch::Sender<FleetState>, (pending, dropped): (u64, u64)) {
+    to.send_if_modified(|held| {
+        let changed = (held.outbox_pending, held.outbox_dropped) != (pending, dropped);
+        (held.outbox_pending, held.outbox_dropped) = (pending, dropped);
+        changed
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,7 +31,7 @@ pub struct CreateApiKey {
     #[schema(max_length = 200)]
     name: String,
     /// `devices`, `telemetry`, `commands`, `config`, `releases`, `guests`, `bundles`, `logs`, `alerts`, `audit`, `enrolment` or
-    /// `users`, each with `:read` or `:write`, which includes reading; and `events:read`.
+    /// `users`, each with `:read` or `:write`, which includes reading; `events:read` and `metrics:read`.
     #[schema(min_items = 1, max_items = 32)]
     scopes: Vec<String>,
     /// Good until then; for ever when it is absent.

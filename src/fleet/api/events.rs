@@ -1,22 +1,26 @@
 //! Live updates as server-sent events, read with `fetch`, so that the token travels in a header.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
 use bytes::Bytes;
 use chrono::Utc;
 use futures_util::stream;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+use utoipa::IntoParams;
 
 use super::problem::ProblemBody;
 use super::resource;
 use crate::fleet::auth::{Session, Viewer};
+use crate::fleet::push::interest::{Interest, Wanted};
 use crate::fleet::push::{MISSED, Update};
 use crate::fleet::state::Fleet;
-use crate::problem::Answer;
+use crate::problem::{Answer, Problem};
 
 /// A line that keeps proxies from closing a quiet stream; they are known to wait 30 s and more.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -25,20 +29,46 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
     config.service(resource("/events", "GET").route(web::get().to(events)));
 }
 
-/// Server-sent events: `hello` first, then `device` with a card, `command` with a command, `alert` with an alert, `alerts` when many changed, `thumbnail` with
-/// {device_id, name, seq}. The stream ends with the access token, and when its reader is so slow that updates were
+/// Most devices that a listener names: those of a screen, and what it may scroll to.
+const MOST_NAMED: usize = 400;
+
+/// Which devices to hear of.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct EventsQuery {
+    /// Identifiers with commas between them, up to 400, or nothing for none; every device unless given.
+    #[param(max_length = 26000)]
+    devices: Option<String>,
+}
+
+impl EventsQuery {
+    fn wanted(&self) -> Result<Wanted, Problem> {
+        let Some(text) = &self.devices else { return Ok(None) };
+        let named: BTreeSet<String> = text.split(',').filter(|id| !id.is_empty()).map(str::to_owned).collect();
+        match named.len() <= MOST_NAMED {
+            true => Ok(Some(named)),
+            false => Err(Problem::bad_request(format!("devices: at most {MOST_NAMED}"))),
+        }
+    }
+}
+
+/// Server-sent events: `hello` first, then `device` with a card, `command` with a command, `alert` with an alert, `alerts` when many
+/// changed, `thumbnail` with {device_id, name, seq}. Who names devices hears of these alone, at once how they are, and by `moved` that others changed, at most
+/// every five seconds. The stream ends with the access token, and when its reader is so slow that updates were
 /// lost; who connects again should read everything anew.
-#[utoipa::path(get, path = "/api/v1/events", tag = "events", security(("user" = [])), responses(
-    (status = 200, content_type = "text/event-stream", body = String), (status = 401, body = ProblemBody),
+#[utoipa::path(get, path = "/api/v1/events", tag = "events", security(("user" = [])), params(EventsQuery), responses(
+    (status = 200, content_type = "text/event-stream", body = String), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
     (status = 503, body = ProblemBody)))]
-pub async fn events(fleet: web::Data<Fleet>, caller: Viewer) -> Answer {
+pub async fn events(fleet: web::Data<Fleet>, caller: Viewer, query: web::Query<EventsQuery>) -> Answer {
+    let (updates, interest) = fleet.hub.listen(&caller.org, query.wanted()?);
     let left = (caller.expires_at - Utc::now()).to_std().unwrap_or_default();
     let now = Instant::now();
     let mut keep_alive = interval_at(now + KEEP_ALIVE, KEEP_ALIVE);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let listener = Listener {
         greet: true,
-        updates: fleet.hub.listen(),
+        updates,
+        interest,
         closed: fleet.hub.closed(),
         keep_alive,
         ends: now + left,
@@ -59,6 +89,7 @@ struct Listener {
     /// Nothing was said yet.
     greet: bool,
     updates: broadcast::Receiver<Update>,
+    interest: Interest,
     closed: watch::Receiver<bool>,
     keep_alive: Interval,
     ends: Instant,
@@ -81,6 +112,9 @@ impl Listener {
             };
             match update {
                 Ok(update) if *update.org == *self.session.org => {
+                    if !self.interest.wants(update.device.as_deref(), update.event) {
+                        continue;
+                    }
                     return Some(format!("event: {}\ndata: {}\n\n", update.event, update.data).into());
                 }
                 Ok(update) if update.event != MISSED => {}

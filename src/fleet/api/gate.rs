@@ -1,5 +1,7 @@
 //! What every request passes: no foreign page may make a browser act here, and every answer says how it may be used.
 
+use std::time::Instant;
+
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
@@ -24,6 +26,7 @@ pub async fn gate<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<impl MessageBody + use<B>>, Error> {
+    let begun = Instant::now();
     let places = request.app_data::<web::Data<Fleet>>().map(|fleet| &fleet.places);
     let https = places.is_some_and(|places| places.https);
     let public_url = places.and_then(|places| places.public_url.clone()).unwrap_or_default();
@@ -37,6 +40,11 @@ pub async fn gate<B: MessageBody + 'static>(
             Err(error) => return Err(error),
         }
     };
+    let asked = response.request();
+    if let Some(fleet) = asked.app_data::<web::Data<Fleet>>() {
+        let route = asked.match_pattern();
+        fleet.meters.answered(asked.method(), route.as_deref(), response.status(), begun.elapsed());
+    }
     let headers = response.headers_mut();
     let mut default = |name: HeaderName, value: &'static str| {
         if !headers.contains_key(&name) {

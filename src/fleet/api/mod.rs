@@ -9,7 +9,7 @@
 //! | `alerts`, `alert_rules`, `silences` | /api/v1/alerts..., /api/v1/alert-rules..., /api/v1/silences... |
 //! | `alert_receivers` | /api/v1/alert-receivers... |
 //! | `enrolment` | /api/v1/enrolment-codes..., /api/v1/devices/register |
-//! | `devices` | /api/v1/devices, .../summary, .../bulk, /api/v1/devices/{id}, .../rotate-token, .../token |
+//! | `devices` | /api/v1/devices, .../summary, .../states, .../bulk, /api/v1/devices/{id}, .../rotate-token, .../token |
 //! | `heartbeats` | /api/v1/devices/{id}/heartbeats, .../metrics |
 //! | `dry_run` | /api/v1/devices/{id}/commands/dry-run, /api/v1/command-groups/dry-run |
 //! | `by_http` | /api/v1/devices/{id}/heartbeat, and what devices do with `commands` |
@@ -29,6 +29,7 @@
 //! | `events` | /api/v1/events |
 //! | `whep` | /whep/{device}/{name}, carried to the box |
 //! | `bridge` | /unit/{id} and /control/{id}, WebSockets of older units and controllers |
+//! | `metrics` | /metrics |
 //! | `public` | /health, /turn-credentials, /openapi.json |
 //! | `pages` | everything else that is a page |
 
@@ -57,6 +58,7 @@ pub mod input;
 pub mod invitations;
 pub mod join;
 pub mod logs;
+pub mod metrics;
 pub mod openapi;
 pub mod organizations;
 pub mod pages;
@@ -116,6 +118,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .configure(join::configure)
         .configure(whep::configure)
         .configure(bridge::configure)
+        .configure(metrics::configure)
         .configure(public::configure)
         .configure(pages::configure);
     config.default_service(web::to(no_such_path));

@@ -5,7 +5,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::{
     alert_receivers, alert_rules, alerts, api_keys, audit, auth, broker_auth, bundle_upload, bundles, by_http,
-    command_groups, commands, config, devices, dry_run, enrolment, events, heartbeats, invitations, logs,
+    command_groups, commands, config, devices, dry_run, enrolment, events, heartbeats, invitations, logs, metrics,
     organizations, public, releases, rollouts, silences, thumbnails, users,
 };
 
@@ -24,7 +24,7 @@ use super::{
         alert_receivers::delete, alert_receivers::deliveries, alert_receivers::test,
         enrolment::create, enrolment::list, enrolment::delete, enrolment::register,
         devices::list, devices::get, devices::change, devices::decommission,
-        devices::bulk::summary, devices::bulk::change, devices::tokens::rotate, devices::tokens::renew,
+        devices::bulk::summary, devices::states::states, devices::bulk::change, devices::tokens::rotate, devices::tokens::renew,
         heartbeats::list, heartbeats::metrics,
         by_http::heartbeat, by_http::report,
         command_groups::create, command_groups::list, command_groups::get, command_groups::members,
@@ -37,7 +37,7 @@ use super::{
         bundles::create, bundles::list, bundles::get, bundles::delete, bundles::download,
         bundle_upload::announce, bundle_upload::state, bundle_upload::append,
         logs::past, logs::live, audit::list, audit::export,
-        broker_auth::authenticate, thumbnails::get, events::events, public::health, public::turn_credentials,
+        broker_auth::authenticate, thumbnails::get, events::events, metrics::metrics, public::health, public::turn_credentials,
     ),
     modifiers(&Schemes, &Problems)
 )]

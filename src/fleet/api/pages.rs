@@ -1,4 +1,4 @@
-//! The dashboard: one page for `/`, `/alerts` and every `/devices/...`, and its assets.
+//! The dashboard: one page for `/`, every `/devices/...` and the places beside them, and its assets.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 
@@ -10,6 +10,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(resource("/", "GET").route(web::get().to(index)))
         .service(resource("/alerts", "GET").route(web::get().to(index)))
         .service(resource("/devices", "GET").route(web::get().to(index)))
+        .service(resource("/{page:map|releases|users|audit}", "GET").route(web::get().to(index)))
         .service(resource("/devices/{rest:.*}", "GET").route(web::get().to(index)))
         .service(resource("/assets/{name:.*}", "GET").route(web::get().to(asset)));
 }

@@ -30,6 +30,8 @@ pub enum Area {
     Audit,
     /// Live updates; read only.
     Events,
+    /// The organization in figures, for monitoring; read only.
+    Metrics,
     /// Enrolment codes.
     Enrolment,
     /// Users.
@@ -37,7 +39,7 @@ pub enum Area {
 }
 
 impl Area {
-    const ALL: [(Self, &'static str); 13] = [
+    const ALL: [(Self, &'static str); 14] = [
         (Self::Devices, "devices"),
         (Self::Telemetry, "telemetry"),
         (Self::Commands, "commands"),
@@ -49,6 +51,7 @@ impl Area {
         (Self::Alerts, "alerts"),
         (Self::Audit, "audit"),
         (Self::Events, "events"),
+        (Self::Metrics, "metrics"),
         (Self::Enrolment, "enrolment"),
         (Self::Users, "users"),
     ];
@@ -76,7 +79,7 @@ impl FromStr for Scope {
         let (area, _) = Area::ALL.into_iter().find(|(_, word)| *word == area).ok_or(NoScope)?;
         match right {
             "read" => Ok(Self { area, write: false }),
-            "write" if area != Area::Events => Ok(Self { area, write: true }),
+            "write" if !matches!(area, Area::Events | Area::Metrics) => Ok(Self { area, write: true }),
             _ => Err(NoScope),
         }
     }
@@ -132,6 +135,7 @@ pub fn needed(method: &Method, path: &str) -> Need {
         },
         ["whep", ..] => Area::Guests,
         ["turn-credentials"] => Area::Guests,
+        ["metrics"] => Area::Metrics,
         _ => return Need::Person,
     };
     Need::Scope(Scope { area, write })
@@ -147,7 +151,7 @@ mod tests {
             for write in [false, true] {
                 let scope = Scope { area, write };
                 let read = scope.to_string().parse::<Scope>();
-                assert_eq!(read.is_ok(), !(write && area == Area::Events), "{scope}");
+                assert_eq!(read.is_ok(), !(write && matches!(area, Area::Events | Area::Metrics)), "{scope}");
                 assert!(read.is_err() || read == Ok(scope));
             }
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use super::commands::Retained;
 use super::heartbeats::{HeartbeatRow, advance, insert};
 use super::ingest::{self, TelemetryRow, signed};
 use super::levels;
+use super::meters::{CommandEnd, StoreMeters};
 use super::sql::{Tx, query, query_as};
 use super::status::{self, StatusOutcome};
 use super::{CommandRef, DeviceNo, Store, StoreError, millis};
@@ -51,6 +53,8 @@ struct Work<'a> {
     seen: HashMap<DeviceNo, i64>,
     devices: HashMap<DeviceNo, &'a DeviceAddress>,
     commands: BTreeSet<(&'a DeviceAddress, CommandId)>,
+    /// How commands ended.
+    ends: Vec<CommandEnd>,
 }
 
 impl<'a> Work<'a> {
@@ -128,6 +132,7 @@ impl<'a> Work<'a> {
                     StatusOutcome::News(row) => {
                         tracing::debug!(%device, command = %row.id, state = %row.state, "status stored");
                         self.commands.insert((device, status.id.clone()));
+                        self.ends.extend(CommandEnd::of(&row));
                     }
                     StatusOutcome::Again => {
                         self.commands.insert((device, status.id.clone()));
@@ -198,7 +203,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    async fn commit(mut self, unknown: u64) -> Result<Applied, StoreError> {
+    async fn commit(mut self, unknown: u64, meters: &StoreMeters) -> Result<Applied, StoreError> {
         insert(&mut self.tx, &self.heartbeats).await?;
         advance(&mut self.tx, &self.heartbeats).await?;
         levels::note_late(&mut self.tx, &self.heartbeats).await?;
@@ -215,6 +220,8 @@ impl<'a> Work<'a> {
             .collect();
         ingest::set_marks(&mut self.tx, &moved).await?;
         self.tx.commit().await?;
+        meters.heartbeats.inc_by(self.heartbeats.len() as u64);
+        self.ends.iter().for_each(|end| meters.ended(end));
         let mut acked: BTreeMap<DeviceAddress, BTreeMap<Name, u64>> = BTreeMap::new();
         for ((_, stream), (device, seq)) in self.marks {
             if let Ok(stream) = Name::new(stream) {
@@ -260,6 +267,7 @@ impl Store {
             seen: HashMap::new(),
             devices: HashMap::new(),
             commands: BTreeSet::new(),
+            ends: Vec::new(),
         };
         let mut unknown = 0;
         for (record, no) in records.iter().zip(known) {
@@ -268,7 +276,7 @@ impl Store {
                 None => unknown += 1,
             }
         }
-        work.commit(unknown).await
+        work.commit(unknown, &self.meters).await
     }
 
     async fn silent(&self, now: DateTime<Utc>) -> Result<Vec<DeviceAddress>, StoreError> {
@@ -336,7 +344,10 @@ fn limit(limit: usize) -> i64 {
 #[async_trait]
 impl FleetStore for Store {
     async fn apply(&self, records: &[Record]) -> Result<Applied, SeamError> {
-        Ok(self.apply_all(records).await?)
+        let begun = Instant::now();
+        let applied = self.apply_all(records).await?;
+        self.meters.applied(records, begun.elapsed(), Utc::now());
+        Ok(applied)
     }
 
     async fn mark_silent(&self, now: DateTime<Utc>) -> Result<Vec<DeviceAddress>, SeamError> {

@@ -13,6 +13,7 @@ mod apply;
 mod audit;
 mod bulk;
 mod bundles;
+mod census;
 mod commands;
 mod config;
 mod deliveries;
@@ -28,6 +29,7 @@ mod ingest;
 mod keys;
 pub mod leader;
 mod levels;
+mod meters;
 mod migrations;
 pub mod news;
 mod once;
@@ -42,6 +44,7 @@ mod selection;
 mod series;
 mod silences;
 mod sql;
+mod states;
 mod status;
 mod tokens;
 mod users;
@@ -52,6 +55,7 @@ pub use alerts::{Acknowledged, AlertFilter, AlertRow, Looked, Since};
 pub use api_keys::{ApiKeyRow, NewApiKey};
 pub use audit::{Actor, AuditFilter};
 pub use bundles::{Announced, Announcement, BundleRow, NewBundle};
+pub use census::{Census, Counted};
 pub use commands::{CommandRef, CommandRow, HistoryRow, NewCommand, Retained, Signed};
 pub use config::{ConfigRow, NewConfig, Put};
 pub use deliveries::{DeliveryRow, DueDelivery, Outcome};
@@ -60,6 +64,7 @@ pub use enrolment::{Certified, Enrolled, EnrolmentRow, NewEnrolmentCode};
 pub use error::StoreError;
 pub use groups::{GroupRow, NewGroup, StateCount};
 pub use heartbeats::StoredHeartbeat;
+pub use meters::{PoolUse, StoreMeters};
 pub use migrations::newest as newest_schema;
 pub use once::Once;
 pub use opening::Location;
@@ -69,6 +74,7 @@ pub use releases::{ReleaseKeyRow, ReleaseRow};
 pub use rollouts::RolloutRow;
 pub use selection::{BulkChange, Selection, Summary};
 pub use silences::{MOST_SILENCES, SilenceRow};
+pub use states::StateRow;
 pub use tokens::DeviceSecrets;
 pub use users::{NewUser, UserChange, UserRow};
 
@@ -92,6 +98,7 @@ pub struct Store {
     /// Device to its organization and short key. Keys never change; a decommissioned device is taken out.
     numbers: Arc<RwLock<HashMap<String, (String, DeviceNo)>>>,
     leadership: Arc<leader::Leadership>,
+    meters: meters::StoreMeters,
 }
 
 impl Store {
@@ -103,7 +110,8 @@ impl Store {
     /// by another process or is damaged; when either was written by a newer version.
     pub async fn open(url: Option<&str>, password: Option<&str>, state_dir: &Path) -> Result<Self, StoreError> {
         let opening::Pools { reader, writer } = opening::open(url, password, state_dir).await?;
-        let store = Self { reader, writer, numbers: Arc::default(), leadership: Arc::default() };
+        let store =
+            Self { reader, writer, numbers: Arc::default(), leadership: Arc::default(), meters: Default::default() };
         store.chain_older_changes().await?;
         Ok(store)
     }

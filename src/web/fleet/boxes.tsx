@@ -7,7 +7,7 @@ import { diskPercent, figure, sentence } from "../common/format.js";
 import type { Filter } from "./filter.js";
 import { List } from "./list.js";
 import { absence, Ago, Bar, Degradation, InputThumb, Online, Thumb } from "./parts.js";
-import { cardSignal, counts, isThereMore, loaded, loadError, loading, more, shown, tags, want, wanted, wantedCount } from "./roll.js";
+import { cardSignal, counts, inSight, isThereMore, loaded, loadError, loading, more, shown, tags, want, wanted, wantedCount } from "./roll.js";
 import { Link } from "./router.js";
 import { mayAdminister } from "./session.js";
 import type { View } from "./wanted.js";
@@ -143,6 +143,11 @@ function Nothing() {
 
 function Cards({ ids }: { ids: string[] }) {
   const rest = ids.length - limit.value;
+  const seen = ids.slice(0, limit.value).join("\n");
+  useEffect(() => {
+    inSight.value = seen === "" ? [] : seen.split("\n");
+  }, [seen]);
+  useEffect(() => () => void (inSight.value = []), []);
   const next = () => {
     limit.value += STEP;
     if (rest <= STEP) void more();

@@ -6,18 +6,23 @@ import "./fleet.css";
 import "./list.css";
 import "./charts.css";
 import "./alerts.css";
+import "./places.css";
 import { render } from "preact";
 import { useEffect } from "preact/hooks";
 import { duration } from "../common/format.js";
 import { Toasts } from "../common/toasts.js";
 import { Alerts, AlertsLink } from "./alerts_page.js";
+import { Audit } from "./audit.js";
 import { Boxes } from "./boxes.js";
 import { Device } from "./device.js";
 import { Enrol } from "./enrol.js";
 import { Login } from "./login.js";
-import { deviceOf, home, isAlerts, Link, path } from "./router.js";
+import { StateMap } from "./map.js";
+import { Releases } from "./releases.js";
+import { deviceOf, home, isAlerts, Link, path, placeOf, PLACES, type Place } from "./router.js";
 import { mayAdminister, signOut, user } from "./session.js";
 import { followFleet, link, now } from "./store.js";
+import { Users } from "./users.js";
 
 function Fleet() {
   const who = user.value;
@@ -31,10 +36,10 @@ function Fleet() {
         <h1>
           <Link to={home()}>R58 fleet</Link>
         </h1>
-        <nav aria-label="Main">
+        <Places />
+        <nav aria-label="Alerts">
           <AlertsLink here={isAlerts(path.value)} />
         </nav>
-        <span class="grow" />
         {mayAdminister.value ? <Enrol /> : null}
         <span class="who muted cut-off" title={who.role}>
           {who.email} · {who.role}
@@ -43,10 +48,41 @@ function Fleet() {
           Sign out
         </button>
       </header>
-      {isAlerts(path.value) ? <Alerts /> : device === null ? <Boxes /> : <Device id={device} key={device} />}
+      {isAlerts(path.value) ? <Alerts /> : device === null ? <At place={placeOf(path.value)} /> : <Device id={device} key={device} />}
       <Toasts />
     </>
   );
+}
+
+function Places() {
+  const here = placeOf(path.value);
+  return (
+    <nav class="places grow" aria-label="Places">
+      <Link to={home()} current={here === null && deviceOf(path.value) === null && !isAlerts(path.value)}>
+        Boxes
+      </Link>
+      {PLACES.filter((place) => !place.admin || mayAdminister.value).map((place) => (
+        <Link key={place.path} to={place.path} current={here === place.path}>
+          {place.words}
+        </Link>
+      ))}
+    </nav>
+  );
+}
+
+function At({ place }: { place: Place | null }) {
+  switch (place) {
+    case "/map":
+      return <StateMap />;
+    case "/releases":
+      return <Releases />;
+    case "/users":
+      return <Users />;
+    case "/audit":
+      return <Audit />;
+    default:
+      return <Boxes />;
+  }
 }
 
 function LostBanner() {

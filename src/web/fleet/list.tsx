@@ -7,7 +7,7 @@ import { signalWords } from "../common/words.js";
 import type { Card } from "./contract.js";
 import { troubles } from "./filter.js";
 import { absence, Ago, Online } from "./parts.js";
-import { cardSignal } from "./roll.js";
+import { cardSignal, inSight } from "./roll.js";
 import { Link } from "./router.js";
 import { rowAfter, scrollFor, spanOf } from "./virtual.js";
 
@@ -37,6 +37,12 @@ export function List(props: { ids: string[]; total: number | null; onNearEnd(): 
     watch.observe(line);
     return () => watch.disconnect();
   }, []);
+
+  const seen = ids.slice(span.first, span.end).join("\n");
+  useEffect(() => {
+    inSight.value = seen === "" ? [] : seen.split("\n");
+  }, [seen]);
+  useEffect(() => () => void (inSight.value = []), []);
 
   const end = span.end >= ids.length;
   useEffect(() => {

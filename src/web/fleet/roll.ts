@@ -27,6 +27,9 @@ const summary = signal<Summary | null>(null);
 /** All boxes are here. */
 export const whole = computed(() => (summary.value?.total ?? 0) <= ALL);
 
+/** Boxes on the screen: of a large fleet only these are pushed. */
+export const inSight = signal<readonly string[]>([]);
+
 /** One signal for each card, so that a heartbeat draws one card again and not a thousand. */
 const cards = new Map<string, Signal<Card>>();
 const generation = signal(0);
@@ -166,6 +169,11 @@ function countAgain(): void {
       // The next push asks again.
     }
   }, COUNT_AGAIN);
+}
+
+/** Boxes changed that are not on the screen. */
+export function othersMoved(): void {
+  if (!whole.value) countAgain();
 }
 
 /** Takes in what the server pushed. */

@@ -1,4 +1,4 @@
-// Three places: `/`, `/devices/{id}` and `/alerts`. Links stay links, so that a middle click opens a tab.
+// Places: `/`, `/devices/{id}`, `/alerts`, and those of `PLACES`. Links stay links, so that a middle click opens a tab.
 
 import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
@@ -44,6 +44,19 @@ export function deviceOf(pathname: string): string | null {
     return null;
   }
 }
+
+/** Beside the boxes, in the order of the bar; `admin` for administrators only. */
+export const PLACES = [
+  { path: "/map", words: "Map", admin: false },
+  { path: "/releases", words: "Releases", admin: false },
+  { path: "/users", words: "Users", admin: true },
+  { path: "/audit", words: "Audit", admin: true },
+] as const;
+
+export type Place = (typeof PLACES)[number]["path"];
+
+/** The place beside the boxes that a path names, or null. Pure. */
+export const placeOf = (pathname: string): Place | null => PLACES.find((place) => place.path === pathname.replace(/\/$/, ""))?.path ?? null;
 
 export function Link(props: { to: string; class?: string; label?: string; tabIndex?: number; current?: boolean; children: ComponentChildren }) {
   return (

@@ -1,19 +1,26 @@
 // The open box, its commands and the stream of what the server pushes. Lists are loaded at each (re)connect of the stream; after that
 // nothing is polled.
 
-import { batch, signal } from "@preact/signals";
+import { batch, computed, effect, signal } from "@preact/signals";
 import { openEvents, type Link } from "../common/events.js";
 import { NoPicture, Pictures } from "../common/pictures.js";
 import { Problem, wordsFor } from "../common/problem.js";
 import { alertsMoved, forgetAlerts, loadAlerts } from "./alerts.js";
+import { letterOf } from "./cells.js";
 import { withCommand } from "./commands.js";
 import type { Card, Command, Detail, Page } from "./contract.js";
-import { forgetRoll, idOf, loadRoll, pushed } from "./roll.js";
+import { EVENTS, eventsPath } from "./wanted.js";
+import { forgetRoll, idOf, inSight, loadRoll, othersMoved, pushed, whole } from "./roll.js";
 import { api, apiRaw, bearer, onStreamRefused } from "./session.js";
 
 export const link = signal<Link>({ up: false, since: Date.now(), why: null, refused: false });
 /** A clock for relative times; once a second. */
 export const now = signal(Date.now());
+
+/** Letters of boxes that were pushed since the stream opened, for the map of states. */
+export const pushedStates = signal<ReadonlyMap<string, string>>(new Map());
+/** Moves whenever commands or boxes did, for places that read what follows from them. */
+export const stirred = signal(0);
 
 export const openDevice = signal<string | null>(null);
 export const detail = signal<Detail | null>(null);
@@ -86,6 +93,8 @@ function receive(card: Card): void {
   flushing ??= setTimeout(() => {
     flushing = undefined;
     batch(() => {
+      stirred.value += 1;
+      pushedStates.value = new Map([...pushedStates.value, ...[...incoming].map(([id, one]) => [id, letterOf(one)] as const)]);
       pushed(incoming.values());
       for (const one of incoming.values()) {
         if (detail.value && openDevice.value === idOf(one)) {
@@ -104,10 +113,15 @@ function onEvent(name: string, data: string): void {
       // We were too slow and missed something: everything is read anew.
       if ((JSON.parse(data) as { missed?: boolean }).missed) reload();
       break;
+    case "moved":
+      stirred.value += 1;
+      othersMoved();
+      break;
     case "device":
       receive(JSON.parse(data) as Card);
       break;
     case "command": {
+      stirred.value += 1;
       const command = JSON.parse(data) as Command;
       if (command.device_id === openDevice.value) commands.value = withCommand(commands.value, command);
       break;
@@ -124,27 +138,67 @@ function onEvent(name: string, data: string): void {
 }
 
 function reload(): void {
+  pushedStates.value = new Map();
   void loadRoll();
   void loadAlerts();
   if (openDevice.value) void loadDevice(openDevice.value);
 }
 
-/** Follows the fleet until the returned function is called. */
-export function followFleet(): () => void {
-  const ticking = setInterval(() => (now.value = Date.now()), 1_000);
-  const close = openEvents({
-    url: "/api/v1/events",
+/** What is asked to be pushed: of a small fleet everything, of a large one what is on the screen. */
+const address = computed(() => eventsPath(whole.value ? null : [...inSight.value, ...(openDevice.value ? [openDevice.value] : [])]));
+/** A list that is scrolled asks when it comes to rest (milliseconds). */
+const RESTED = 400;
+
+/** Opens a stream of its own; `over` is called once, when it first is up. */
+function follow(url: string, over: (() => void) | null): () => void {
+  let first = over;
+  return openEvents({
+    url,
     headers: bearer,
     // The server says at least "still here" every fifteen seconds.
     silence: 45_000,
     onEvent,
     onLink(value) {
       link.value = value;
-      if (value.up) reload();
+      if (!value.up) return;
+      // One that takes over from another has missed nothing: the boxes it names are told at once.
+      if (first && url !== EVENTS) first();
+      else {
+        first?.();
+        reload();
+      }
+      first = null;
     },
     onRefused: onStreamRefused,
   });
+}
+
+/** Follows the fleet until the returned function is called. */
+export function followFleet(): () => void {
+  const ticking = setInterval(() => (now.value = Date.now()), 1_000);
+  let followed = EVENTS;
+  let close = follow(followed, null);
+  let resting: ReturnType<typeof setTimeout> | undefined;
+  const unwatch = effect(() => {
+    const url = address.value;
+    clearTimeout(resting);
+    if (url === followed) return;
+    resting = setTimeout(() => {
+      followed = url;
+      const before = close;
+      const next = follow(url, () => {
+        before();
+        close = next;
+      });
+      close = () => {
+        before();
+        next();
+      };
+    }, RESTED);
+  });
   return () => {
+    unwatch();
+    clearTimeout(resting);
     close();
     clearInterval(ticking);
     forgetRoll();

@@ -50,3 +50,15 @@ export function pagePath(wanted: Wanted | null, cursor: string | null): string {
   if (cursor) params.set("cursor", cursor);
   return `/devices?${params}`;
 }
+
+/** The stream of everything. */
+export const EVENTS = "/api/v1/events";
+/** Boxes that a stream can name. */
+const NAMED = 400;
+
+/** The stream of some boxes, or of all with null; those beyond what can be named are left to the next reading. */
+export function eventsPath(ids: readonly string[] | null): string {
+  if (ids === null) return EVENTS;
+  const named = [...new Set(ids)].slice(0, NAMED).sort();
+  return `${EVENTS}?devices=${named.map(encodeURIComponent).join(",")}`;
+}

@@ -75,7 +75,8 @@ enum What {
 impl Carried {
     /// Nothing was asked yet.
     pub fn new(fleet: web::Data<Fleet>, session: Session, address: DeviceAddress) -> Self {
-        let updates = fleet.hub.listen();
+        // Commands are told whatever devices are named.
+        let (updates, _) = fleet.hub.listen(&session.org, Some(BTreeSet::new()));
         let (answers, followed) = (FuturesUnordered::new(), BTreeSet::new());
         Self { fleet, session, address, answers, followed, updates }
     }

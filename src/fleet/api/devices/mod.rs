@@ -3,6 +3,7 @@
 pub mod bulk;
 pub mod card;
 mod cursor;
+pub mod states;
 pub mod tokens;
 
 use actix_web::{HttpResponse, web};
@@ -29,6 +30,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(resource("/devices", "GET").route(web::get().to(list)))
         .service(resource("/devices/summary", "GET").route(web::get().to(bulk::summary)))
+        .service(resource("/devices/states", "GET").route(web::get().to(states::states)))
         .service(resource("/devices/bulk", "POST").route(web::post().to(bulk::change)))
         .service(
             resource("/devices/{id}", "GET, PATCH, DELETE")

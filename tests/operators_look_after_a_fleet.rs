@@ -1,0 +1,121 @@
+//! The dashboard's places beside the boxes, in a real browser against a real server: the map of states, users, releases and the
+//! audit log, at the size of a wall and of a phone, by keyboard where there is nothing else to click.
+
+use reqwest::Method;
+use serde_json::json;
+
+use super::support::browser::{Browser, Capture};
+use super::support::r58::PATIENCE;
+use super::support::site::Site;
+
+/// Sets what a field holds as typing does.
+const TYPE: &str = "const set = (selector, text) => {
+    const field = document.querySelector(selector);
+    Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), 'value').set.call(field, text);
+    field.dispatchEvent(new Event('input', { bubbles: true }));
+};";
+
+async fn type_into(browser: &Browser, fields: &[(&str, &str)]) {
+    let lines = fields.iter().map(|(selector, text)| format!("set({selector:?}, {text:?});"));
+    browser.script(&format!("{TYPE} {}", lines.collect::<String>())).await;
+}
+
+/// Where one is led by the bar of places; the session lives in the page, so nothing is loaded anew.
+async fn visit(browser: &Browser, place: &str) {
+    browser.script(&format!("document.querySelector('nav.places a[href=\"{place}\"]').click()")).await;
+}
+
+async fn see(browser: &Browser, what: &str, text: &str) {
+    let text = serde_json::to_string(text).expect("a text");
+    let seen = format!("document.body.innerText.replace(/\\s+/g, ' ').includes({text})");
+    browser.until(PATIENCE, what, &seen, "document.body.innerText").await;
+}
+
+#[tokio::test]
+async fn the_places_of_the_dashboard_show_and_change_what_the_server_holds() {
+    let site = Site::start().await;
+    let code = site.api.post("/api/v1/enrolment-codes", &json!({"uses": 3})).await["code"].clone();
+    for (id, place) in [("oslo-1", "Oslo"), ("oslo-2", "Oslo"), ("bergen-1", "Bergen")] {
+        let body = json!({"enrolment_code": code, "device_id": id, "name": id, "platform": "linux", "arch": "aarch64"});
+        site.api.post("/api/v1/devices/register", &body).await;
+        let path = format!("/api/v1/devices/{id}");
+        site.api.call(Method::PATCH, &path, Some(&json!({"location": place}))).await.expect("a place");
+    }
+    let browser = Browser::start(&Capture::Refused, None).await;
+    browser.page.set_window_size(2560, 1300).await.expect("a wall");
+    browser.open(&format!("{}/map", site.api.base)).await;
+    browser.until(PATIENCE, "the page", "document.querySelector('[data-testid=password]')", "document.title").await;
+    type_into(&browser, &[("[data-testid=email]", "admin@r58.local"), ("[data-testid=password]", &site.password)])
+        .await;
+    browser.click("sign-in").await;
+
+    // The address is that of the map, so it is what comes after signing in.
+    browser
+        .until(PATIENCE, "Oslo", "document.querySelector('[data-testid=map-Oslo]')", "document.body.innerText")
+        .await;
+    see(&browser, "the counts", "3 never seen").await;
+    let keys = "const map = document.querySelector('[data-testid=map-Oslo]'); map.focus();
+        const key = (key) => map.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+        key('End');";
+    browser.script(keys).await;
+    see(&browser, "the last box in words", "oslo-2: never seen").await;
+    browser.screenshot("map-wall").await;
+    browser
+        .script("document.activeElement.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', bubbles: true }))")
+        .await;
+    browser.until(PATIENCE, "its page", "location.pathname === '/devices/oslo-2'", "location.pathname").await;
+
+    visit(&browser, "/users").await;
+    see(&browser, "the administrator", "admin@r58.local").await;
+    browser.click("add-user").await;
+    type_into(
+        &browser,
+        &[
+            ("dialog[open] [name=name]", "Ada Lovelace"),
+            ("dialog[open] [name=email]", "ada@example.org"),
+            ("dialog[open] [name=password]", "a good password"),
+        ],
+    )
+    .await;
+    browser.click("create-user").await;
+    let ada = "document.querySelector('[data-testid=\"user-ada@example.org\"]')";
+    browser.until(PATIENCE, "the new user", ada, "document.body.innerText").await;
+    let role = format!(
+        "const role = {ada}.querySelector('select'); role.value = 'operator';
+        role.dispatchEvent(new Event('change', {{ bubbles: true }}))"
+    );
+    browser.script(&role).await;
+    browser.screenshot("users-wall").await;
+    browser.click("add-key").await;
+    type_into(&browser, &[("dialog[open] [name=name]", "monitoring")]).await;
+    browser.script("document.querySelector('[value=\"metrics:read\"]').click()").await;
+    browser.click("create-key").await;
+    let key = "document.querySelector('[data-testid=secret] .code')?.innerText.startsWith('r58k_')";
+    browser.until(PATIENCE, "the key", key, "document.body.innerText").await;
+
+    visit(&browser, "/audit").await;
+    see(&browser, "the change of the role", "user.change").await;
+    type_into(&browser, &[("[data-testid=audit-action]", "api_key.create")]).await;
+    let only = "document.querySelectorAll('[data-testid=changes] tbody tr').length === 1";
+    browser.until(PATIENCE, "the one that fits", only, "document.body.innerText").await;
+
+    visit(&browser, "/releases").await;
+    see(&browser, "no release", "No releases yet").await;
+    let release = json!({"version": "1.4.0", "channel": "stable", "artifact_url": "https://releases.example/r58.tar",
+        "checksum_sha256": "00".repeat(32), "size_bytes": 12_000_000, "changelog": "Quieter fans"});
+    site.api.post("/api/v1/releases", &release).await;
+    visit(&browser, "/map").await;
+    visit(&browser, "/releases").await;
+    see(&browser, "the release", "Quieter fans").await;
+
+    browser.page.set_window_size(390, 844).await.expect("a phone");
+    for place in ["/releases", "/users", "/audit", "/map"] {
+        visit(&browser, place).await;
+        browser.until(PATIENCE, place, "!document.body.innerText.includes('Loading')", "document.body.innerText").await;
+        browser.screenshot(&format!("{}-phone", &place[1..])).await;
+        let wide = "document.documentElement.scrollWidth <= window.innerWidth";
+        let widths = "[document.documentElement.scrollWidth, window.innerWidth]";
+        browser.until(PATIENCE, &format!("{place} fits a phone"), wide, widths).await;
+    }
+    browser.close().await;
+}
