@@ -25,7 +25,7 @@ LINKED := libgstrtspserver-1.0-dev
 TESTS := $(LINKED) mosquitto mosquitto-clients coturn chromium chromium-driver iproute2 iptables nftables procps openssl \
          systemd pulseaudio libasound2-plugins python3 python3-venv simple-whip-client gstreamer1.0-nice postgresql prometheus
 RSWEBRTC := libnice10 gstreamer1.0-nice libgstreamer-plugins-bad1.0-dev
-BENCH := coturn voctomix-core $(RSWEBRTC)
+BENCH := coturn voctomix-core postgresql g++ $(RSWEBRTC)
 
 help:
 	@sed -n '3,12s/^# *//p' Makefile
@@ -87,6 +87,7 @@ bench: release
 	@cargo build --release --locked --package r58-bench
 	@cargo build --release --locked --bin whipserversrc --manifest-path tests/support/rswebrtc/Cargo.toml --target-dir $(TARGET_DIR) \
 		|| echo "whipserversrc could not be built"
+	@(cd tests/bench/node-red && npm ci --loglevel=error) || echo "Node-RED could not be installed"
 	@$(TARGET_DIR)/release/r58-bench $(ROOMS)
 
 # Coverage-guided fuzzing for SECONDS_EACH seconds; cargo-fuzz wants unstable compiler flags, which RUSTC_BOOTSTRAP unlocks on a stable one.

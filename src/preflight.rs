@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// A state directory that is ours until this value is dropped.
 #[derive(Debug)]
@@ -50,6 +51,19 @@ impl StateDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Raises the number of files and connections that this process may have open to the most that the system lets it, and answers
+/// with it: a server has a connection for each of its devices.
+///
+/// # Errors
+/// What the system says.
+pub fn raise_open_files() -> Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("the limit of open files cannot be raised")?;
+    }
+    Ok(hard)
 }
 
 fn create_private(path: &Path) -> std::io::Result<()> {

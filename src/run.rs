@@ -52,6 +52,7 @@ pub fn fleet(file: Option<&Path>) -> Result<()> {
     blocking(async {
         let state = StateDir::claim(&settings.state_dir.join("fleet"))?;
         check_fleet_ports(&settings.fleet)?;
+        preflight::raise_open_files()?;
         let fleet = fleet::start(fleet_plan(&settings.fleet, state.path())?).await?;
         if let Some(admin) = &fleet.first_start {
             println!("r58: sign in as {} with the password {} (shown only now)", admin.email, admin.password);

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::resource::{UsageWho, getrusage};
 use r58_actors::fleet_link::open::BrokerWay;
 use r58_actors::fleet_link::trust::Trust;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,12 +40,14 @@ use self::device::{Device, Orders, Phase, Shared};
 use self::fleet::Fleet;
 use self::screen::{Key, Screen};
 use self::script::{Chaos, Script};
-use self::tally::{DeviceReport, Report};
+use self::tally::{DeviceReport, Report, Storms};
 use crate::config::{LogSettings, secret_in};
-use crate::logging;
+use crate::{logging, preflight};
 
 /// Files that the process needs besides one connection for each device.
 const SPARE_FILES: u64 = 128;
+/// How often it is looked whether a storm is over.
+const WATCH_STORM: Duration = Duration::from_millis(20);
 /// New devices start no faster, so that the first second is not a storm that nobody asked for.
 const STARTS_PER_SECOND: u32 = 500;
 
@@ -173,7 +175,7 @@ pub fn run(args: Args) -> Result<()> {
     logging::start(&LogSettings { filter: "error".to_owned(), ..LogSettings::default() })?;
     let _ = rustls::crypto::ring::default_provider().install_default();
     let chaos = args.chaos()?;
-    raise_file_limit(u64::from(args.devices))?;
+    enough_files(u64::from(args.devices))?;
     let fleet = Fleet::open(args.keep.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = runtime.block_on(simulate(&args, chaos, fleet))?;
@@ -190,18 +192,15 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// One connection for each device is an open file.
-fn raise_file_limit(devices: u64) -> Result<()> {
+fn enough_files(devices: u64) -> Result<()> {
     let wanted = devices + SPARE_FILES;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft >= wanted {
-        return Ok(());
-    }
-    if hard < wanted {
+    let most = preflight::raise_open_files()?;
+    if most < wanted {
         bail!(
-            "this process may open {hard} files and {devices} devices need {wanted}: raise it with `ulimit -Hn {wanted}`"
+            "this process may open {most} files and {devices} devices need {wanted}: raise it with `ulimit -Hn {wanted}`"
         );
     }
-    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).context("the limit of open files cannot be raised")
+    Ok(())
 }
 
 async fn simulate(args: &Args, chaos: Chaos, mut fleet: Fleet) -> Result<Report> {
@@ -223,7 +222,7 @@ async fn simulate(args: &Args, chaos: Chaos, mut fleet: Fleet) -> Result<Report>
     let conducted = conduct(args, &shared, &orders, &mut screen);
     let (started, conducted) = tokio::join!(started, conducted);
     started?;
-    let settled = conducted?;
+    let (settled, storms) = conducted?;
     orders.send_modify(|orders| orders.phase = Phase::Close);
     let mut each = Vec::with_capacity(wanted);
     while let Some(report) = devices.join_next().await {
@@ -231,7 +230,7 @@ async fn simulate(args: &Args, chaos: Chaos, mut fleet: Fleet) -> Result<Report>
     }
     each.sort_by(|one, other| one.device_id.cmp(&other.device_id));
     screen.over();
-    Ok(report(args.seed, &shared, settled, each))
+    Ok(report(args.seed, &shared, settled, storms, each))
 }
 
 async fn start(
@@ -255,8 +254,13 @@ async fn start(
     Ok(())
 }
 
-/// Leads through the phases; whether all had settled at the end.
-async fn conduct(args: &Args, shared: &Shared, orders: &watch::Sender<Orders>, screen: &mut Screen) -> Result<bool> {
+/// Leads through the phases; whether all had settled at the end, and how long storms lasted.
+async fn conduct(
+    args: &Args,
+    shared: &Shared,
+    orders: &watch::Sender<Orders>,
+    screen: &mut Screen,
+) -> Result<(bool, Vec<f64>)> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut user = signal(SignalKind::user_defined1()).context("cannot listen for SIGUSR1")?;
@@ -275,16 +279,24 @@ async fn conduct(args: &Args, shared: &Shared, orders: &watch::Sender<Orders>, s
             later
         })
     };
-    let storm = || orders.send_modify(|orders| orders.storms += 1);
+    let (mut storms, mut watch_storm) = (Storms::default(), tokio::time::interval(WATCH_STORM));
+    let storm = |storms: &mut Storms| {
+        storms.begin(Instant::now());
+        orders.send_modify(|orders| orders.storms += 1);
+    };
     loop {
         let mut end = false;
         tokio::select! {
             _ = tick.tick() => {}
+            _ = watch_storm.tick(), if storms.is_under_way() => {
+                storms.look(Instant::now(), shared.tally.online.get(), u64::from(args.devices));
+                continue;
+            }
             _ = interrupt.recv() => end = true,
             _ = terminate.recv() => end = true,
-            _ = user.recv() => storm(),
+            _ = user.recv() => storm(&mut storms),
             Some(key) = keys.recv() => match key {
-                Key::Storm => storm(),
+                Key::Storm => storm(&mut storms),
                 Key::Calm => { enter(Phase::Calm); }
                 Key::Quit => end = true,
             },
@@ -296,11 +308,11 @@ async fn conduct(args: &Args, shared: &Shared, orders: &watch::Sender<Orders>, s
         let phase = orders.borrow().phase;
         if next_storm.is_some_and(|at| passed >= at) && phase == Phase::Rough {
             next_storm = storm_every.map(|every| passed + every);
-            storm();
+            storm(&mut storms);
         }
         // Asked a second time, it ends as it is.
         if end && settle_until.is_some() {
-            return Ok(false);
+            return Ok((false, storms.into_seconds()));
         }
         if end || (settle_until.is_none() && end_after.is_some_and(|at| passed >= at)) {
             settle_until = Some(Instant::now() + Duration::try_from_secs_f64(args.settle).unwrap_or_default());
@@ -309,16 +321,16 @@ async fn conduct(args: &Args, shared: &Shared, orders: &watch::Sender<Orders>, s
         screen.show(shared, orders.borrow().phase);
         if let Some(until) = settle_until {
             if shared.tally.settled.get() >= u64::from(args.devices) {
-                return Ok(true);
+                return Ok((true, storms.into_seconds()));
             }
             if Instant::now() >= until {
-                return Ok(false);
+                return Ok((false, storms.into_seconds()));
             }
         }
     }
 }
 
-fn report(seed: u64, shared: &Shared, settled: bool, each: Vec<DeviceReport>) -> Report {
+fn report(seed: u64, shared: &Shared, settled: bool, storm_seconds: Vec<f64>, each: Vec<DeviceReport>) -> Report {
     let tally = &shared.tally;
     let sum = |of: fn(&DeviceReport) -> u64| each.iter().map(of).sum();
     // Linux counts it in KiB.
@@ -342,6 +354,7 @@ fn report(seed: u64, shared: &Shared, settled: bool, each: Vec<DeviceReport>) ->
         power_cuts: tally.power_cuts.get(),
         reboots: tally.reboots.get(),
         errors: tally.errors.get(),
+        storm_seconds,
         peak_memory_bytes: u64::try_from(peak).unwrap_or(0) * 1024,
         each,
     }

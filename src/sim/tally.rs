@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use r58_mqtt::CommandId;
 use r58_mqtt::payload::DeviceState;
@@ -39,6 +40,8 @@ pub struct Tally {
     pub effects: Count,
     /// Devices that had to start over because something failed that should not.
     pub errors: Count,
+    /// How long each reconnect storm lasted, in seconds.
+    pub storms: Mutex<Vec<f64>>,
     commands: Mutex<Commands>,
 }
 
@@ -163,6 +166,41 @@ pub struct DeviceReport {
     pub clock_set: bool,
 }
 
+/// How long reconnect storms last: from the cut until everybody is back. One that fewer than half have felt yet has only begun.
+#[derive(Debug, Default)]
+pub struct Storms {
+    began: Option<Instant>,
+    felt: bool,
+    lasted: Vec<f64>,
+}
+
+impl Storms {
+    /// Everybody is cut off now.
+    pub fn begin(&mut self, now: Instant) {
+        (self.began, self.felt) = (Some(now), false);
+    }
+
+    /// Whether somebody is still away.
+    pub fn is_under_way(&self) -> bool {
+        self.began.is_some()
+    }
+
+    /// So many of all are online now.
+    pub fn look(&mut self, now: Instant, online: u64, all: u64) {
+        let Some(began) = self.began else { return };
+        self.felt |= online * 2 < all;
+        if self.felt && online >= all {
+            self.lasted.push((now - began).as_secs_f64());
+            self.began = None;
+        }
+    }
+
+    /// Seconds of each that is over.
+    pub fn into_seconds(self) -> Vec<f64> {
+        self.lasted
+    }
+}
+
 /// The closing report.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
@@ -202,6 +240,8 @@ pub struct Report {
     pub reboots: u64,
     /// Devices that had to start over because something failed that should not.
     pub errors: u64,
+    /// How long each reconnect storm lasted, in seconds: from the cut until all were back.
+    pub storm_seconds: Vec<f64>,
     /// Largest resident memory of this process, in bytes.
     pub peak_memory_bytes: u64,
     /// Each device.
@@ -210,7 +250,25 @@ pub struct Report {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_storm_lasts_until_all_are_back_and_not_only_until_it_is_felt() {
+        let (begin, mut storms) = (Instant::now(), Storms::default());
+        let mut at = |seconds: u64, online: u64| storms.look(begin + Duration::from_secs(seconds), online, 10);
+        at(0, 3);
+        storms.begin(begin + Duration::from_secs(1));
+        let mut at = |seconds: u64, online: u64| storms.look(begin + Duration::from_secs(seconds), online, 10);
+        at(1, 10);
+        at(2, 4);
+        at(3, 9);
+        at(5, 10);
+        at(6, 10);
+        assert!(!storms.is_under_way());
+        assert_eq!(storms.into_seconds(), [4.0]);
+    }
 
     #[test]
     fn an_effect_that_begins_twice_and_a_command_that_ends_twice_are_seen() {

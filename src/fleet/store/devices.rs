@@ -211,7 +211,9 @@ fn where_filter(query: &mut QueryBuilder, org: &str, filter: &DeviceFilter) {
     match filter.presence {
         None => query.push(" AND d.decommissioned_at IS NULL"),
         Some(PresenceFilter::Online) => query.push(" AND d.decommissioned_at IS NULL AND s.presence = 'online'"),
-        Some(PresenceFilter::Offline) => query.push(" AND d.decommissioned_at IS NULL AND s.presence <> 'online'"),
+        Some(PresenceFilter::Offline) => {
+            query.push(" AND d.decommissioned_at IS NULL AND s.presence IN ('offline', 'unknown')")
+        }
         Some(PresenceFilter::Decommissioned) => query.push(" AND d.decommissioned_at IS NOT NULL"),
     };
     if let Some(search) = filter.search.as_deref().filter(|search| !search.is_empty()) {

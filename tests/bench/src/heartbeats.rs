@@ -1,4 +1,5 @@
-//! Heartbeats that reach the database through the broker and Ingest, against a bare subscriber that throws them away.
+//! Heartbeats that reach the database through the broker and Ingest, against a bare subscriber that throws them away, against
+//! PostgreSQL's own COPY of the same rows, and against Node-RED.
 //!
 //! One connection publishes live heartbeats (QoS 0) of many boxes as fast as they are taken: never more than a window of
 //! them is under way, so nothing is dropped and the rate is that of the receiver. Both receivers stay connected; each has
@@ -12,10 +13,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
+use futures_util::StreamExt as _;
+use sqlx::PgPool;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 use crate::fleet::{Fleet, ORG};
 use crate::mqtt::{FLEET, PASSWORD, Sink};
+use crate::nodered::NodeRed;
+use crate::postgres::Postgres;
 use crate::table::{Row, Target, Unit, median};
 
 const ROUNDS: usize = 3;
@@ -23,13 +28,66 @@ const LASTS: Duration = Duration::from_secs(4);
 /// Heartbeats under way at most: what Ingest holds in memory.
 const WINDOW: u64 = 8192;
 /// Boxes that the fleet server must know.
-pub const BOXES: usize = 1000;
+const BOXES: usize = 1000;
 
 /// The rows of this room.
 ///
 /// # Errors
 /// When nothing is stored.
-pub async fn rows(fleet: &Fleet) -> Result<Vec<Row>> {
+pub async fn rows() -> Result<Vec<Row>> {
+    let mut rows = in_a_file(&Fleet::start(BOXES).await?).await?;
+    let postgres = Postgres::start().await;
+    let url = postgres.database().await;
+    rows.extend(in_postgres(&Fleet::on(Some(&url), BOXES).await?, &url).await?);
+    Ok(rows)
+}
+
+/// On PostgreSQL, against its COPY of the rows that came of it.
+async fn in_postgres(fleet: &Fleet, url: &str) -> Result<Vec<Row>> {
+    let pool = PgPool::connect(url).await?;
+    // A count reads all rows: asked for less often than SQLite's last number.
+    let stored = async || {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let count = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM heartbeats").fetch_one(&pool).await?;
+        anyhow::Ok(u64::try_from(count)?)
+    };
+    let (mut ours, mut copied) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        ours.push(run(fleet.broker.addr, "hb", round, &stored).await?);
+        copied.push(copy(&pool).await?);
+    }
+    pool.close().await;
+    let (ours, copied) = (median(&ours).context("no figure")?, median(&copied).context("no figure")?);
+    let what = "heartbeats stored (broker, Ingest, PostgreSQL)";
+    Ok(vec![
+        Row::new(what, Unit::PerSecond, ours)
+            .against("COPY of these rows", Ok(copied))
+            .target(Target::RatioAtLeast(0.5)),
+    ])
+}
+
+/// Rows a second that PostgreSQL copies into a table like that of heartbeats: what it holds now, over one connection.
+async fn copy(pool: &PgPool) -> Result<f64> {
+    let mut connection = pool.acquire().await?;
+    sqlx::raw_sql("DROP TABLE IF EXISTS copied; CREATE TABLE copied (LIKE heartbeats INCLUDING ALL)")
+        .execute(&mut *connection)
+        .await?;
+    let mut rows = Vec::new();
+    let mut out = connection.copy_out_raw("COPY (SELECT * FROM heartbeats) TO STDOUT (FORMAT binary)").await?;
+    while let Some(chunk) = out.next().await {
+        rows.extend_from_slice(&chunk?);
+    }
+    drop(out);
+    let begin = Instant::now();
+    let mut into = connection.copy_in_raw("COPY copied FROM STDIN (FORMAT binary)").await?;
+    for chunk in rows.chunks(64 * 1024) {
+        into.send(chunk).await?;
+    }
+    let copied = into.finish().await?;
+    Ok(copied as f64 / begin.elapsed().as_secs_f64())
+}
+
+async fn in_a_file(fleet: &Fleet) -> Result<Vec<Row>> {
     let broker = fleet.broker.addr;
     let database = fleet.home.state("fleet").join("fleet.db");
     let pool = SqlitePool::connect_with(SqliteConnectOptions::new().filename(database).read_only(true)).await?;
@@ -52,13 +110,26 @@ pub async fn rows(fleet: &Fleet) -> Result<Vec<Row>> {
         bare.push(run(broker, "hb0", round, async || anyhow::Ok(thrown.load(Ordering::Relaxed))).await?);
     }
     drop(sink);
+    let other = by_node_red(broker).await.map_err(|error| format!("{error:#}"));
     pool.close().await;
     let (stored, bare) = (median(&stored).context("no figure")?, median(&bare).context("no figure")?);
     let what = "heartbeats stored (broker, Ingest, SQLite)";
     Ok(vec![
         Row::new(what, Unit::PerSecond, stored).against("bare subscriber", Ok(bare)).target(Target::RatioAtLeast(0.5)),
+        Row::new(what, Unit::PerSecond, stored).against("Node-RED", other).target(Target::RatioAtLeast(10.0)),
         Row::new(format!("{what}, on this machine"), Unit::PerSecond, stored).target(Target::AtLeast(20_000.0)),
     ])
+}
+
+/// Heartbeats a second that Node-RED stores.
+async fn by_node_red(broker: SocketAddr) -> Result<f64> {
+    let other = NodeRed::start(broker, &format!("r58/1/{ORG}/+/up/hb1")).await?;
+    let stored = async || {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let count = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM heartbeats").fetch_one(&other.pool).await?;
+        anyhow::Ok(u64::try_from(count)?)
+    };
+    run(broker, "hb1", 0, stored).await
 }
 
 /// Heartbeats a second that the receiver of `kind` took.

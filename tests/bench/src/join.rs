@@ -66,7 +66,7 @@ pub async fn rows() -> Result<Vec<Row>> {
          [device.turn]\nshared_secret_file = \"turn-secret\"\nshared_urls = [\"turn:127.0.0.1:{port}?transport=udp\"]\n\
          [device.sfu]\napp_id = \"{APP_ID}\"\nsecret_file = \"sfu-secret\"\nbase_url = \"{}\"\n\
          [device.link]\nfleet_url = \"{}\"\nmqtt_url = \"mqtt://{}\"\nenrolment_code = \"{code}\"\nhost = \"record\"\n",
-        sfu.url, fleet.url, fleet.broker.addr
+        sfu.url, fleet.server.url, fleet.broker.addr
     ))?;
     home.write("turn-secret", TURN_SECRET)?;
     home.write("sfu-secret", SECRET)?;
@@ -191,9 +191,9 @@ async fn over_mqtt(fleet: &Fleet) -> Result<Road> {
     Ok(Road {
         name: "signalled over MQTT",
         trips: 10,
-        servers: format!("{}/guest/{name}", fleet.url),
-        endpoint: format!("{}/whip/{name}", fleet.url),
-        origin: fleet.url.clone(),
+        servers: format!("{}/guest/{name}", fleet.server.url),
+        endpoint: format!("{}/whip/{name}", fleet.server.url),
+        origin: fleet.server.url.clone(),
         token: text("token")?,
         relay: false,
     })

@@ -13,7 +13,9 @@
 //! | `viewers` | processor time a viewer by WHEP at 1, 10 and 50, and of players of HLS | - |
 //! | `command` | signed command to its terminal status | an MQTT echo |
 //! | `start` | memory, exec to first heartbeat and frame | - |
-//! | `heartbeats` | stored a second | a subscriber that throws them away |
+//! | `heartbeats` | stored a second, in SQLite and PostgreSQL | a subscriber that throws them away, COPY, Node-RED |
+//! | `storm` | with 10,000 devices: click to effect, memory of each, all back after all were cut off | - |
+//! | `scale` | lists, searches and figures of 1,000,000 devices | - |
 
 mod command;
 mod fleet;
@@ -23,18 +25,25 @@ mod heartbeats;
 mod join;
 mod mixer;
 mod mqtt;
+mod nodered;
 mod peers;
+/// The PostgreSQL of the tests.
+#[allow(dead_code, missing_docs)]
+#[path = "../../support/postgres.rs"]
+mod postgres;
 mod process;
 mod programme;
 /// The guest of the media tests, who is the same client for both servers.
 #[allow(missing_docs, clippy::unwrap_used)]
 #[path = "../../../pipelines/tests/rtc_support/mod.rs"]
 mod rtc;
+mod scale;
 /// The SFU of the tests.
 #[allow(dead_code, missing_docs, clippy::unwrap_used)]
 #[path = "../../support/sfu/mod.rs"]
 mod sfu;
 mod start;
+mod storm;
 mod table;
 mod viewers;
 
@@ -48,8 +57,9 @@ use futures_util::FutureExt;
 use crate::table::Row;
 
 /// A room that takes longer is broken.
-const ROOM_LIMIT: Duration = Duration::from_secs(240);
-const ROOMS: [&str; 9] = ["programme", "mixer", "guest", "guests", "join", "viewers", "command", "start", "heartbeats"];
+const ROOM_LIMIT: Duration = Duration::from_secs(600);
+const ROOMS: [&str; 11] =
+    ["programme", "mixer", "guest", "guests", "join", "viewers", "command", "start", "heartbeats", "storm", "scale"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -102,9 +112,13 @@ async fn measure(wanted: &[String]) -> Vec<Row> {
         rows.extend(room("start", async { start::rows(&fleet::Fleet::start(0).await?).await }).await);
     }
     if is_wanted("heartbeats") {
-        rows.extend(
-            room("heartbeats", async { heartbeats::rows(&fleet::Fleet::start(heartbeats::BOXES).await?).await }).await,
-        );
+        rows.extend(room("heartbeats", heartbeats::rows()).await);
+    }
+    if is_wanted("storm") {
+        rows.extend(room("storm", storm::rows()).await);
+    }
+    if is_wanted("scale") {
+        rows.extend(room("scale", scale::rows()).await);
     }
     rows
 }

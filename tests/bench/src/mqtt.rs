@@ -65,10 +65,16 @@ impl Drop for Broker {
     }
 }
 
+/// User name and password.
+pub type Login<'a> = (&'a str, &'a str);
+
+/// At the broker of this program.
+const OURS: Login<'static> = (FLEET, PASSWORD);
+
 /// Connects and subscribes; answers when the broker has confirmed it.
-async fn open(broker: SocketAddr, id: &str, filters: &[&str]) -> Result<(AsyncClient, EventLoop)> {
+async fn open(broker: SocketAddr, id: &str, login: Login<'_>, filters: &[&str]) -> Result<(AsyncClient, EventLoop)> {
     let mut options = MqttOptions::new(id, broker.ip().to_string(), broker.port());
-    options.set_credentials(FLEET, PASSWORD).set_keep_alive(Duration::from_secs(60));
+    options.set_credentials(login.0, login.1).set_keep_alive(Duration::from_secs(60));
     options.set_max_packet_size(Some(256 * 1024));
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
@@ -104,7 +110,15 @@ impl Client {
     /// # Errors
     /// What the broker says.
     pub async fn connect(broker: SocketAddr, id: &str, filters: &[&str]) -> Result<Self> {
-        let (client, mut events) = open(broker, id, filters).await?;
+        Self::connect_as(broker, id, OURS, filters).await
+    }
+
+    /// The same at a broker that asks who it is.
+    ///
+    /// # Errors
+    /// What the broker says.
+    pub async fn connect_as(broker: SocketAddr, id: &str, login: Login<'_>, filters: &[&str]) -> Result<Self> {
+        let (client, mut events) = open(broker, id, login, filters).await?;
         let (sender, received) = mpsc::unbounded_channel();
         let task = tokio::spawn(async move {
             while let Ok(event) = events.poll().await {
@@ -162,7 +176,7 @@ impl Echo {
     /// # Errors
     /// What the broker says.
     pub async fn start(broker: SocketAddr, from: &str, to: &str) -> Result<Self> {
-        let (client, mut events) = open(broker, "bench-echo", &[from]).await?;
+        let (client, mut events) = open(broker, "bench-echo", OURS, &[from]).await?;
         let to = to.to_owned();
         Ok(Self(tokio::spawn(async move {
             while let Ok(event) = events.poll().await {
@@ -191,7 +205,7 @@ impl Sink {
     /// # Errors
     /// What the broker says.
     pub async fn start(broker: SocketAddr, filter: &str, each: impl Fn() + Send + 'static) -> Result<Self> {
-        let (_client, mut events) = open(broker, "bench-sink", &[filter]).await?;
+        let (_client, mut events) = open(broker, "bench-sink", OURS, &[filter]).await?;
         Ok(Self(tokio::spawn(async move {
             let _stays = _client;
             while let Ok(event) = events.poll().await {

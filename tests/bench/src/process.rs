@@ -116,6 +116,30 @@ impl Process {
         Ok(line.trim().trim_end_matches(" kB").trim().parse::<f64>()? * 1024.0)
     }
 
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it ends badly, or not in time.
+    pub async fn ended(&mut self, within: Duration) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("{} ended with {status}: {}", self.name, self.last_words()),
+                None if begin.elapsed() > within => bail!("{} does not end: {}", self.name, self.last_words()),
+                None => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
     /// Asks it to stop, waits for its end, and kills it if that does not come.
     pub async fn stop(mut self) {
         if let Ok(id) = i32::try_from(self.child.id()) {

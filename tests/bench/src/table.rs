@@ -15,6 +15,8 @@ pub enum Unit {
     Frames,
     /// Things a second.
     PerSecond,
+    /// KB of 1,000 bytes.
+    Kb,
     /// MB of 1,000,000 bytes.
     Mb,
     /// Hundredths of one core.
@@ -30,6 +32,7 @@ impl Unit {
             Self::Fps => format!("{value:.2} fps"),
             Self::Frames => format!("{value:.0}"),
             Self::PerSecond => format!("{value:.0}/s"),
+            Self::Kb => format!("{value:.1} KB"),
             Self::Mb => format!("{value:.0} MB"),
             Self::Percent => format!("{value:.2} %"),
         }
@@ -178,6 +181,14 @@ pub fn median(values: &[f64]) -> Option<f64> {
         n if n % 2 == 1 => Some(sorted[middle]),
         _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
     }
+}
+
+/// The value that so many hundredths of all do not exceed; `None` of nothing.
+pub fn percentile(values: &[f64], hundredths: usize) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() * hundredths).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied()
 }
 
 /// The largest value; `None` of nothing.
