@@ -1,5 +1,6 @@
 //! Devices that only speak HTTP, beside those on the broker and on the same state machine.
 
+use r58_actors::ingest::store::FleetStore as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -69,6 +70,17 @@ async fn a_heartbeat_over_http_puts_the_device_on_the_dashboard_and_tells_it_wha
     );
     let history = world.get("/api/v1/devices/old1/heartbeats", &world.admin).await.expect(200).body;
     assert_eq!(history["total"], 2);
+    let status = async || world.get("/api/v1/devices/old1", &world.admin).await.expect(200).text("status");
+    let after = async |minutes: i64| {
+        let then = chrono::Utc::now() + chrono::Duration::minutes(minutes);
+        world.handle.store().mark_silent(then).await.unwrap();
+    };
+    after(2).await;
+    assert_eq!(status().await, "online");
+    after(4).await;
+    assert_eq!(status().await, "offline", "three minutes were missed");
+    device.beat(beat()).await.expect(200);
+    assert_eq!(status().await, "online");
     for bad in
         [json!({}), json!({"ts": "yesterday"}), json!({"ts": chrono::Utc::now(), "metrics": {"cpu_percent": "hot"}})]
     {

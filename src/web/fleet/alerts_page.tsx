@@ -9,20 +9,15 @@ import { Ago } from "./parts.js";
 import { Link } from "./router.js";
 import { api, mayAdminister, mayOperate } from "./session.js";
 
-/** The way to the page, with how many alerts nobody took on. */
-export function AlertsLink({ here }: { here: boolean }) {
+/** How many alerts nobody took on, beside the word that leads to them. */
+export function AlertCount() {
   const counts = summary.value;
   const bad = worst(counts);
-  return (
-    <Link to="/alerts" class="alerts-link" current={here}>
-      Alerts
-      {bad ? (
-        <span class={`mark ${bad}`} data-testid="alert-count">
-          {counts?.firing} <span class="unseen">that nobody took on</span>
-        </span>
-      ) : null}
-    </Link>
-  );
+  return bad ? (
+    <span class={`mark ${bad}`} data-testid="alert-count">
+      {counts?.firing} <span class="unseen">that nobody took on</span>
+    </span>
+  ) : null;
 }
 
 export function Alerts() {

@@ -11,7 +11,7 @@ import { render } from "preact";
 import { useEffect } from "preact/hooks";
 import { duration } from "../common/format.js";
 import { Toasts } from "../common/toasts.js";
-import { Alerts, AlertsLink } from "./alerts_page.js";
+import { AlertCount, Alerts } from "./alerts_page.js";
 import { Audit } from "./audit.js";
 import { Boxes } from "./boxes.js";
 import { Device } from "./device.js";
@@ -19,7 +19,7 @@ import { Enrol } from "./enrol.js";
 import { Login } from "./login.js";
 import { StateMap } from "./map.js";
 import { Releases } from "./releases.js";
-import { deviceOf, home, isAlerts, Link, path, placeOf, PLACES, type Place } from "./router.js";
+import { deviceOf, home, Link, path, placeOf, PLACES, type Place } from "./router.js";
 import { mayAdminister, signOut, user } from "./session.js";
 import { followFleet, link, now } from "./store.js";
 import { Users } from "./users.js";
@@ -37,9 +37,6 @@ function Fleet() {
           <Link to={home()}>R58 fleet</Link>
         </h1>
         <Places />
-        <nav aria-label="Alerts">
-          <AlertsLink here={isAlerts(path.value)} />
-        </nav>
         {mayAdminister.value ? <Enrol /> : null}
         <span class="who muted cut-off" title={who.role}>
           {who.email} · {who.role}
@@ -48,7 +45,7 @@ function Fleet() {
           Sign out
         </button>
       </header>
-      {isAlerts(path.value) ? <Alerts /> : device === null ? <At place={placeOf(path.value)} /> : <Device id={device} key={device} />}
+      {device === null ? <At place={placeOf(path.value)} /> : <Device id={device} key={device} />}
       <Toasts />
     </>
   );
@@ -58,12 +55,13 @@ function Places() {
   const here = placeOf(path.value);
   return (
     <nav class="places grow" aria-label="Places">
-      <Link to={home()} current={here === null && deviceOf(path.value) === null && !isAlerts(path.value)}>
+      <Link to={home()} current={here === null && deviceOf(path.value) === null}>
         Boxes
       </Link>
       {PLACES.filter((place) => !place.admin || mayAdminister.value).map((place) => (
         <Link key={place.path} to={place.path} current={here === place.path}>
           {place.words}
+          {place.path === "/alerts" ? <AlertCount /> : null}
         </Link>
       ))}
     </nav>
@@ -72,6 +70,8 @@ function Places() {
 
 function At({ place }: { place: Place | null }) {
   switch (place) {
+    case "/alerts":
+      return <Alerts />;
     case "/map":
       return <StateMap />;
     case "/releases":

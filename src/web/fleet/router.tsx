@@ -1,4 +1,4 @@
-// Places: `/`, `/devices/{id}`, `/alerts`, and those of `PLACES`. Links stay links, so that a middle click opens a tab.
+// Places: `/`, `/devices/{id}`, and those of `PLACES`. Links stay links, so that a middle click opens a tab.
 
 import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
@@ -32,9 +32,6 @@ export function requery(to: string, inPassing: boolean): void {
 /** The list as it was left. */
 export const home = (): string => `/${query.value}`;
 
-/** Whether a path is the alerts' page. Pure. */
-export const isAlerts = (pathname: string): boolean => /^\/alerts\/?$/.test(pathname);
-
 /** The device that a path names, or null. Pure. */
 export function deviceOf(pathname: string): string | null {
   const found = /^\/devices\/([^/]+)\/?$/.exec(pathname);
@@ -47,6 +44,7 @@ export function deviceOf(pathname: string): string | null {
 
 /** Beside the boxes, in the order of the bar; `admin` for administrators only. */
 export const PLACES = [
+  { path: "/alerts", words: "Alerts", admin: false },
   { path: "/map", words: "Map", admin: false },
   { path: "/releases", words: "Releases", admin: false },
   { path: "/users", words: "Users", admin: true },
