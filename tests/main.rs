@@ -8,6 +8,7 @@ mod support;
 
 mod a_broker_node_dies;
 mod a_command_happens_once;
+mod a_full_disk;
 mod a_simulated_fleet;
 mod alerts_reach_the_dashboard;
 mod anything_dies_at_any_time;

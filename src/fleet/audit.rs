@@ -38,11 +38,14 @@ pub(super) async fn keep_signed(store: Store, signer: Arc<CommandSigner>) {
 
 /// Signs every head that moved. Each is told to the server's log as well, which is often kept elsewhere.
 async fn sign_heads(store: &Store, signer: &CommandSigner) -> Result<(), StoreError> {
+    let mut before = Vec::new();
     loop {
         let heads = store.unsigned_heads().await?;
-        if heads.is_empty() {
+        // What was signed and comes again was not kept: another time, rather than for ever.
+        if heads.is_empty() || heads == before {
             return Ok(());
         }
+        before.clone_from(&heads);
         for (org, seq, hash) in heads {
             let point = signed(signer, &org, (seq, hash));
             store.keep_checkpoint(&point).await?;

@@ -124,6 +124,14 @@ async fn sqlite(options: SqliteConnectOptions) -> Result<Pools, StoreError> {
         .idle_timeout(None)
         .max_lifetime(None)
         .acquire_timeout(Duration::from_secs(30))
+        // After a commit that failed (a full disk) sqlx may believe in a transaction that SQLite has ended, and open the next
+        // ones inside it, where a commit makes nothing durable. Such a connection is closed; behind the ping, every rollback is done.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                connection.ping().await?;
+                Ok(!connection.is_in_transaction())
+            })
+        })
         .connect_with(options.clone())
         .await
         .map_err(opening)?;

@@ -1,0 +1,91 @@
+//! A disk that is full: the fleet server refuses to write and says why, reading goes on, what boxes measure waits with them, and
+//! once there is room everything goes on by itself.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+
+use super::support::namespace::is_root_or_ran_as_root;
+use super::support::r58::{Home, PATIENCE, R58};
+use super::support::sim::{HOME_WITHIN, Simulated, assert_carried_home, assert_heartbeats_stored_once, until_online};
+use super::support::site::Api;
+use super::support::{free_port, stage, until};
+
+const DEVICES: usize = 10;
+
+/// Takes all the room that there is, also what was let go since.
+fn fill(path: &Path) {
+    let mut file = OpenOptions::new().create(true).append(true).open(path).expect("a file");
+    for size in [1 << 20, 4096, 1] {
+        let block = vec![7; size];
+        while file.write_all(&block).is_ok() {}
+    }
+}
+
+async fn write(api: &Api) -> Result<serde_json::Value, String> {
+    api.call(Method::POST, "/api/v1/enrolment-codes", Some(&json!({"note": "x".repeat(150)}))).await
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_no_reader_loses_no_heartbeat_and_is_over_when_there_is_room() {
+    if !is_root_or_ran_as_root(
+        "a_full_disk::a_full_disk_stops_no_reader_loses_no_heartbeat_and_is_over_when_there_is_room",
+    ) {
+        return;
+    }
+    let _stage = stage().await;
+    let (listen, broker) = (free_port(), free_port());
+    let home = Home::new(&format!(
+        "[fleet]\nlisten = \"127.0.0.1:{listen}\"\n[fleet.broker]\nlisten = \"127.0.0.1:{broker}\"\n"
+    ));
+    std::fs::create_dir(home.state()).expect("a directory");
+    // A small disk that only the server sees, gone with it.
+    let plain = home.command("fleet");
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount -t tmpfs -o size=24m,mode=0700 small \"$0\" && exec \"$@\""]);
+    command.arg(home.state()).arg(plain.get_program()).args(plain.get_args()).current_dir(home.path());
+    command.env("R58_STATE_DIR", home.state());
+    let mut server = R58::spawn("fleet", &mut command).await;
+    let api = Api::sign_in(&server.fleet, server.password.as_deref().expect("a password")).await;
+    let code = api.post("/api/v1/enrolment-codes", &json!({"uses": DEVICES})).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let orders = ["--code", code["code"].as_str().expect("a code"), "--outages", "0", "--site-outages", "0"];
+    let sim = Simulated::start(&server.fleet, DEVICES, dir.path(), &orders);
+    until_online(&api, HOME_WITHIN, DEVICES).await;
+
+    let seen = home.state();
+    let inside =
+        PathBuf::from(format!("/proc/{}/root", server.process.id())).join(seen.strip_prefix("/").expect("absolute"));
+    let filler = inside.join("filler");
+    // Room that the database has taken already it writes over: only once that is used up are writes refused.
+    let (begin, mut refusals) = (std::time::Instant::now(), 0);
+    // Long enough for several heartbeats of each box.
+    while refusals < 10 || begin.elapsed() < Duration::from_secs(10) {
+        fill(&filler);
+        for _ in 0..50 {
+            let Err(refused) = write(&api).await else { continue };
+            assert!(refused.starts_with("507") && refused.contains("disk is full"), "{refused}");
+            refusals += 1;
+            break;
+        }
+        for path in ["/api/v1/devices", "/api/v1/audit", "/api/v1/auth/me", "/health"] {
+            api.get(path).await;
+        }
+        assert!(begin.elapsed() < 2 * PATIENCE, "it is full and nearly nothing is refused: {refusals}");
+    }
+    assert!(server.process.is_alive());
+
+    std::fs::remove_file(&filler).expect("room");
+    until(PATIENCE, "a write once there is room", || write(&api)).await;
+    until_online(&api, HOME_WITHIN, DEVICES).await;
+    let done = api.command("sim-00001", "identify", json!({"seconds": 1})).await;
+    api.ended(&done).await;
+    let report = sim.report().await;
+    assert_carried_home(&report);
+    assert_heartbeats_stored_once(&api, &report).await;
+    assert!(server.process.is_alive());
+}
