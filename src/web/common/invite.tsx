@@ -1,6 +1,7 @@
 // Invitations: whom, for how long, and the link, which is told once; then the list, and taking back. Used by the box's page and
 // by the fleet's, which differ in whom they ask.
 
+import { DialogButtons } from "./dialog_buttons.js";
 import "./invite.css";
 import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
@@ -167,14 +168,9 @@ export function Invite(inviting: Inviting) {
                 {failed.value}
               </p>
             ) : null}
-            <div class="row">
-              <button class="primary" type="submit" data-testid="make-link">
-                Make the link
-              </button>
-              <button type="button" onClick={() => dialog.current?.close()}>
-                Cancel
-              </button>
-            </div>
+            <DialogButtons dialog={dialog} testId="make-link">
+              Make the link
+            </DialogButtons>
           </form>
         )}
       </dialog>

@@ -2,6 +2,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { attempt, toast } from "../common/toasts.js";
+import { DialogButtons } from "../common/dialog_buttons.js";
 import { Mark, moment } from "./alert_parts.js";
 import { Receivers, Rules, Silences } from "./alert_settings.js";
 import { type Alert, failed, isMore, loadAlerts, open, ordered, over, summary, watchAlerts, worst } from "./alerts.js";
@@ -160,14 +161,9 @@ function SilenceDialog({ alert, onClose }: { alert: Alert; onClose: () => void }
           Reason
           <input name="reason" required maxLength={200} data-testid="silence-reason" />
         </label>
-        <div class="row">
-          <button class="primary" type="submit" data-testid="silence-begin">
-            Silence
-          </button>
-          <button type="button" onClick={() => dialog.current?.close()}>
-            Cancel
-          </button>
-        </div>
+        <DialogButtons dialog={dialog} testId="silence-begin">
+          Silence
+        </DialogButtons>
       </form>
     </dialog>
   );

@@ -6,6 +6,7 @@ import { copyText } from "../common/copy.js";
 import { expiry } from "../common/format.js";
 import { wordsFor } from "../common/problem.js";
 import { toast } from "../common/toasts.js";
+import { DialogButtons } from "../common/dialog_buttons.js";
 import { api } from "./session.js";
 import { now } from "./store.js";
 
@@ -75,14 +76,9 @@ export function Enrol() {
                 {failed.value}
               </p>
             ) : null}
-            <div class="row">
-              <button class="primary" type="submit" data-testid="create-code">
-                Create code
-              </button>
-              <button type="button" onClick={() => dialog.current?.close()}>
-                Cancel
-              </button>
-            </div>
+            <DialogButtons dialog={dialog} testId="create-code">
+              Create code
+            </DialogButtons>
           </form>
         )}
       </dialog>

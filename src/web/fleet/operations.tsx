@@ -4,6 +4,7 @@ import { signal, useSignal } from "@preact/signals";
 import { useRef } from "preact/hooks";
 import { wordsFor } from "../common/problem.js";
 import { toast } from "../common/toasts.js";
+import { DialogButtons } from "../common/dialog_buttons.js";
 import { parseChanges, withCommand } from "./commands.js";
 import type { Command, Detail } from "./contract.js";
 import { api } from "./session.js";
@@ -191,14 +192,9 @@ function Config({ box, id }: { box: Detail; id: string }) {
             <summary class="muted">What the box runs now</summary>
             <pre class="now">{JSON.stringify(box.reported?.config ?? null, null, 2)}</pre>
           </details>
-          <div class="row">
-            <button class="primary" type="submit" data-testid="send-config">
-              Send
-            </button>
-            <button type="button" onClick={() => dialog.current?.close()}>
-              Cancel
-            </button>
-          </div>
+          <DialogButtons dialog={dialog} testId="send-config">
+            Send
+          </DialogButtons>
         </form>
       </dialog>
     </>

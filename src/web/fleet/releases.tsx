@@ -3,6 +3,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { wordsFor } from "../common/problem.js";
 import { attempt } from "../common/toasts.js";
+import { DialogButtons } from "../common/dialog_buttons.js";
 import type { Page } from "./contract.js";
 import { Ago } from "./parts.js";
 import { api, change, mayAdminister } from "./session.js";
@@ -251,14 +252,9 @@ function Start({ releases, onMade }: { releases: Release[]; onMade(): Promise<vo
             Boxes at once
             <input name="at_once" type="number" min={1} max={1000} value={50} required />
           </label>
-          <div class="row">
-            <button class="primary" type="submit" data-testid="begin">
-              Begin
-            </button>
-            <button type="button" onClick={() => dialog.current?.close()}>
-              Cancel
-            </button>
-          </div>
+          <DialogButtons dialog={dialog} testId="begin">
+            Begin
+          </DialogButtons>
         </form>
       </dialog>
     </>

@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { copyText } from "../common/copy.js";
 import { wordsFor } from "../common/problem.js";
 import { attempt, toast } from "../common/toasts.js";
+import { DialogButtons } from "../common/dialog_buttons.js";
 import type { Page, Role } from "./contract.js";
 import { Ago } from "./parts.js";
 import { api, change, mayAdminister, user as me } from "./session.js";
@@ -275,14 +276,9 @@ function AddUser({ onMade }: { onMade(): Promise<void> }) {
             First password
             <input name="password" type="password" required minLength={8} autocomplete="new-password" />
           </label>
-          <div class="row">
-            <button class="primary" type="submit" data-testid="create-user">
-              Add
-            </button>
-            <button type="button" onClick={() => dialog.current?.close()}>
-              Cancel
-            </button>
-          </div>
+          <DialogButtons dialog={dialog} testId="create-user">
+            Add
+          </DialogButtons>
         </form>
       </dialog>
     </>
@@ -340,14 +336,9 @@ function AddKey({ onMade }: { onMade(key: string): void }) {
               )}
             </div>
           </fieldset>
-          <div class="row">
-            <button class="primary" type="submit" data-testid="create-key">
-              Make
-            </button>
-            <button type="button" onClick={() => dialog.current?.close()}>
-              Cancel
-            </button>
-          </div>
+          <DialogButtons dialog={dialog} testId="create-key">
+            Make
+          </DialogButtons>
         </form>
       </dialog>
     </>
