@@ -1,6 +1,6 @@
 //! Three fleet servers share one PostgreSQL and one broker. Two of them are killed one after the other, the leader first:
-//! nothing that a box was told is stored gets lost, commands go on and each ends once, and a dashboard at another server sees
-//! what happens live.
+//! nothing that a box was told is stored gets lost, commands go on and each ends once, a dashboard at another server sees
+//! what happens live, each server shows the pictures of every box, and people are told of an alert once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use r58_actors::fleet_link::identity::{self, Registration, Secret};
+use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::support::hook::Hook;
 use super::support::mosquitto::{Mosquitto, PASSWORD, TESTER};
 use super::support::postgres::Postgres;
 use super::support::r58::{Home, PATIENCE, R58};
@@ -122,7 +124,8 @@ fn homes(database: &str, broker: &Mosquitto) -> (tempfile::TempDir, Vec<Home>) {
     let keys = tempfile::tempdir().expect("a directory");
     let home = |port: u16| {
         Home::new(&format!(
-            "[fleet]\nlisten = \"127.0.0.1:{port}\"\ndatabase_url = \"{database}\"\nkeys_dir = \"{}\"\n{}",
+            "[fleet]\nlisten = \"127.0.0.1:{port}\"\ndatabase_url = \"{database}\"\nkeys_dir = \"{}\"\n{}\n\
+             [fleet.alerts]\nallow_private_targets = true\ngroup_seconds = 0\n",
             keys.path().display(),
             broker.broker_table()
         ))
@@ -139,6 +142,54 @@ fn leader(servers: &[Option<R58>]) -> Option<usize> {
         let last = output.lines().rfind(|line| line.contains("this server")).unwrap_or_default();
         last.contains("this server leads")
     })
+}
+
+/// A picture of one box, asked of each server: all show it, under the same ETag.
+async fn picture_everywhere(api: &Api, addresses: &[String], one: &Box1) {
+    let jpeg = [&[0xff, 0xd8, 0xff, 0xe0], "a picture".as_bytes()].concat();
+    let path = format!("/api/v1/devices/{}/thumbnails/cam1", one.id);
+    let mut tags = BTreeSet::new();
+    for address in addresses {
+        let answer = until(PATIENCE, "the picture at each server", || async {
+            one.wire.say(&one.topic("thumb/cam1"), jpeg.clone(), false).await;
+            let asked = api.http.get(format!("{address}{path}")).bearer_auth(api.token()).send().await;
+            asked.and_then(reqwest::Response::error_for_status).map_err(|error| error.to_string())
+        })
+        .await;
+        tags.insert(answer.headers()["etag"].to_str().expect("a tag").to_owned());
+        assert_eq!(answer.bytes().await.expect("a body"), jpeg);
+    }
+    assert_eq!(tags.len(), 1, "{tags:?}");
+}
+
+/// Somebody is told at once of a box that is hot; answers with that box's token.
+async fn tell_of_heat(api: &Api, hook: &Hook) -> String {
+    let rules = api.get("/api/v1/alert-rules").await;
+    let hot = rules["items"].as_array().expect("rules").iter().find(|rule| rule["kind"] == "temperature");
+    let path = format!("/api/v1/alert-rules/{}", hot.expect("a rule")["id"].as_str().expect("an id"));
+    api.call(Method::PATCH, &path, Some(&json!({"for_seconds": 0}))).await.expect("a changed rule");
+    api.post("/api/v1/alert-receivers", &json!({"name": "Pager", "url": hook.url})).await;
+    let code = api.post("/api/v1/enrolment-codes", &json!({})).await;
+    let device =
+        json!({"enrolment_code": code["code"], "device_id": "hot", "name": "Hot", "platform": "linux", "arch": "x"});
+    api.post("/api/v1/devices/register", &device).await["token"].as_str().expect("a token").to_owned()
+}
+
+/// A box that speaks HTTP alone says how hot it is.
+async fn beat(api: &Api, token: &str, temperature: f64) {
+    let body = json!({"ts": chrono::Utc::now(), "version": "1", "uptime_seconds": 9, "errors": [],
+        "metrics": {"temperature_c": temperature}, "status": {"recording_active": false, "mixer_active": true,
+        "active_inputs": [], "degradation_level": 0}});
+    let request = api.http.post(format!("{}/api/v1/devices/hot/heartbeat", api.base)).json(&body);
+    let answer = request.header("X-Device-Id", "hot").header("X-Device-Token", token).send().await.expect("an answer");
+    assert_eq!(answer.status(), 200);
+}
+
+/// What was told of the hot box, in order: each time what happened, and to which alert.
+fn told_of_heat(hook: &Hook) -> Vec<(String, String)> {
+    let items = hook.calls().into_iter().flat_map(|call| call["alerts"].as_array().cloned().unwrap_or_default());
+    let word = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
+    items.filter(|item| item["device_id"] == "hot").map(|item| (word(&item, "event"), word(&item, "id"))).collect()
 }
 
 /// Collects the live events of one server, until the test ends; comes again when it is told to.
@@ -182,7 +233,9 @@ async fn two_of_three_servers_are_killed_under_load_and_nothing_is_lost_or_done_
     // The session was made at another server than it is used at: both have the same key.
     let mut api = Api::sign_in(&address(&servers[led]), &password).await;
     api.base = address(&servers[calm]);
-    let told = watch(&api).await;
+    let live = watch(&api).await;
+    let hook = Hook::start().await;
+    let hot = tell_of_heat(&api, &hook).await;
     let mut boxes = Vec::new();
     for n in 0..BOXES {
         boxes.push(Arc::new(Box1::enrol(&api, &broker, &format!("box{n}")).await));
@@ -222,6 +275,10 @@ async fn two_of_three_servers_are_killed_under_load_and_nothing_is_lost_or_done_
     };
     send(&api).await;
     progress("heartbeats of every box stored").await;
+    let addresses: Vec<String> = servers.iter().map(address).collect();
+    picture_everywhere(&api, &addresses, &boxes[0]).await;
+    beat(&api, &hot, 95.0).await;
+    until(PATIENCE, "a message about heat", || async { told_of_heat(&hook).first().cloned().ok_or("silence") }).await;
 
     // The leader goes, in the middle of everything.
     send(&api).await;
@@ -229,6 +286,13 @@ async fn two_of_three_servers_are_killed_under_load_and_nothing_is_lost_or_done_
     send(&api).await;
     progress("heartbeats stored without the first leader").await;
     let led = until(PATIENCE, "another leader", || async { leader(&servers).ok_or("nobody leads") }).await;
+
+    beat(&api, &hot, 40.0).await;
+    until(PATIENCE, "word of its end from the next leader", || async {
+        let told = told_of_heat(&hook);
+        if told.len() > 1 { Ok(()) } else { Err(told) }
+    })
+    .await;
 
     // Another one goes; which of the two leads by now is left to them.
     send(&api).await;
@@ -263,10 +327,13 @@ async fn two_of_three_servers_are_killed_under_load_and_nothing_is_lost_or_done_
         let path = format!("/api/v1/devices/{}/heartbeats?since=2020-01-01T00:00:00Z&page_size=1", one.id);
         assert_eq!(api.get(&path).await["total"], sent, "every heartbeat of {}", one.id);
     }
+    let told = told_of_heat(&hook);
+    let events: Vec<&str> = told.iter().map(|(event, _)| event.as_str()).collect();
+    assert!(events == ["firing", "resolved"] && told[0].1 == told[1].1, "once each, of three servers: {told:?}");
     // The dashboard at the server that stayed was told of every command, whoever heard of it first.
     until(PATIENCE, "live news of every command", || async {
-        let told = told.lock().expect("told").clone();
-        let missing: Vec<&String> = commands.iter().filter(|id| !told.contains(id.as_str())).collect();
+        let live = live.lock().expect("told").clone();
+        let missing: Vec<&String> = commands.iter().filter(|id| !live.contains(id.as_str())).collect();
         if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?}")) }
     })
     .await;

@@ -1,7 +1,7 @@
 //! Ingest: the fleet server's ear. What devices say becomes rows, and devices hear what is stored.
 //!
-//! Job: consume presence, heartbeats, telemetry, events, statuses, capabilities, reported states, syncs and
-//! thumbnails of all devices by shared subscriptions; validate; apply to the [`store::FleetStore`] in guarded
+//! Job: consume presence, heartbeats, telemetry, events, statuses, capabilities, reported states and syncs of all devices by
+//! shared subscriptions, and thumbnails by one of its own (each server shows them, from memory); validate; apply to the [`store::FleetStore`] in guarded
 //! batches; then acknowledge, to the broker (PUBACK) and to the device (`down/sync`, cumulative). Answer each
 //! device's `up/sync`. Call devices offline that fell silent. In: the broker, [`GetIngestStats`]. Out: rows,
 //! `down/sync`, [`FleetEvent`]s for the dashboard, a poke for the [`desk::CommandDesk`].
@@ -218,7 +218,13 @@ impl Ingest {
             retain_handling: RetainHandling::AtSubscribe,
             ..Subscription::new(filter.shared(group))
         };
-        session.subscriptions = ServerFilter::ALL.into_iter().map(shared).collect();
+        let subscription = |filter| match filter {
+            ServerFilter::Thumbnail => {
+                Subscription { retain_handling: RetainHandling::Never, ..Subscription::new(filter.plain()) }
+            }
+            filter => shared(filter),
+        };
+        session.subscriptions = ServerFilter::ALL.into_iter().map(subscription).collect();
         session.receive_max = RECEIVE_MAX;
         session.event_capacity = core::ROOM;
         session

@@ -21,6 +21,7 @@
 //! | [`bundle_courier`] | takes them to the fleet, piece by piece |
 //! | [`ingest`] | the fleet server's end: consumes the broker, writes the store, publishes commands |
 //! | [`caller`] | the fleet server's voice: asks a box something and waits for its answer |
+//! | [`rounds`] | a duty that is done again and again, as most of what the fleet server does by itself |
 //! | [`sfu`] | guests by way of Cloudflare's SFU, when no road leads from them to the box |
 //! | [`turn`] | ICE servers from the best provider that answers; the road of the box's own peers to them |
 //!
@@ -44,6 +45,7 @@ pub mod mixer;
 mod offthread;
 pub mod patch;
 pub mod redact;
+pub mod rounds;
 pub mod sfu;
 pub mod state;
 pub mod studio;

@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use chrono::Utc;
+use r58_actors::rounds::Round;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -15,7 +17,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 use tokio::sync::watch;
 
-use super::files::{self, Papers, TlsFiles, Wrong};
+use super::files::{self, Papers, TlsFiles, Trace, Wrong};
 use super::name::{self, Named};
 
 /// How often the files are looked at.
@@ -85,24 +87,9 @@ impl Certificates {
         self.changes.subscribe()
     }
 
-    /// Follows the files until `closed` says so.
-    pub async fn follow(self: Arc<Self>, mut closed: watch::Receiver<bool>) {
-        let mut taken = self.files.trace();
-        let mut before = taken.clone();
-        loop {
-            tokio::select! {
-                _ = closed.wait_for(|closed| *closed) => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-            let own = self.clone();
-            let Ok(now) = tokio::task::spawn_blocking(move || own.files.trace()).await else { continue };
-            // Certificate and key are written one after the other: only what stands still is read.
-            if now != taken && now == before {
-                taken.clone_from(&now);
-                self.clone().take_up().await;
-            }
-            before = now;
-        }
+    /// Follows the files.
+    pub fn follower(self: Arc<Self>) -> Follower {
+        Follower { certificates: self, taken: None, before: None }
     }
 
     async fn take_up(self: Arc<Self>) {
@@ -116,6 +103,29 @@ impl Certificates {
             Ok(Err(error)) => tracing::error!(%error, "changed certificates cannot be used; those from before stay"),
             Err(_) => tracing::error!("reading the certificates failed; those from before stay"),
         }
+    }
+}
+
+/// Takes up files that change, round by round.
+pub struct Follower {
+    certificates: Arc<Certificates>,
+    taken: Option<Trace>,
+    before: Option<Trace>,
+}
+
+#[async_trait]
+impl Round for Follower {
+    async fn round(&mut self) -> Result<Duration, String> {
+        let own = self.certificates.clone();
+        let now = tokio::task::spawn_blocking(move || own.files.trace()).await.map_err(|error| error.to_string())?;
+        // Certificate and key are written one after the other: only what stands still is read.
+        if self.taken.as_ref().is_some_and(|taken| *taken != now) && self.before.as_ref() == Some(&now) {
+            self.taken = Some(now.clone());
+            self.certificates.clone().take_up().await;
+        }
+        self.taken.get_or_insert_with(|| now.clone());
+        self.before = Some(now);
+        Ok(LOOK_EVERY)
     }
 }
 

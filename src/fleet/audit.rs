@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::Utc;
 use futures_util::stream::{self, Stream};
+use r58_actors::rounds::Round;
 use r58_mqtt::sign::CommandSigner;
 
 use super::store::{Store, StoreError};
@@ -23,16 +25,29 @@ fn signed(signer: &CommandSigner, org: &str, (seq, hash): (u64, Hash)) -> Checkp
     Checkpoint { org: org.to_owned(), seq, hash, at_ms, sig }
 }
 
-/// Signs heads that moved, until the server stops.
-pub(super) async fn keep_signed(store: Store, signer: Arc<CommandSigner>) {
-    tokio::time::sleep(SIGN_FIRST).await;
-    loop {
-        if store.leads()
-            && let Err(error) = sign_heads(&store, &signer).await
-        {
-            tracing::warn!(%error, "heads of the audit log could not be signed; tried again");
+/// The leader's duty of signing heads that moved.
+pub(super) struct HeadSigner {
+    store: Store,
+    signer: Arc<CommandSigner>,
+    first: bool,
+}
+
+impl HeadSigner {
+    pub fn new(store: Store, signer: Arc<CommandSigner>) -> Self {
+        Self { store, signer, first: true }
+    }
+}
+
+#[async_trait]
+impl Round for HeadSigner {
+    async fn round(&mut self) -> Result<Duration, String> {
+        if std::mem::take(&mut self.first) {
+            return Ok(SIGN_FIRST);
         }
-        tokio::time::sleep(SIGN_EVERY).await;
+        if self.store.leads() {
+            sign_heads(&self.store, &self.signer).await.map_err(|error| error.to_string())?;
+        }
+        Ok(SIGN_EVERY)
     }
 }
 

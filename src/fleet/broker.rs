@@ -269,8 +269,13 @@ impl BrokerDesk {
     }
 
     /// What changed in the database.
-    pub fn events(&self) -> broadcast::Receiver<FleetEvent> {
-        self.events.subscribe()
+    pub fn events(&self) -> broadcast::Sender<FleetEvent> {
+        self.events.clone()
+    }
+
+    /// Where the server's actors live; what is engaged later is put down earlier.
+    pub fn house(&self) -> &House {
+        &self.house
     }
 
     /// For handlers.
@@ -304,15 +309,10 @@ impl BrokerDesk {
     }
 }
 
-/// Passes what Ingest and CommandDesk changed on to the dashboards, until the hub is closed.
+/// Passes what Ingest and CommandDesk changed on to the dashboards.
 pub(super) async fn bridge(mut events: broadcast::Receiver<FleetEvent>, hub: Hub) {
-    let mut closed = hub.closed();
     loop {
-        let event = tokio::select! {
-            _ = closed.wait_for(|closed| *closed) => return,
-            event = events.recv() => event,
-        };
-        match event {
+        match events.recv().await {
             Ok(FleetEvent::Device(device)) => hub.devices_changed([&device]),
             Ok(FleetEvent::Command { device, id }) => hub.command_changed(device.org.as_str(), id.as_str()),
             Ok(FleetEvent::Thumbnail { device, name, seq }) => {

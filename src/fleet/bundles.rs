@@ -7,9 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use chrono::Utc;
+use r58_actors::rounds::Round;
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
 use ulid::Ulid;
 
 use super::store::Store;
@@ -124,16 +125,22 @@ impl BundleFiles {
     }
 }
 
-/// Lets go of bundles whose time is over, and of files that belong to none, until `closed`. Every replica does so; none minds.
-pub async fn sweep(store: Store, files: BundleFiles, mut closed: watch::Receiver<bool>) {
-    loop {
-        if let Err(error) = sweep_once(&store, &files).await {
-            tracing::warn!(error, "support bundles could not be swept");
-        }
-        tokio::select! {
-            _ = closed.wait_for(|closed| *closed) => return,
-            () = tokio::time::sleep(SWEEP_EVERY) => {}
-        }
+/// Lets go of bundles whose time is over, and of files that belong to none. Every replica does so; none minds.
+pub(super) struct Sweeper {
+    store: Store,
+    files: BundleFiles,
+}
+
+impl Sweeper {
+    pub fn new(store: Store, files: BundleFiles) -> Self {
+        Self { store, files }
+    }
+}
+
+#[async_trait]
+impl Round for Sweeper {
+    async fn round(&mut self) -> Result<Duration, String> {
+        sweep_once(&self.store, &self.files).await.map(|()| SWEEP_EVERY)
     }
 }
 

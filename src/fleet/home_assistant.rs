@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use r58_mqtt::session::{Outgoing, Session, SessionEvent, SessionSettings, Subscription};
-use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::store::{DeviceFilter, Store, StoreError};
@@ -40,13 +39,8 @@ pub struct HomeAssistantPlan {
 /// What is retained, or should be: topic and payload.
 type Retained = BTreeMap<String, Bytes>;
 
-/// Works until the server stops.
-pub(super) async fn run(
-    store: Store,
-    mut settings: SessionSettings,
-    plan: HomeAssistantPlan,
-    mut closed: watch::Receiver<bool>,
-) {
+/// Works for as long as it is let.
+pub(super) async fn run(store: Store, mut settings: SessionSettings, plan: HomeAssistantPlan) {
     settings.subscriptions = vec![Subscription::new(discovery::FILTER)];
     // What is retained comes anew with each connection.
     settings.session_expiry = Duration::ZERO;
@@ -60,7 +54,6 @@ pub(super) async fn run(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let event = tokio::select! {
-            () = async { drop(closed.wait_for(|closed| *closed).await) } => break,
             event = events.recv() => match event {
                 None => return,
                 event => event,
@@ -91,7 +84,6 @@ pub(super) async fn run(
             _ => {}
         }
     }
-    session.close(None, Duration::from_secs(1)).await;
 }
 
 /// Publishes what is missing or another one, and removes what should not be there.

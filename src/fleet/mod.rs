@@ -12,9 +12,11 @@
 //! | `push` | live updates to dashboards |
 //! | `meters` | what is counted and measured over time, for `/metrics` |
 //! | `rollout`, `rollouts` | staged rollouts: the pure core, and what carries it out |
+//! | `kept` | answers that cost much, kept for a moment |
 //! | `rehearsal` | what a device would say to a command |
 //! | `bundles` | files of support bundles |
-//! | `replicas` | several servers on one database: who leads, what the others hear; the heartbeats' history |
+//! | `duties/` | what the server does by itself, beside answering: supervised actors |
+//! | `replicas` | what several servers on one database tell each other |
 //! | `broker` | embedded or remote broker, Ingest and CommandDesk on it |
 //! | `home_assistant` | tells Home Assistant of boxes |
 //! | `gatekeeper` | who may connect to the broker, and as what |
@@ -34,9 +36,11 @@ mod broker;
 pub mod bundles;
 pub mod difference;
 pub mod doorkeeper;
+mod duties;
 mod error;
 pub mod gatekeeper;
 pub mod home_assistant;
+pub mod kept;
 pub mod keys;
 pub mod meters;
 pub mod plan;
@@ -62,21 +66,19 @@ use actix_web::{App, HttpServer, middleware, web};
 use chrono::Utc;
 use r58_actors::fleet_link::identity::Secret;
 use r58_actors::supervision::ActorReport;
-use tokio::task::JoinHandle;
 use ulid::Ulid;
 
-use self::alerts::plan::AlertPlan;
 use self::auth::certificate::ShownCertificate;
 use self::auth::{Lockout, Role, password, secret};
 use self::broker::BrokerDesk;
 use self::bundles::BundleFiles;
 use self::doorkeeper::Doorkeeper;
+use self::duties::Orders;
 use self::gatekeeper::Gatekeeper;
 use self::home_assistant::HomeAssistantPlan;
 use self::keys::Keys;
 use self::push::Hub;
-use self::state::{BrokerGate, BrokerSide, Fleet, Places};
-use self::store::retention::RetentionPlan;
+use self::state::{BrokerGate, Fleet, Places};
 use self::store::{Actor, NewUser, Store};
 use self::switchboard::Switchboard;
 use self::turn::TurnDesk;
@@ -112,7 +114,6 @@ pub struct FleetHandle {
     fleet: web::Data<Fleet>,
     desk: BrokerDesk,
     http: ServerHandle,
-    tasks: Vec<JoinHandle<()>>,
     holder: Arc<str>,
     broker_tls: bool,
 }
@@ -163,10 +164,6 @@ impl FleetHandle {
     pub async fn stop(self) {
         self.fleet.hub.close();
         self.http.stop(true).await;
-        for task in self.tasks {
-            // They end by themselves once the hub is closed.
-            let _ = task.await;
-        }
         self.desk.stop().await;
         if self.fleet.store.is_shared()
             && let Err(error) = self.fleet.store.stop_leading(&self.holder).await
@@ -210,7 +207,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
     let holder = replicas::holder();
     if store.is_shared() {
         // Until the lease is granted, nobody here leads. A file's only server always does.
-        store.set_term(None);
+        store.set_lease(None);
     }
     let desk = match BrokerDesk::start(&plan, &store, keys.commands.clone(), papers.broker.clone()).await {
         Ok(desk) => desk,
@@ -234,6 +231,8 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
         started: Instant::now(),
         sign_ins: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
         doorkeeper: Doorkeeper::default(),
+        tag_counts: Default::default(),
+        maps: Default::default(),
         broker_gate: broker_gate(&plan, &store),
         meters: Default::default(),
         enrolments: Mutex::new(Lockout::new(plan.access.max_failures, plan.access.lockout)),
@@ -252,64 +251,18 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
             return Err(error);
         }
     };
-    let duties = duties(&store, &hub, desk.side(), plan.retention, plan.alerts, &holder);
-    let mut tasks = vec![
-        tokio::spawn(self::bundles::sweep(store.clone(), bundles, hub.closed())),
-        tokio::spawn(hub.clone().run(store)),
-        tokio::spawn(broker::bridge(desk.events(), hub)),
-    ];
-    tasks.push(tokio::spawn(rollouts::run(fleet.clone())));
-    let (books, signer) = (fleet.store.clone(), fleet.keys.commands.clone());
-    tasks.push(tokio::spawn(replicas::keep("audit", fleet.hub.closed(), move || {
-        audit::keep_signed(books.clone(), signer.clone())
-    })));
-    tasks.extend(papers.all().map(|certificates| tokio::spawn(certificates.follow(fleet.hub.closed()))));
-    tasks.extend(duties);
-    let told = HomeAssistantPlan { organizations: plan.home_assistant, dashboard: fleet.places.public_url.clone() };
-    tasks.push(tokio::spawn(home_assistant::run(fleet.store.clone(), desk.herald(), told, fleet.hub.closed())));
+    let orders = Orders {
+        retention: plan.retention,
+        home_assistant: HomeAssistantPlan {
+            organizations: plan.home_assistant,
+            dashboard: fleet.places.public_url.clone(),
+        },
+        certificates: papers.all().collect(),
+        holder: holder.clone(),
+    };
+    duties::engage(desk.house(), &fleet, &desk, orders);
     tracing::info!(%addr, broker = %fleet.places.mqtt_url, "fleet server is up");
-    Ok(FleetHandle { addr, broker: desk.addr(), first_start, fleet, desk, http, tasks, holder, broker_tls })
-}
-
-/// Starts what runs beside the broker's actors and the API until the hub is closed.
-fn duties(
-    store: &Store,
-    hub: &Hub,
-    broker: Arc<dyn BrokerSide>,
-    retention: RetentionPlan,
-    telling: AlertPlan,
-    holder: &Arc<str>,
-) -> Vec<JoinHandle<()>> {
-    let (lead, lease) = (store.clone(), holder.clone());
-    let history = store.clone();
-    let mut duties = vec![tokio::spawn(replicas::keep("history", hub.closed(), move || {
-        replicas::keep_history(history.clone(), retention)
-    }))];
-    let seen = (store.clone(), hub.clone());
-    duties.push(tokio::spawn(replicas::keep("alerts", hub.closed(), move || {
-        let (store, hub) = seen.clone();
-        alerts::watch::run(store, hub)
-    })));
-    let told = store.clone();
-    duties.push(tokio::spawn(replicas::keep("notify", hub.closed(), move || {
-        alerts::notify::run(told.clone(), telling.clone())
-    })));
-    if store.is_shared() {
-        duties.push(tokio::spawn(replicas::keep("lease", hub.closed(), move || {
-            replicas::lead(lead.clone(), lease.clone())
-        })));
-        let told = (store.clone(), hub.clone(), holder.clone());
-        let heard = (store.clone(), hub.clone(), broker, holder.clone());
-        duties.push(tokio::spawn(replicas::keep("tell", hub.closed(), move || {
-            let (store, hub, holder) = told.clone();
-            replicas::tell(store, hub, holder)
-        })));
-        duties.push(tokio::spawn(replicas::keep("hear", hub.closed(), move || {
-            let (store, hub, broker, holder) = heard.clone();
-            replicas::hear(store, hub, broker, holder)
-        })));
-    }
-    duties
+    Ok(FleetHandle { addr, broker: desk.addr(), first_start, fleet, desk, http, holder, broker_tls })
 }
 
 fn refused(addr: SocketAddr, error: &std::io::Error) -> FleetError {

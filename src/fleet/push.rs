@@ -10,6 +10,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
+use r58_actors::rounds::Round;
 use r58_mqtt::DeviceAddress;
 use serde::Serialize;
 use tokio::sync::{Notify, broadcast, watch};
@@ -103,6 +105,44 @@ impl Hub {
     }
 }
 
+/// Turns notes into updates.
+pub(super) struct Pump {
+    hub: Hub,
+    store: Store,
+    looked: Option<Instant>,
+}
+
+impl Pump {
+    pub fn new(hub: Hub, store: Store) -> Self {
+        Self { hub, store, looked: None }
+    }
+}
+
+#[async_trait]
+impl Round for Pump {
+    async fn round(&mut self) -> Result<Duration, String> {
+        let inner = &self.hub.inner;
+        let looked = *self.looked.get_or_insert_with(Instant::now);
+        tokio::select! {
+            () = tokio::time::sleep_until((looked + LOOK_EVERY).into()) => {
+                self.looked = Some(Instant::now());
+                for org in inner.interests.due(Instant::now()) {
+                    self.hub.tell_of(&org, None, MOVED, &serde_json::json!({}));
+                }
+                return Ok(Duration::ZERO);
+            }
+            () = inner.noted.notified() => {}
+        }
+        let notes = std::mem::take(&mut *inner.notes.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Err(error) = self.hub.run_once(&self.store, notes).await {
+            // What they would have told is lost.
+            self.hub.missed();
+            return Err(error.to_string());
+        }
+        Ok(GATHER)
+    }
+}
+
 /// A picture that came in.
 #[derive(Debug, Serialize)]
 struct ThumbnailNote<'a> {
@@ -133,7 +173,7 @@ impl Hub {
         self.inner.closed.subscribe()
     }
 
-    /// Ends every stream and the pump.
+    /// Ends every stream.
     pub fn close(&self) {
         self.inner.closed.send_replace(true);
     }
@@ -228,30 +268,6 @@ impl Hub {
         }
     }
 
-    /// Turns notes into updates until the hub is closed.
-    pub async fn run(self, store: Store) {
-        let mut closed = self.closed();
-        let mut tick = tokio::time::interval(LOOK_EVERY);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = closed.wait_for(|closed| *closed) => return,
-                _ = tick.tick() => {
-                    for org in self.inner.interests.due(Instant::now()) {
-                        self.tell_of(&org, None, MOVED, &serde_json::json!({}));
-                    }
-                    continue;
-                }
-                () = self.inner.noted.notified() => {}
-            }
-            let notes = std::mem::take(&mut *self.inner.notes.lock().unwrap_or_else(PoisonError::into_inner));
-            if let Err(error) = self.run_once(&store, notes).await {
-                tracing::warn!(%error, "live updates could not be read");
-            }
-            tokio::time::sleep(GATHER).await;
-        }
-    }
-
     /// Alerts one by one while they are few, and in one word when they are many.
     async fn alerts(&self, store: &Store, notes: &BTreeSet<(String, String)>) -> Result<(), StoreError> {
         let notes: Vec<&(String, String)> = notes.iter().collect();
@@ -279,7 +295,7 @@ impl Hub {
             for chunk in same_org.chunks(AT_ONCE) {
                 let ids = chunk.iter().map(|(_, id)| id.clone()).collect();
                 let filter = DeviceFilter { ids: Some(ids), ..DeviceFilter::default() };
-                let (rows, _) = store.devices(&chunk[0].0, &filter, 0, AT_ONCE as i64).await?;
+                let rows = store.devices_after(&chunk[0].0, &filter, None, AT_ONCE as i64).await?;
                 for row in &rows {
                     self.tell_of(&row.org, Some(&row.id), "device", &DeviceCard::new(row));
                 }

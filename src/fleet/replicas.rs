@@ -1,112 +1,20 @@
-//! What several servers on one database have to settle: who leads, and what the others' dashboards have to hear. And the
-//! leader's own duty, keeping the heartbeats' history.
+//! What several servers on one database tell each other, so that each one's dashboards hear what happened at the others.
 //!
-//! Each duty here is a loop that ends when the server stops. One that panics is begun again after a pause ([`keep`]); errors
-//! of the database are waited out by the loops themselves.
+//! Both duties here are loops without an end; errors of the database are waited out by the loops themselves.
 
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use chrono::Utc;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 use ulid::Ulid;
 
 use super::push::{Hub, Notes};
 use super::state::BrokerSide;
-use super::store::leader::{Asked, Lease};
+use super::store::Store;
 use super::store::news::{LONGEST, News};
-use super::store::retention::RetentionPlan;
-use super::store::{Store, StoreError};
 
-/// Pause before a duty that panicked begins again.
-const AFTER_PANIC: Duration = Duration::from_secs(5);
-/// An answer about the lease that takes longer is none.
-const ASK_WITHIN: Duration = Duration::from_secs(3);
-/// How often there is a look at what is to be summed up.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// How often old rows are removed and partitions made.
-const TIDY_EVERY: Duration = Duration::from_secs(3_600);
 /// Notifications for one lot of notes; beyond that the others are told to read everything anew.
 const TEXTS: usize = 8;
-
-/// Runs a duty until it ends, or the server does; begins it again after a panic.
-pub(super) async fn keep<F>(name: &'static str, mut closed: watch::Receiver<bool>, duty: impl Fn() -> F)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    loop {
-        let mut running = tokio::spawn(duty());
-        let ended = tokio::select! {
-            ended = &mut running => ended,
-            _ = closed.wait_for(|closed| *closed) => {
-                running.abort();
-                return;
-            }
-        };
-        match ended {
-            Ok(()) => return,
-            Err(error) => tracing::error!(name, %error, "a duty failed; it begins again"),
-        }
-        tokio::time::sleep(AFTER_PANIC).await;
-    }
-}
-
-/// Asks for the lease and renews it, until the server stops.
-pub(super) async fn lead(store: Store, holder: Arc<str>) {
-    let mut lease = Lease::new(Instant::now());
-    let mut told = None;
-    loop {
-        let now = Instant::now();
-        if lease.must_ask(now) {
-            let answer = match tokio::time::timeout(ASK_WITHIN, store.ask_to_lead(&holder)).await {
-                Ok(Ok(Some(term))) => Asked::Granted(term),
-                Ok(Ok(None)) => Asked::Refused,
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "the lease cannot be asked for");
-                    Asked::Failed
-                }
-                Err(_) => Asked::Failed,
-            };
-            lease.handle(Instant::now(), now, answer);
-        }
-        let term = lease.term(Instant::now());
-        store.set_term(term);
-        match (told, term) {
-            (None, Some(term)) => tracing::info!(term, "this server leads"),
-            (Some(term), None) => tracing::info!(term, "this server does not lead any more"),
-            _ => {}
-        }
-        told = term;
-        tokio::time::sleep_until(lease.poll_timeout().max(Instant::now() + Duration::from_millis(10)).into()).await;
-    }
-}
-
-/// Sums heartbeats up and removes old ones, while this server leads.
-pub(super) async fn keep_history(store: Store, plan: RetentionPlan) {
-    let mut tidied: Option<Instant> = None;
-    loop {
-        if store.leads() {
-            let tidy = tidied.is_none_or(|at| at.elapsed() >= TIDY_EVERY);
-            match history_once(&store, &plan, tidy).await {
-                Ok(()) if tidy => tidied = Some(Instant::now()),
-                Ok(()) => {}
-                Err(error) => tracing::warn!(%error, "the heartbeats' history could not be kept; tried again"),
-            }
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-async fn history_once(store: &Store, plan: &RetentionPlan, tidy: bool) -> Result<(), StoreError> {
-    if tidy {
-        store.keep_history(plan, Utc::now()).await?;
-    }
-    while store.leads() && store.sum_up_once(Utc::now(), plan.raw_from(Utc::now())).await? {}
-    Ok(())
-}
 
 /// What one server tells the others.
 #[derive(Debug, Default, Serialize, Deserialize)]

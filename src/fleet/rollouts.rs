@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use actix_web::web;
+use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use r58_actors::rounds::Round;
 use r58_mqtt::{DeviceAddress, DeviceId, OrgId};
 use serde_json::{Map, json};
 
@@ -27,28 +29,25 @@ const LIFE: chrono::Duration = chrono::Duration::hours(24);
 /// Where each rollout's walk over the devices stands: the last identifier. Lost at a restart, and begun anew then.
 type Walks = HashMap<String, String>;
 
-/// Works until the server stops.
-pub async fn run(fleet: web::Data<Fleet>) {
-    let mut closed = fleet.hub.closed();
-    let mut walks = Walks::new();
-    let mut tick = tokio::time::interval(LOOK_EVERY);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut failing = false;
-    loop {
-        tokio::select! {
-            _ = closed.wait_for(|closed| *closed) => return,
-            _ = tick.tick() => {}
+/// The leader's duty of rollouts.
+pub(super) struct RolloutDriver {
+    fleet: web::Data<Fleet>,
+    walks: Walks,
+}
+
+impl RolloutDriver {
+    pub fn new(fleet: web::Data<Fleet>) -> Self {
+        Self { fleet, walks: Walks::new() }
+    }
+}
+
+#[async_trait]
+impl Round for RolloutDriver {
+    async fn round(&mut self) -> Result<Duration, String> {
+        if self.fleet.store.leads() {
+            look(&self.fleet, &mut self.walks).await.map_err(|error| error.to_string())?;
         }
-        if !fleet.store.leads() {
-            continue;
-        }
-        let looked = look(&fleet, &mut walks).await;
-        if let Err(error) = &looked
-            && !failing
-        {
-            tracing::warn!(%error, "rollouts cannot be taken further");
-        }
-        failing = looked.is_err();
+        Ok(LOOK_EVERY)
     }
 }
 

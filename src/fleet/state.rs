@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix_web::HttpRequest;
+use actix_web::web::Bytes;
 use async_trait::async_trait;
 use chrono::Utc;
 use r58_actors::caller::{Ask, LiveLog};
@@ -16,14 +17,16 @@ use r58_mqtt::request::CallError;
 use tokio::sync::broadcast;
 
 use super::alerts::plan::AlertPlan;
+use super::api::devices::states::GroupBy;
 use super::auth::Lockout;
 use super::bundles::BundleFiles;
 use super::doorkeeper::Doorkeeper;
 use super::gatekeeper::Gatekeeper;
+use super::kept::Kept;
 use super::keys::Keys;
 use super::meters::Meters;
 use super::push::Hub;
-use super::store::Store;
+use super::store::{Store, TagCount};
 use super::switchboard::Switchboard;
 use super::turn::TurnDesk;
 use super::{AccessPlan, FleetError};
@@ -140,6 +143,10 @@ pub struct Fleet {
     pub meters: Meters,
     /// How often guests may knock.
     pub doorkeeper: Doorkeeper,
+    /// Counts by tag of large organizations.
+    pub tag_counts: Kept<String, Arc<[TagCount]>>,
+    /// Maps of large organizations, as they are answered.
+    pub maps: Kept<(String, GroupBy), Bytes>,
     pub(super) broker_gate: Option<BrokerGate>,
     pub(super) sign_ins: Mutex<Lockout>,
     pub(super) enrolments: Mutex<Lockout>,

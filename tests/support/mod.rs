@@ -6,6 +6,7 @@ pub mod authority;
 pub mod browser;
 pub mod environment;
 pub mod footage;
+pub mod hook;
 pub mod jpeg;
 pub mod mosquitto;
 pub mod namespace;

@@ -1,4 +1,5 @@
-//! The last thumbnail of each input of each device, in memory: a picture that is old is worth nothing.
+//! The last thumbnail of each input of each device, in memory: a picture that is old is worth nothing. Of several servers each
+//! hears all of them, so it does not matter which one is asked.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -19,7 +20,7 @@ const NAMES_PER_DEVICE: usize = 32;
 pub struct ShelvedThumbnail {
     /// JPEG, at most 16 KiB.
     pub jpeg: Bytes,
-    /// Grows with every picture of any device since the server started; good for an ETag.
+    /// Grows with every picture of any device since the server started; each server counts by itself.
     pub seq: u64,
     /// When it arrived.
     pub arrived: Instant,

@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use chrono::Utc;
 use futures_util::future::join_all;
+use r58_actors::rounds::Round;
 
 use super::courier::{self, CourierError};
 use super::plan::AlertPlan;
@@ -16,23 +18,26 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Longest error that is kept, in characters.
 const ERROR: usize = 300;
 
-/// Works until the server stops.
-pub async fn run(store: Store, plan: AlertPlan) {
-    let mut tick = tokio::time::interval(LOOK_EVERY);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut failing = false;
-    loop {
-        tick.tick().await;
-        if !store.leads() {
-            continue;
+/// The duty.
+pub struct Notifier {
+    store: Store,
+    plan: AlertPlan,
+}
+
+impl Notifier {
+    /// Tells people as `plan` says.
+    pub fn new(store: Store, plan: AlertPlan) -> Self {
+        Self { store, plan }
+    }
+}
+
+#[async_trait]
+impl Round for Notifier {
+    async fn round(&mut self) -> Result<Duration, String> {
+        if self.store.leads() {
+            look(&self.store, &self.plan).await.map_err(|error| error.to_string())?;
         }
-        let done = look(&store, &plan).await;
-        if let Err(error) = &done
-            && !failing
-        {
-            tracing::warn!(%error, "nobody can be told of alerts");
-        }
-        failing = done.is_err();
+        Ok(LOOK_EVERY)
     }
 }
 

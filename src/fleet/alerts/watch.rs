@@ -1,9 +1,11 @@
 //! The leader's duty: looks at what devices reported, raises and resolves. A server that does not lead does nothing; one that
 //! begins to lead looks a little back, and its round over all devices finds the rest.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use chrono::Utc;
+use r58_actors::rounds::Round;
 
 use crate::fleet::push::Hub;
 use crate::fleet::store::{Since, Store, StoreError};
@@ -19,29 +21,34 @@ const IN_A_ROW: usize = 10;
 /// How often alerts that were over long ago are removed.
 const TIDY_EVERY: Duration = Duration::from_secs(3_600);
 
-/// Works until the server stops.
-pub async fn run(store: Store, hub: Hub) {
-    let mut since: Option<Since> = None;
-    let mut tick = tokio::time::interval(LOOK_EVERY);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut tidied: Option<tokio::time::Instant> = None;
-    let mut failing = false;
-    loop {
-        tick.tick().await;
-        if !store.leads() {
-            since = None;
-            continue;
+/// The duty.
+pub struct Watch {
+    store: Store,
+    hub: Hub,
+    since: Option<Since>,
+    tidied: Option<Instant>,
+}
+
+impl Watch {
+    /// One that has looked at nothing yet.
+    pub fn new(store: Store, hub: Hub) -> Self {
+        Self { store, hub, since: None, tidied: None }
+    }
+}
+
+#[async_trait]
+impl Round for Watch {
+    async fn round(&mut self) -> Result<Duration, String> {
+        if !self.store.leads() {
+            self.since = None;
+            return Ok(LOOK_EVERY);
         }
-        let done = look(&store, &hub, &mut since).await;
-        if let Err(error) = &done
-            && !failing
-        {
-            tracing::warn!(%error, "alerts cannot be looked for");
+        let looked = look(&self.store, &self.hub, &mut self.since).await;
+        if self.tidied.is_none_or(|at| at.elapsed() >= TIDY_EVERY) && tidy(&self.store).await.is_ok() {
+            self.tidied = Some(Instant::now());
         }
-        failing = done.is_err();
-        if tidied.is_none_or(|at| at.elapsed() >= TIDY_EVERY) && tidy(&store).await.is_ok() {
-            tidied = Some(tokio::time::Instant::now());
-        }
+        looked.map_err(|error| error.to_string())?;
+        Ok(LOOK_EVERY)
     }
 }
 

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::audit::record;
+use super::census::Total;
 use super::selection::index_tags;
 use super::sql::{QueryBuilder, Tx, query, query_as};
 use super::{Actor, Store, StoreError, millis};
@@ -206,7 +207,7 @@ pub(super) async fn insert_device(
     Ok(true)
 }
 
-fn where_filter(query: &mut QueryBuilder, org: &str, filter: &DeviceFilter) {
+pub(super) fn where_filter(query: &mut QueryBuilder, org: &str, filter: &DeviceFilter) {
     query.push(" WHERE d.org = ").push_bind(org.to_owned());
     match filter.presence {
         None => query.push(" AND d.decommissioned_at IS NULL"),
@@ -247,7 +248,7 @@ impl Store {
             .await?)
     }
 
-    /// One page of an organization's devices by name, and how many there are.
+    /// One page of an organization's devices by name, and how many there are (see [`Store::total`]).
     ///
     /// # Errors
     /// Those of the database.
@@ -257,10 +258,8 @@ impl Store {
         filter: &DeviceFilter,
         offset: i64,
         limit: i64,
-    ) -> Result<(Vec<DeviceRow>, i64), StoreError> {
-        let mut count = QueryBuilder::new("SELECT COUNT(*) FROM devices d JOIN device_state s ON s.device_no = d.no");
-        where_filter(&mut count, org, filter);
-        let (total,): (i64,) = count.build_query_as().fetch_one(&self.reader).await?;
+    ) -> Result<(Vec<DeviceRow>, Total), StoreError> {
+        let total = self.total(org, filter, offset.saturating_add(limit)).await?;
         let mut query = QueryBuilder::new(select_device!(""));
         where_filter(&mut query, org, filter);
         query.push(" ORDER BY d.name, d.id LIMIT ").push_bind(limit).push(" OFFSET ").push_bind(offset);

@@ -9,7 +9,7 @@
 //! grows whenever the lease changes hands, and a duty looks at it in its own transaction ([`Store::fence`]), so that a server
 //! that slept through the end of its lease writes nothing more.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::sql::{Engine, QueryBuilder, Tx, query, query_as};
@@ -24,16 +24,13 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 /// The lease's name.
 const NAME: &str = "leader";
 
-/// Nobody asked for a lease: a store on its own leads.
-const ALONE: i64 = -1;
-/// Another server leads.
-const FOLLOWS: i64 = 0;
+/// A term, and until when it is safe to act on it.
+pub type Held = (i64, Instant);
 
 /// What one server knows of the lease.
 #[derive(Debug)]
 pub struct Lease {
-    /// The term, and until when it is safe to act on it.
-    held: Option<(i64, Instant)>,
+    held: Option<Held>,
     ask_at: Instant,
 }
 
@@ -75,31 +72,46 @@ impl Lease {
         }
     }
 
-    /// The term in which this server leads.
-    pub fn term(&self, now: Instant) -> Option<i64> {
-        self.held.filter(|(_, until)| now < *until).map(|(term, _)| term)
+    /// The term in which this server leads, and until when unless the lease is renewed.
+    pub fn held(&self, now: Instant) -> Option<Held> {
+        self.held.filter(|(_, until)| now < *until)
     }
 }
 
-/// What the store is told of it.
-#[derive(Debug)]
-pub(super) struct Leadership(AtomicI64);
+/// What the store is told of it: nothing while nobody asked for a lease, as a store on its own leads.
+#[derive(Debug, Default)]
+pub(super) struct Leadership(RwLock<Option<Option<Held>>>);
 
-impl Default for Leadership {
-    fn default() -> Self {
-        Self(AtomicI64::new(ALONE))
+/// How a store stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It has the database for itself.
+    Alone,
+    /// It leads in this term.
+    Leads(i64),
+    /// Another server leads, or none.
+    Follows,
+}
+
+impl Leadership {
+    fn standing(&self, now: Instant) -> Standing {
+        match *self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            None => Standing::Alone,
+            Some(Some((term, until))) if now < until => Standing::Leads(term),
+            Some(_) => Standing::Follows,
+        }
     }
 }
 
 impl Store {
-    /// Tells the store in which term this server leads.
-    pub fn set_term(&self, term: Option<i64>) {
-        self.leadership.0.store(term.unwrap_or(FOLLOWS), Ordering::Relaxed);
+    /// Tells the store whether this server leads. It stops by itself when the lease is over, whoever was to renew it.
+    pub fn set_lease(&self, held: Option<Held>) {
+        *self.leadership.0.write().unwrap_or_else(PoisonError::into_inner) = Some(held);
     }
 
     /// Whether this server has the leader's duties. One that never asked for the lease has.
     pub fn leads(&self) -> bool {
-        self.leadership.0.load(Ordering::Relaxed) != FOLLOWS
+        self.leadership.standing(Instant::now()) != Standing::Follows
     }
 
     /// Refuses a leader's transaction when another server leads by now.
@@ -107,10 +119,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::Busy`] then; those of the database.
     pub(super) async fn fence(&self, tx: &mut Tx) -> Result<(), StoreError> {
-        let term = self.leadership.0.load(Ordering::Relaxed);
-        if term == ALONE {
-            return Ok(());
-        }
+        let term = match self.leadership.standing(Instant::now()) {
+            Standing::Alone => return Ok(()),
+            Standing::Leads(term) => term,
+            Standing::Follows => return Err(StoreError::Busy),
+        };
         let held: Option<(i64,)> = query_as("SELECT term FROM leases WHERE name = $1 AND term = $2")
             .bind(NAME)
             .bind(term)
@@ -160,18 +173,29 @@ mod tests {
     fn a_leader_stops_before_another_can_begin_and_a_database_that_is_away_ends_nothing_early() {
         let start = Instant::now();
         let mut lease = Lease::new(start);
-        assert!(lease.must_ask(start) && lease.term(start).is_none());
+        assert!(lease.must_ask(start) && lease.held(start).is_none());
         // The answer took a second: the lease counts from the question.
         let answered = start + Duration::from_secs(1);
         lease.handle(answered, start, Asked::Granted(7));
-        assert_eq!(lease.term(answered), Some(7));
+        assert_eq!(lease.held(answered).map(|held| held.0), Some(7));
         assert!(!lease.must_ask(answered) && lease.must_ask(answered + ASK_EVERY));
         lease.handle(start + Duration::from_secs(4), start + Duration::from_secs(3), Asked::Failed);
-        assert_eq!(lease.term(start + Duration::from_millis(4_999)), Some(7));
+        assert_eq!(lease.held(start + Duration::from_millis(4_999)).map(|held| held.0), Some(7));
         assert_eq!(lease.poll_timeout(), start + LEASE - MARGIN);
-        assert_eq!(lease.term(start + LEASE - MARGIN), None);
+        assert_eq!(lease.held(start + LEASE - MARGIN), None);
         lease.handle(start + LEASE, start + LEASE, Asked::Granted(8));
         lease.handle(start + LEASE, start + LEASE, Asked::Refused);
-        assert_eq!(lease.term(start + LEASE), None);
+        assert_eq!(lease.held(start + LEASE), None);
+    }
+
+    #[test]
+    fn a_lease_that_nobody_renews_ends_by_itself_and_a_store_without_one_leads() {
+        let (now, leadership) = (Instant::now(), Leadership::default());
+        assert_eq!(leadership.standing(now), Standing::Alone);
+        for (held, standing) in [(None, Standing::Follows), (Some((3, now + LEASE)), Standing::Leads(3))] {
+            *leadership.0.write().unwrap() = Some(held);
+            assert_eq!(leadership.standing(now), standing);
+        }
+        assert_eq!(leadership.standing(now + LEASE), Standing::Follows);
     }
 }

@@ -51,6 +51,14 @@ const MIGRATIONS: &[(i64, &str, Text)] = &[
             include_str!("../migrations/0046_search.postgres.sql"),
         ),
     ),
+    (
+        47,
+        "counts",
+        Text::Each(
+            include_str!("../migrations/0047_counts.sqlite.sql"),
+            include_str!("../migrations/0047_counts.postgres.sql"),
+        ),
+    ),
 ];
 
 /// The newest version that this program knows.

@@ -26,7 +26,8 @@ macro_rules! select_organization {
     ($tail:literal) => {
         concat!(
             "SELECT o.id, o.name, o.created_at, (SELECT COUNT(*) FROM users u WHERE u.org = o.id) AS users, \
-             (SELECT COUNT(*) FROM devices d WHERE d.org = o.id AND d.decommissioned_at IS NULL) AS devices \
+             CAST(COALESCE((SELECT SUM(c.n) FROM device_census c WHERE c.org = o.id AND c.state <> 'decommissioned'), 0) \
+             AS BIGINT) AS devices \
              FROM organizations o ",
             $tail
         )

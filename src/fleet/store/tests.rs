@@ -11,6 +11,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 mod alerts;
+mod census;
 mod commands;
 mod engines;
 mod history;

@@ -85,9 +85,13 @@ pub struct ListQuery {
 #[derive(Serialize, ToSchema)]
 pub struct DeviceList {
     items: Vec<DeviceCard>,
-    /// How many there are on all pages; of a page.
+    /// How many there are on all pages; of a page. Exact for all devices and for those of a status; a search or a tag that finds
+    /// more than 10,000 is not counted to its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<i64>,
+    /// There and true when there are more than `total`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    total_is_least: bool,
     /// From 1; of a page.
     #[serde(skip_serializing_if = "Option::is_none")]
     page: Option<u32>,
@@ -143,13 +147,14 @@ pub async fn list(fleet: web::Data<Fleet>, caller: Viewer, query: web::Query<Lis
     let span = PageQuery { page: query.page, page_size: query.page_size }.check()?;
     let (rows, total) =
         fleet.store.devices(&caller.org, &filter, span.offset(), span.limit()).await.map_err(store_problem)?;
-    let page = span.answer(rows.iter().map(DeviceCard::new).collect(), total);
+    let page = span.answer(rows.iter().map(DeviceCard::new).collect(), total.count);
     Ok(HttpResponse::Ok().json(DeviceList {
         items: page.items,
         total: Some(page.total),
+        total_is_least: total.or_more,
         page: Some(page.page),
         page_size: Some(page.page_size),
-        has_more: page.has_more,
+        has_more: page.has_more || total.or_more,
         next_cursor: None,
     }))
 }
@@ -173,7 +178,15 @@ async fn walk(fleet: &Fleet, org: &str, filter: &DeviceFilter, query: &ListQuery
     rows.truncate(limit as usize);
     let next_cursor = rows.last().filter(|_| has_more).map(|last| cursor::encode(&last.name, &last.id));
     let items = rows.iter().map(DeviceCard::new).collect();
-    Ok(HttpResponse::Ok().json(DeviceList { items, total: None, page: None, page_size: None, has_more, next_cursor }))
+    Ok(HttpResponse::Ok().json(DeviceList {
+        items,
+        total: None,
+        total_is_least: false,
+        page: None,
+        page_size: None,
+        has_more,
+        next_cursor,
+    }))
 }
 
 /// One device in full.

@@ -161,14 +161,14 @@ async fn one_of_several_servers_leads_and_the_next_one_does_when_it_stops() {
         assert_eq!(store.ask_to_lead("one").await.unwrap(), Some(1));
         assert_eq!(store.ask_to_lead("two").await.unwrap(), None);
         assert_eq!(store.ask_to_lead("one").await.unwrap(), Some(1), "renewed, the same term");
-        store.set_term(Some(1));
+        store.set_lease(Some((1, std::time::Instant::now() + leader::LEASE)));
         assert!(store.leads() && store.fence(&mut store.begin().await.unwrap()).await.is_ok());
         store.stop_leading("one").await.unwrap();
         assert_eq!(store.ask_to_lead("two").await.unwrap(), Some(2));
         // The first one slept through it.
         let refused = store.fence(&mut store.begin().await.unwrap()).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Transient);
-        store.set_term(None);
+        store.set_lease(None);
         assert!(!store.leads());
         let device = world.enrol("default", "a").await;
         store.apply(&[presence(&device, true, 1, 1), beat(&device, 1)]).await.unwrap();
