@@ -24,6 +24,10 @@ async fn figures_of_the_server_are_for_its_token_and_those_of_an_organization_fo
     let route = r#"r58_fleet_http_requests_total{method="POST",route="/api/v1/devices/register",status="201"} 1"#;
     assert!(whole.contains(route), "{whole}");
 
+    for duty in ["ingest", "live updates", "history", "counts", "alerts", "notify", "rollouts", "audit", "bundles"] {
+        assert!(whole.contains(&format!("r58_actor_restarts_total{{actor=\"{duty}\"}} 0")), "{duty} in {whole}");
+    }
+
     let (status, theirs) = scrape(&world, &other).await;
     assert_eq!(status, 200);
     assert!(theirs.contains(r#"org="north""#) && !theirs.contains("default"), "{theirs}");

@@ -94,7 +94,8 @@ impl Bucket {
 /// A heartbeat.
 #[derive(Serialize, ToSchema)]
 pub struct HeartbeatAnswer {
-    /// When it was measured, by the device's clock.
+    /// When it was measured, by the device's clock. Where that is not set (it shows a time before 2020), by how long its process
+    /// had been running, from when the server first heard of that start.
     ts: DateTime<Utc>,
     /// When it was stored, by the server's clock.
     received_at: DateTime<Utc>,

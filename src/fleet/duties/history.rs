@@ -43,7 +43,7 @@ impl Round for History {
         }
         for _ in 0..PARTS {
             let now = Utc::now();
-            let more = self.store.sum_up_once(now, self.plan.raw_from(now)).await.map_err(|error| error.to_string())?;
+            let more = self.store.sum_up_once(now, &self.plan).await.map_err(|error| error.to_string())?;
             if !more || !self.store.leads() {
                 return Ok(LOOK_EVERY);
             }

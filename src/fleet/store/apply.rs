@@ -19,7 +19,7 @@ use super::levels;
 use super::meters::{CommandEnd, StoreMeters};
 use super::sql::{Tx, query, query_as};
 use super::status::{self, StatusOutcome};
-use super::{CommandRef, DeviceNo, Store, StoreError, millis};
+use super::{CommandRef, DeviceNo, Store, StoreError, clocks, millis, overdue};
 use crate::fleet::ErrorKind;
 
 /// Name of the heartbeats' stream.
@@ -73,6 +73,7 @@ impl<'a> Work<'a> {
             device: no,
             ts: heartbeat.ts,
             boot_seq: signed(heartbeat.boot_seq),
+            uptime_s: signed(heartbeat.uptime_seconds),
             seq: signed(heartbeat.seq),
             received_at,
             cpu_percent: metrics.cpu_percent,
@@ -204,6 +205,8 @@ impl<'a> Work<'a> {
     }
 
     async fn commit(mut self, unknown: u64, meters: &StoreMeters) -> Result<Applied, StoreError> {
+        clocks::set_right(&mut self.tx, &mut self.heartbeats).await?;
+        overdue::note(&mut self.tx, &self.heartbeats).await?;
         insert(&mut self.tx, &self.heartbeats).await?;
         advance(&mut self.tx, &self.heartbeats).await?;
         levels::note_late(&mut self.tx, &self.heartbeats).await?;

@@ -17,10 +17,12 @@ pub(super) const CHUNKS: [usize; 3] = [128, 16, 1];
 pub struct HeartbeatRow {
     /// The device.
     pub device: DeviceNo,
-    /// When it was measured, by the device's clock.
+    /// When it was measured, by the device's clock; see `clocks` for one that is not set.
     pub ts: DateTime<Utc>,
     /// Which start of the device's process.
     pub boot_seq: i64,
+    /// Seconds for which the process had been running.
+    pub uptime_s: i64,
     /// Number within the stream.
     pub seq: i64,
     /// 0 to 100.
@@ -46,7 +48,7 @@ pub struct HeartbeatRow {
 /// A heartbeat as stored.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct StoredHeartbeat {
-    /// Milliseconds since 1970, by the device's clock.
+    /// Milliseconds since 1970, by the device's clock; see `clocks` for one that is not set.
     pub ts: i64,
     /// Milliseconds since 1970, by the server's clock.
     pub received_at: i64,

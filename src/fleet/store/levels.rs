@@ -5,7 +5,8 @@
 //! arrives later than [`LATE`] after it was measured (an outbox after an outage) notes its hour, and that hour is summed up
 //! again from the raw rows. Both times leave room between them for a transaction under way and for servers' clocks.
 //!
-//! Hours whose raw rows are about to go are left alone: summing them up again would forget what is gone.
+//! Hours whose raw rows are about to go are not summed up again, which would forget what is gone; what comes late for them is
+//! added to what there is (see `overdue`).
 
 use std::collections::BTreeSet;
 
@@ -14,8 +15,9 @@ use sqlx::{ColumnIndex, Decode, FromRow, Type};
 
 use super::downsample::{HOUR, METRICS, MINUTE, Point, Summaries, Summary, floor, sum_up};
 use super::heartbeats::{HeartbeatRow, ManyRows};
+use super::retention::RetentionPlan;
 use super::sql::{Conn, QueryBuilder, Tx, query, query_as};
-use super::{Store, StoreError, millis};
+use super::{Store, StoreError, millis, overdue};
 
 /// How long an hour has to be over before it is summed up, in milliseconds.
 const GRACE: i64 = 15 * MINUTE;
@@ -64,8 +66,8 @@ macro_rules! upsert {
     };
 }
 
-static INTO_MINUTES: ManyRows = upsert!("heartbeats_minute");
-static INTO_HOURS: ManyRows = upsert!("heartbeats_hour");
+pub(super) static INTO_MINUTES: ManyRows = upsert!("heartbeats_minute");
+pub(super) static INTO_HOURS: ManyRows = upsert!("heartbeats_hour");
 
 impl<'r, R> FromRow<'r, R> for Point
 where
@@ -102,7 +104,7 @@ pub(super) const COLUMNS: &str = columns!();
 pub(super) const RAW: &str = "h.device_no, h.ts, h.cpu_percent, h.mem_percent, h.disk_free_gb, h.temperature_c, h.load_avg, \
                               CAST(h.degradation_level AS DOUBLE PRECISION)";
 
-async fn write(tx: &mut Tx, into: &'static ManyRows, mut points: &[Point]) -> Result<(), StoreError> {
+pub(super) async fn write(tx: &mut Tx, into: &'static ManyRows, mut points: &[Point]) -> Result<(), StoreError> {
     while !points.is_empty() {
         let (size, mut statement) = into.of(points.len(), 2 + 5 * METRICS.len());
         let (chunk, rest) = points.split_at(size);
@@ -161,15 +163,15 @@ impl Store {
         Ok(row.map(|(upto,)| upto))
     }
 
-    /// Does one part of what is to be summed up, of heartbeats not older than `kept_from`; `false` when nothing is left.
+    /// Does one part of what is to be summed up; `false` when nothing is left.
     ///
     /// # Errors
     /// Those of the database; [`StoreError::Busy`] when another server leads by now.
-    pub async fn sum_up_once(&self, now: DateTime<Utc>, kept_from: DateTime<Utc>) -> Result<bool, StoreError> {
-        let (now, oldest) = (millis(now), floor(millis(kept_from), HOUR).saturating_add(HOUR));
+    pub async fn sum_up_once(&self, now: DateTime<Utc>, plan: &RetentionPlan) -> Result<bool, StoreError> {
+        let (oldest, now) = (floor(millis(plan.raw_from(now)), HOUR).saturating_add(HOUR), millis(now));
         let mut tx = self.begin().await?;
         self.fence(&mut tx).await?;
-        if self.sum_late(&mut tx, oldest).await? {
+        if self.sum_late(&mut tx, oldest, plan, now).await? {
             tx.commit().await?;
             return Ok(true);
         }
@@ -208,7 +210,7 @@ impl Store {
         Ok(true)
     }
 
-    async fn sum_late(&self, tx: &mut Tx, oldest: i64) -> Result<bool, StoreError> {
+    async fn sum_late(&self, tx: &mut Tx, oldest: i64, plan: &RetentionPlan, now: i64) -> Result<bool, StoreError> {
         let late: Vec<(i64, i64)> =
             query_as("SELECT device_no, hour FROM heartbeats_late ORDER BY device_no, hour LIMIT $1")
                 .bind(LATE_AT_ONCE)
@@ -221,7 +223,10 @@ impl Store {
                 .execute(&mut **tx)
                 .await?;
             if *hour >= oldest {
+                overdue::mark(tx, *device, *hour, now).await?;
                 sum_hour(tx, (*device, *device), *hour).await?;
+            } else {
+                overdue::merge(tx, *device, *hour, plan, now).await?;
             }
         }
         Ok(!late.is_empty())

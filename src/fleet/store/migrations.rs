@@ -59,6 +59,8 @@ const MIGRATIONS: &[(i64, &str, Text)] = &[
             include_str!("../migrations/0047_counts.postgres.sql"),
         ),
     ),
+    (48, "boot clocks", Text::Both(include_str!("../migrations/0048_boot_clocks.sql"))),
+    (49, "overdue", Text::Both(include_str!("../migrations/0049_overdue.sql"))),
 ];
 
 /// The newest version that this program knows.

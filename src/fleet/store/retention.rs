@@ -53,6 +53,7 @@ impl Store {
         for (of, days) in [(RAW, plan.raw_days), (BY_MINUTE, plan.minute_days), (BY_HOUR, plan.hour_days)] {
             self.keep_partitions(of, from(days), now).await?;
         }
+        self.forget_what_was_late(from(plan.raw_days)).await?;
         if self.writer.engine() == Engine::Postgres {
             return Ok(());
         }
@@ -66,6 +67,17 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Deletes what was remembered of late heartbeats, and of starts without a clock, before `from`.
+    async fn forget_what_was_late(&self, from: i64) -> Result<(), StoreError> {
+        let mut late =
+            QueryBuilder::new("SELECT device_no, ts, boot_seq, seq FROM heartbeats_overdue WHERE merged_at < ");
+        late.push_bind(from);
+        self.delete_found("heartbeats_overdue", "device_no, ts, boot_seq, seq", late).await?;
+        let mut starts = QueryBuilder::new("SELECT b.device_no, b.boot_seq FROM boot_clocks b JOIN device_state s");
+        starts.push(" ON s.device_no = b.device_no AND s.heartbeat_boot > b.boot_seq WHERE b.began < ").push_bind(from);
+        self.delete_found("boot_clocks", "device_no, boot_seq", starts).await
     }
 
     /// Deletes a device's heartbeats that were measured before `from`, and those of a clock ahead or not set that were received

@@ -15,6 +15,7 @@ mod census;
 mod commands;
 mod engines;
 mod history;
+mod late;
 
 use super::sql::QueryBuilder;
 use super::*;

@@ -40,7 +40,8 @@ async fn every_earlier_database_is_brought_up_to_date_with_what_it_holds() {
             let store = Store::open(Some(&url), None, dir.path()).await.unwrap();
             let now = DateTime::from_timestamp_millis(1_800_000_000_000 + 3 * 3_600_000).unwrap();
             store.keep_history(&Default::default(), now).await.unwrap();
-            while store.sum_up_once(now, now - Duration::days(1)).await.unwrap() {}
+            let plan = super::super::retention::RetentionPlan { raw_days: 1, ..Default::default() };
+            while store.sum_up_once(now, &plan).await.unwrap() {}
             let card = store.device("default", "a").await.unwrap().unwrap();
             assert_eq!(card.heartbeat.as_deref(), Some("{\"seq\": 2}"), "from version {first} of {url}");
             let (rows, total) = store.heartbeats(DeviceNo(1), DateTime::UNIX_EPOCH, 0, 10).await.unwrap();
