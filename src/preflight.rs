@@ -53,6 +53,19 @@ impl StateDir {
     }
 }
 
+/// Refuses to write as root into the state of a service that runs as somebody else, who could not read it then.
+///
+/// # Errors
+/// Says as whom to run.
+pub fn is_ours(state_dir: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(owner) = std::fs::metadata(state_dir).map(|of| of.uid()) else { return Ok(()) };
+    if nix::unistd::geteuid().is_root() && owner != 0 {
+        bail!("{} belongs to user {owner}; run this as that user (sudo -u '#{owner}' ...)", state_dir.display());
+    }
+    Ok(())
+}
+
 /// Raises the number of files and connections that this process may have open to the most that the system lets it, and answers
 /// with it: a server has a connection for each of its devices.
 ///

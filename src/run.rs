@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use r58_actors::fleet_link::identity::Secret;
+use r58_actors::fleet_link::trust::Trust;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, FleetAlertSettings, FleetSettings, Settings, SmtpSettings, SmtpTlsSetting, secret_in};
@@ -80,8 +81,12 @@ pub fn backup(file: Option<&Path>, to: &Path) -> Result<()> {
     let settings = begin(config::load(file)?)?;
     blocking(async {
         let plan = fleet_plan(&settings.fleet, &settings.state_dir.join("fleet"))?;
-        let written = fleet::backup::backup(&plan, to).await?;
-        println!("r58: {}: {} ({} parts)", to.display(), written.at.to_rfc3339(), written.parts.len());
+        let written = fleet::backup::backup(&plan, to, config::elsewhere(file, &settings.fleet)).await?;
+        let (at, bundles) = (written.at.to_rfc3339(), written.bundles());
+        println!("r58: {}: {at} (database, keys, support bundles: {bundles})", to.display());
+        for place in &written.elsewhere {
+            println!("r58: not in it, keep it too: {place}");
+        }
         Ok(())
     })
 }
@@ -93,10 +98,15 @@ pub fn backup(file: Option<&Path>, to: &Path) -> Result<()> {
 pub fn restore(file: Option<&Path>, from: &Path, replace: bool) -> Result<()> {
     let settings = begin(config::load(file)?)?;
     blocking(async {
-        let state = StateDir::claim(&settings.state_dir.join("fleet"))?;
+        let place = settings.state_dir.join("fleet");
+        preflight::is_ours(&place)?;
+        let state = StateDir::claim(&place)?;
         let plan = fleet_plan(&settings.fleet, state.path())?;
         let put = fleet::backup::restore(&plan, from, replace).await?;
         println!("r58: restored as of {}", put.at.to_rfc3339());
+        for place in put.elsewhere.iter().filter(|place| !config::is_here(place)) {
+            println!("r58: not here, and the server that was backed up had it: {place}");
+        }
         Ok(())
     })
 }
@@ -255,10 +265,15 @@ fn broker_plan(fleet: &FleetSettings) -> Result<BrokerPlan> {
     let read = |file: &Option<PathBuf>| -> Result<Option<String>> {
         Ok(file.as_deref().map(secret_in).transpose()?.map(|secret| secret.expose().to_owned()))
     };
+    let bytes = |file: &PathBuf| std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
     Ok(BrokerPlan::Url {
         url: url.clone(),
         username: settings.username.clone(),
         password: read(&settings.password_file)?,
+        trust: Trust {
+            ca: settings.ca_file.as_ref().map(bytes).transpose()?,
+            shown: settings.cert_file.clone().zip(settings.key_file.clone()),
+        },
         public_url: settings.public_url.clone(),
         auth_secret: read(&settings.auth_secret_file)?,
     })

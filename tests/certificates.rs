@@ -10,10 +10,11 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::support::authority::{Authority, Paper};
+use super::support::mosquitto::Mosquitto;
 use super::support::postgres::Postgres;
 use super::support::process::Process;
 use super::support::r58::{Home, PATIENCE, R58, binary};
-use super::support::{free_port, stage, until};
+use super::support::{free_port, site, stage, until};
 
 /// A fleet server that speaks TLS only, with an authority of its own.
 struct Site {
@@ -270,6 +271,74 @@ async fn a_box_registers_by_certificate_and_comes_back_without_its_identity() {
     assert_eq!(list["total"], 1, "{list}");
     assert!(device.stop().await.success());
     assert!(site.fleet.stop().await.success());
+}
+
+#[tokio::test]
+async fn on_a_mosquitto_a_box_is_what_its_certificate_says_and_the_server_shows_one_too() {
+    let _stage = stage().await;
+    let authority = Authority::new();
+    let [one, other, revoked] = ["box1", "box2", "box3"].map(|id| authority.device("default", id));
+    authority.revoke(&revoked);
+    let (mut broker, table) = Mosquitto::by_certificates(&authority);
+    broker.start().await;
+    let (port, url) = (broker.port.to_string(), format!("mqtts://localhost:{}", broker.port));
+    let site = site::Site::with_broker(&table, url.clone()).await;
+    let papers = |paper: &Paper| {
+        format!("ca_file = {:?}\ncert_file = {:?}\nkey_file = {:?}\n", authority.pem(), paper.cert, paper.key)
+    };
+    let device = site.enrol("box1", &papers(&one)).await;
+    assert_eq!(device.identity().mqtt_url, url);
+    let running = device.start().await;
+    let done = site.api.command("box1", "identify", json!({"seconds": 1})).await;
+    assert_eq!(site.api.ended(&done).await["state"], "succeeded");
+
+    let client = |program: &str, paper: Option<&Paper>, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(["-V", "5", "-h", "localhost", "-p", &port, "--cafile"]).arg(authority.pem());
+        if let Some(paper) = paper {
+            command.arg("--cert").arg(&paper.cert).arg("--key").arg(&paper.key);
+        }
+        command.args(arguments).output().expect("mosquitto's client")
+    };
+    let publishes = |paper: Option<&Paper>, topic: &str, who: &[&str]| {
+        let output = client("mosquitto_pub", paper, &[&["-q", "1", "-t", topic, "-m", "{}", "-d"], who].concat());
+        output.status.success() && said(&output).contains("CONNACK (0)") && !said(&output).contains("RC:135")
+    };
+    let poses = ["-i", "box1", "-u", "box1", "-P", "anything"];
+    assert!(publishes(Some(&other), "r58/1/default/box2/up/evt/test", &["-i", "box2"]));
+    assert!(publishes(Some(&other), "r58/1/default/box2/up/evt/test", &poses), "by its certificate, whatever it says");
+    for topic in
+        ["r58/1/default/box1/up/evt/test", "r58/1/default/box2/down/cmd/x", "r58/1/default/box1/down/cmd/x", "x"]
+    {
+        assert!(!publishes(Some(&other), topic, &["-i", "box2"]), "{topic}");
+        assert!(!publishes(Some(&other), topic, &poses), "{topic}, as box1");
+    }
+    assert!(!publishes(None, "r58/1/default/box1/up/hb", &poses), "without a certificate");
+    assert!(!publishes(Some(&revoked), "r58/1/default/box3/up/hb", &["-i", "box3"]), "a revoked one");
+    let stranger = Authority::new().device("default", "box1");
+    assert!(!publishes(Some(&stranger), "r58/1/default/box1/up/hb", &["-i", "box1"]), "of another authority");
+
+    // A retained command waits for each; one box hears its own alone.
+    let absent = site.enrol("box2", &papers(&other)).await;
+    let waiting = site.api.draft("box2", "identify", json!({"seconds": 1})).await;
+    let sent = site.api.command("box2", "identify", json!({"seconds": 1})).await;
+    let hears = |paper: &Paper| {
+        let topics = ["-t", "r58/#", "-W", "1", "-i", "listener", "-c", "-x", "0", "-F", "%t"];
+        let output = client("mosquitto_sub", Some(paper), &topics);
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    until(PATIENCE, "box2's own commands", || async {
+        let heard = hears(&other);
+        let own = heard.iter().all(|topic| topic.starts_with("r58/1/default/box2/down/"));
+        assert!(own && !heard.contains(&waiting.topic), "{heard:?}");
+        if heard.iter().any(|topic| topic.ends_with(&sent)) { Ok(()) } else { Err(heard) }
+    })
+    .await;
+    drop(absent);
+    // Nobody took box1's place meanwhile.
+    let done = site.api.command("box1", "identify", json!({"seconds": 1})).await;
+    assert_eq!(site.api.ended(&done).await["state"], "succeeded");
+    assert!(running.stop().await.success());
 }
 
 #[tokio::test]

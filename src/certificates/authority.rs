@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use chrono::{DateTime, Utc};
 use nix::fcntl::{Flock, FlockArg};
 use r58_actors::fleet_link::identity::write_private;
-use r58_mqtt::DeviceAddress;
+use r58_mqtt::{DeviceAddress, DeviceId};
 use rand::RngCore as _;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
@@ -45,6 +45,8 @@ pub enum Kind {
     Server,
     /// A device of an organization.
     Device,
+    /// A program that shows it to a broker; no device.
+    Client,
 }
 
 /// One certificate that was issued.
@@ -228,6 +230,22 @@ impl Authority {
         self.issue(params, Kind::Device, format!("{org}/{id}"), days, &place)
     }
 
+    /// A certificate that a fleet server, say, shows to a broker of somebody else. Its name begins with `$`, as no device's and no
+    /// organization's does: brokers that go by common names cannot take one for the other.
+    ///
+    /// # Errors
+    /// Another name, or a file that cannot be written.
+    pub fn client(&mut self, name: &str, days: u32) -> Result<Written> {
+        let right = name.strip_prefix('$').is_some_and(|rest| DeviceId::new(rest).is_ok());
+        ensure!(right && name.len() <= 64, "name: wants a dollar sign, then letters, digits, \"-\", \"_\" and \".\"");
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let place = self.dir.join("clients").join(&name[1..]);
+        self.issue(params, Kind::Client, name.to_owned(), days, &place)
+    }
+
     fn issue(
         &mut self,
         mut params: CertificateParams,
@@ -388,6 +406,10 @@ mod tests {
         };
         assert_eq!(named(&made).as_deref(), Some("r58:acme/box1"));
         assert_eq!(named(&server), None, "a server's certificate is no client's");
+        assert_eq!(named(&authority.client("$fleet", 365).unwrap()), None, "and a program is no device");
+        for wrong in ["fleet", "$", "$a/b", "box1", ""] {
+            assert!(authority.client(wrong, 365).is_err(), "{wrong}");
+        }
         drop(authority);
         let mut authority = Authority::open(dir).unwrap();
         assert!(authority.revoke("00ff").is_err());

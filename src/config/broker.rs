@@ -61,6 +61,13 @@ pub struct BrokerSettings {
     pub username: Option<String>,
     /// File with that user's password.
     pub password_file: Option<PathBuf>,
+    /// Authorities that the external broker's certificate may be of, besides the system's, in PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Certificate in PEM that the server shows to the external broker (`r58 ctl ca client`); a renewed one is shown from the
+    /// next connection on.
+    pub cert_file: Option<PathBuf>,
+    /// Private key of that certificate, in PEM (PKCS #8).
+    pub key_file: Option<PathBuf>,
     /// File with what the nodes of an rmqttd cluster show when they ask `/api/v1/broker/auth` who may connect.
     pub auth_secret_file: Option<PathBuf>,
     /// Address that devices are told; default: made from `listen` or `url`.
@@ -81,6 +88,9 @@ impl Default for BrokerSettings {
             url: None,
             username: None,
             password_file: None,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
             auth_secret_file: None,
             public_url: None,
             max_retained: 1_000_000,

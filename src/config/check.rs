@@ -15,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 use crate::certificates::files::{self, Part, Wrong};
 use crate::proxies::{self, TrustedProxies};
 
-use super::settings::{DeviceSettings, FleetSettings, Settings, SfuSettings};
+use super::settings::{BrokerSettings, DeviceSettings, FleetSettings, Settings, SfuSettings};
 
 /// Most camera inputs and most seats of one box; the programme prepares a slot for each.
 pub const MAX_INPUTS: usize = 8;
@@ -258,6 +258,24 @@ fn judge_sfu(sfu: &SfuSettings, found: &mut Found) {
     found.url("device.sfu.base_url", Some(&sfu.base_url), &["http://", "https://"]);
 }
 
+/// How the server comes to a broker of somebody else.
+fn judge_way(broker: &BrokerSettings, found: &mut Found) {
+    let (cert, key) = (broker.cert_file.as_deref(), broker.key_file.as_deref());
+    found.both(("fleet.broker.cert_file", cert.is_some()), ("fleet.broker.key_file", key.is_some()));
+    for (name, file) in [("fleet.broker.ca_file", broker.ca_file.as_deref()), ("fleet.broker.cert_file", cert)] {
+        found.unless(
+            file.is_none() || broker.url.is_some(),
+            name,
+            "is for a broker of somebody else, by fleet.broker.url",
+        );
+    }
+    found.file("fleet.broker.ca_file", broker.ca_file.as_deref());
+    if let (Some(cert), Some(key)) = (cert, key) {
+        let wrong = files::pair(cert, key, Utc::now()).err();
+        found.papers(wrong, ["fleet.broker.cert_file", "fleet.broker.key_file", "", ""]);
+    }
+}
+
 fn judge_fleet(fleet: &FleetSettings, found: &mut Found) {
     found.url("fleet.public_url", fleet.public_url.as_deref(), &["http://", "https://"]);
     found.proxies("fleet.trusted_proxies", &fleet.trusted_proxies);
@@ -275,6 +293,7 @@ fn judge_fleet(fleet: &FleetSettings, found: &mut Found) {
     found
         .both(("fleet.broker.tls_cert", broker.tls_cert.is_some()), ("fleet.broker.tls_key", broker.tls_key.is_some()));
     judge_tls(fleet, found);
+    judge_way(broker, found);
     found.range("fleet.broker.max_retained", broker.max_retained, 1_000, 10_000_000);
     found.range("fleet.broker.max_retained_mb", broker.max_retained_mb, 1, 65_536);
     let bundles = &fleet.bundles;

@@ -6,11 +6,13 @@
 mod alerts;
 mod broker;
 mod check;
+mod elsewhere;
 mod load;
 mod settings;
 
 pub use alerts::{FleetAlertSettings, SmtpSettings, SmtpTlsSetting};
 pub use check::{Problem, check_file, check_text};
+pub use elsewhere::{elsewhere, is_here};
 pub use load::{ConfigError, load, secret_in};
 pub use settings::{
     BrokerSettings, DeviceSettings, FleetSettings, FleetTurnSettings, HostKind, InputSettings, LinkSettings, LogFormat,

@@ -51,6 +51,18 @@ pub enum Ca {
         #[arg(long, default_value_t = DEVICE_DAYS)]
         days: u32,
     },
+    /// Issue a certificate that a fleet server shows to a broker of somebody else.
+    Client {
+        /// The authority's directory.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Its common name, which the broker's rules speak of.
+        #[arg(long, default_value = "$fleet")]
+        name: String,
+        /// Life in days.
+        #[arg(long, default_value_t = SERVER_DAYS)]
+        days: u32,
+    },
     /// Show the authority and what it issued.
     Show {
         /// The authority's directory.
@@ -96,6 +108,10 @@ pub fn run(order: &Ca, output: Output) -> Result<(), CtlError> {
                 Authority::open(dir).and_then(|mut authority| authority.device(&device, *days)).map_err(failed)?;
             output.show(&json!(made), || written(&made));
         }
+        Ca::Client { dir, name, days } => {
+            let made = Authority::open(dir).and_then(|mut authority| authority.client(name, *days)).map_err(failed)?;
+            output.show(&json!(made), || written(&made));
+        }
         Ca::Show { dir } => {
             let about = Authority::open(dir).and_then(|authority| authority.about()).map_err(failed)?;
             output.show(&json!(about), || {
@@ -134,6 +150,7 @@ fn line(issued: &Issued) -> String {
     let kind = match issued.kind {
         crate::certificates::authority::Kind::Server => "server",
         crate::certificates::authority::Kind::Device => "device",
+        crate::certificates::authority::Kind::Client => "client",
     };
     format!("{}  {kind}  {state}  {}", issued.serial, issued.name)
 }

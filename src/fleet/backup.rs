@@ -2,11 +2,13 @@
 //!
 //! A back-up is one tar file, mode 0600: it holds the database as it was at one moment after the command began, the server's
 //! keys, the files of support bundles, and last a manifest with the checksum of each. A file that was cut has no manifest. The
-//! embedded broker's state is not in it: retained copies are a cache, which boxes and server repair as they meet.
+//! embedded broker's state is not in it: retained copies are a cache, which boxes and server repair as they meet. Nor are the
+//! configuration and what it names (certificates, the authority that boxes are believed by, passwords), which are whoever
+//! installed the server's; the manifest lists them, so that a restore elsewhere can say which of them are missing there.
 //!
 //! Restoring looks at the whole file before it touches anything. Then everything is laid beside what is there, and put in its
-//! place in one go: what a crash interrupts in the middle, the next start of the server or of the restore brings to its end
-//! ([`finish_restore`]). A PostgreSQL database is replaced in one transaction before that.
+//! place in one go, PostgreSQL's database in one transaction before. What a crash interrupts in the middle, the same command
+//! brings to its end (`restore` says how); no server starts on half of it.
 
 mod archive;
 mod postgres;
@@ -19,6 +21,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use chrono::Utc;
@@ -32,11 +35,18 @@ use super::store::Location;
 /// The database's part of a back-up.
 const DATABASE: &str = "database";
 
-/// Writes a back-up of the server of `plan`, which may be running, to `file`, which must not exist yet.
+/// Where a back-up is in the making, beside where it is to be.
+const SCRATCH: &str = "r58-backup";
+/// Nobody works at one for so long.
+const LEFT_BEHIND: Duration = Duration::from_secs(7 * 86_400);
+
+/// Writes a back-up of the server of `plan`, which may be running, to `file`, which must not exist yet. `elsewhere` is what its
+/// manifest lists as not in it.
 ///
 /// # Errors
 /// Names what cannot be read or written. Nothing is left behind then.
-pub async fn backup(plan: &FleetPlan, file: &Path) -> Result<Manifest> {
+pub async fn backup(plan: &FleetPlan, file: &Path, elsewhere: Vec<String>) -> Result<Manifest> {
+    restore::check_no_restore(plan)?;
     if file.exists() {
         bail!("{} exists already", file.display());
     }
@@ -44,7 +54,8 @@ pub async fn backup(plan: &FleetPlan, file: &Path) -> Result<Manifest> {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     };
-    let work = Scratch::beside(&beside, "r58-backup")?;
+    sweep(&beside, SCRATCH, LEFT_BEHIND)?;
+    let work = Scratch::beside(&beside, SCRATCH)?;
     let dump = work.path().join(DATABASE);
     let location = Location::of(plan.database_url.as_deref(), plan.database_password.as_ref(), &plan.state_dir)?;
     let schema = match &location {
@@ -66,7 +77,7 @@ pub async fn backup(plan: &FleetPlan, file: &Path) -> Result<Manifest> {
                 done => done?,
             }
         }
-        writer.finish(engine, schema, at)
+        writer.finish(engine, schema, at, elsewhere)
     })
     .await??;
     // A hard link, not a rename: it does not replace what came there meanwhile.
@@ -111,7 +122,7 @@ async fn copy_database(from: &Path, to: &Path) -> Result<i64> {
     let options = sqlx::sqlite::SqliteConnectOptions::new()
         .filename(from)
         .create_if_missing(false)
-        .busy_timeout(std::time::Duration::from_secs(30))
+        .busy_timeout(Duration::from_secs(30))
         .disable_statement_logging();
     let mut connection = options.connect().await?;
     sqlx::query("VACUUM INTO $1").bind(to.to_string_lossy().into_owned()).execute(&mut connection).await?;
@@ -150,6 +161,20 @@ impl Drop for Scratch {
     }
 }
 
+/// Removes what commands that were killed left in a directory, as secret as a back-up: all that is as old as `age`.
+fn sweep(parent: &Path, what: &str, age: Duration) -> Result<()> {
+    let begins = format!(".{what}-");
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let old =
+            || entry.metadata().and_then(|of| of.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|by| by >= age));
+        if entry.file_name().to_string_lossy().starts_with(&begins) && (age.is_zero() || old()) {
+            let path = entry.path();
+            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
 fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
@@ -158,4 +183,26 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 fn create_private(path: &Path) -> Result<File> {
     let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     made.with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_back_up_left_goes_after_a_while_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = [".r58-backup-OLD", ".r58-backup-NEW", "r58-backup-old"].map(|name| dir.path().join(name));
+        for path in &made {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("database"), b"secret").unwrap();
+        }
+        for path in [&made[0], &made[2]] {
+            File::open(path).unwrap().set_modified(std::time::SystemTime::now() - 2 * LEFT_BEHIND).unwrap();
+        }
+        sweep(dir.path(), SCRATCH, LEFT_BEHIND).unwrap();
+        assert_eq!(made.each_ref().map(|path| path.exists()), [false, true, true]);
+        sweep(dir.path(), SCRATCH, Duration::ZERO).unwrap();
+        assert_eq!(made.each_ref().map(|path| path.exists()), [false, false, true]);
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use r58_actors::caller::{Ask, CallDevice, Caller, CallerSettings, LiveLog};
+use r58_actors::fleet_link::trust::Trust;
 use r58_actors::ingest::desk::{CommandDesk, DeskSettings, LookAtCommands};
 use r58_actors::ingest::store::FleetStore;
 use r58_actors::ingest::{FleetEvent, GetIngestStats, Ingest, IngestSettings, ThumbnailShelf};
@@ -91,6 +92,7 @@ struct Way {
     told_url: String,
     username: String,
     password: String,
+    trust: Trust,
 }
 
 async fn embed(
@@ -118,7 +120,8 @@ async fn embed(
     let told_url = public_url.map_or_else(|| format!("{scheme}://{}", broker.addr()), str::to_owned);
     // Within this process, TLS would protect nothing.
     let own_url = format!("mqtt://{}", own_way(broker.inner_addr()));
-    Ok((broker, Way { own_url, told_url, username: FLEET_USER.to_owned(), password: own_password }))
+    let (username, trust) = (FLEET_USER.to_owned(), Trust::default());
+    Ok((broker, Way { own_url, told_url, username, password: own_password, trust }))
 }
 
 /// An address listened on, as one to connect to.
@@ -206,12 +209,13 @@ impl BrokerDesk {
                 let (broker, way) = embed(plan, store, *listen, tls, public_url.as_deref(), *retained).await?;
                 (Some(broker), way)
             }
-            BrokerPlan::Url { url, username, password, public_url, .. } => {
+            BrokerPlan::Url { url, username, password, trust, public_url, .. } => {
                 let way = Way {
                     own_url: url.clone(),
                     told_url: public_url.clone().unwrap_or_else(|| url.clone()),
                     username: username.clone().unwrap_or_default(),
                     password: password.clone().unwrap_or_default(),
+                    trust: trust.clone(),
                 };
                 (None, way)
             }
@@ -223,7 +227,9 @@ impl BrokerDesk {
         let own = own_name(&plan.state_dir)?;
         let session = |name: &str| {
             let client = format!("fleet-{name}-{own}");
-            SessionSettings::new(&way.own_url, client, &way.username, &way.password)
+            let mut session = SessionSettings::new(&way.own_url, client, &way.username, &way.password);
+            (session.ca, session.shown) = (way.trust.ca.clone(), way.trust.shown.clone());
+            session
         };
         let desk = DeskSettings { session: session("desk"), store: rows.clone(), events: events.clone() };
         let desk = house.engage(Duty::new("desk", "command desk"), move |life| CommandDesk::new(life, desk.clone()));

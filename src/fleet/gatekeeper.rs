@@ -1,5 +1,6 @@
 //! Who may connect to the broker, and as what: asked by the embedded broker itself, and by nodes of a cluster over HTTP
-//! (`api/broker_auth.rs`).
+//! (`api/broker_auth.rs`). A box's user name is its organization; nodes that put the common name of its certificate there say
+//! its own id, which must then be its client id too.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
@@ -45,7 +46,9 @@ impl Authenticate for Gatekeeper {
             return self.person(username, client_id, password).await;
         }
         match device::check_token(&self.store, client_id, password).await {
-            Ok(Some(org)) if org == username => Verdict::Allowed(Role::Device { org, dev: client_id.to_owned() }),
+            Ok(Some(org)) if org == username || client_id == username => {
+                Verdict::Allowed(Role::Device { org, dev: client_id.to_owned() })
+            }
             Ok(_) => Verdict::Denied,
             Err(error) => {
                 tracing::warn!(%error, device = client_id, "a device's token could not be checked");

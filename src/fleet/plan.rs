@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use r58_actors::fleet_link::identity::Secret;
+use r58_actors::fleet_link::trust::Trust;
 
 use super::alerts::plan::AlertPlan;
 use super::bundles::BundlePlan;
@@ -74,6 +75,8 @@ pub enum BrokerPlan {
         username: Option<String>,
         /// Password that belongs to `username`.
         password: Option<String>,
+        /// Whom the server believes there, and the certificate that it shows.
+        trust: Trust,
         /// Address that boxes are told, when it differs from `url`.
         public_url: Option<String>,
         /// What nodes of a cluster show when they ask who may connect; without it nobody may ask.

@@ -15,6 +15,7 @@ fn foreign_broker(plan: &mut FleetPlan) {
         url: "mqtt://127.0.0.1:1,mqtt://127.0.0.1:2".into(),
         username: Some("$fleet".into()),
         password: Some("the server's own".into()),
+        trust: Default::default(),
         public_url: None,
         auth_secret: Some(SECRET.into()),
     };
@@ -38,11 +39,14 @@ async fn a_node_lets_in_whom_the_server_knows_each_with_its_own_rules() {
     world.user("default", "viewer").await;
     let viewer = ask(&world, "viewer@default.example", "laptop", PASSWORD).await;
     assert_eq!((&viewer["result"], &viewer["acl"][1]["permission"]), (&json!("allow"), &json!("deny")));
+    // A node that knows clients by their certificates puts the common name in the user name's place.
+    assert_eq!(ask(&world, "box1", "box1", token).await["acl"][0]["topic"], "r58/1/default/box1/up/#");
     assert_eq!(ask(&world, "$fleet", "fleet-desk-1", "the server's own").await["superuser"], true);
     for (username, client_id, password) in [
         ("default", "box1", "wrong"),
         ("default", "box2", token),
         ("other", "box1", token),
+        ("box2", "box1", token),
         ("default", "box1/up", token),
         ("$fleet", "fleet-desk-1", SECRET),
         ("viewer@default.example", "box1", PASSWORD),

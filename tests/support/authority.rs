@@ -85,6 +85,11 @@ impl Authority {
         self.paper(&["device", "--org", org, "--id", id])
     }
 
+    /// A certificate that the fleet server shows to a broker of somebody else.
+    pub fn client(&self) -> Paper {
+        self.paper(&["client"])
+    }
+
     /// Revokes one.
     pub fn revoke(&self, paper: &Paper) {
         self.ca(&["revoke", "--serial", &paper.serial]);

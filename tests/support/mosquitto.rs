@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::authority::Authority;
 use super::r58::PATIENCE;
 use super::{free_port, until};
 
@@ -21,11 +22,23 @@ const CONFIG: &str = include_str!("../../mqtt/brokers/mosquitto/mosquitto.conf")
 /// The shipped rules, and one who watches.
 const ACL: &str = concat!(include_str!("../../mqtt/brokers/mosquitto/acl"), "\nuser tester\ntopic readwrite r58/#\n");
 
+/// The shipped configuration for boxes with certificates.
+const BY_CERTIFICATES: &str = include_str!("../../mqtt/brokers/mosquitto/certificates.conf");
+/// The shipped rules for them.
+const CERTIFICATES_ACL: &str = include_str!("../../mqtt/brokers/mosquitto/certificates-acl");
+
 /// A broker that keeps nothing over its end; killed when dropped.
 pub struct Mosquitto {
     dir: TempDir,
-    port: u16,
+    /// Where boxes come.
+    pub port: u16,
     child: Option<Child>,
+}
+
+/// The shipped configuration with a place of the test's own.
+fn own(config: String, shipped: &str, own: &str) -> String {
+    assert!(config.contains(shipped), "the shipped configuration has no {shipped}");
+    config.replace(shipped, own)
 }
 
 impl Mosquitto {
@@ -34,13 +47,10 @@ impl Mosquitto {
         let dir = tempfile::tempdir().expect("a directory");
         let port = free_port();
         let shown = dir.path().display();
-        let own = |config: String, shipped: &str, own: String| {
-            assert!(config.contains(shipped), "the shipped configuration has no {shipped}");
-            config.replace(shipped, &own)
-        };
-        let config = own(CONFIG.to_owned(), "listener 1883 127.0.0.1", format!("listener {port} 127.0.0.1\nuser root"));
-        let config = own(config, "/etc/mosquitto/r58-passwords", format!("{shown}/passwords"));
-        let config = own(config, "/etc/mosquitto/r58-acl", format!("{shown}/acl"));
+        let config =
+            own(CONFIG.to_owned(), "listener 1883 127.0.0.1", &format!("listener {port} 127.0.0.1\nuser root"));
+        let config = own(config, "/etc/mosquitto/r58-passwords", &format!("{shown}/passwords"));
+        let config = own(config, "/etc/mosquitto/r58-acl", &format!("{shown}/acl"));
         std::fs::write(dir.path().join("mosquitto.conf"), config).expect("write");
         std::fs::write(dir.path().join("acl"), ACL).expect("write");
         std::fs::write(dir.path().join("passwords"), "").expect("write");
@@ -49,6 +59,33 @@ impl Mosquitto {
         broker.let_in(FLEET, PASSWORD);
         broker.let_in(TESTER, PASSWORD);
         broker
+    }
+
+    /// One that knows its clients by certificates of this authority. Also the `[fleet.broker]` table of a server that uses it.
+    pub fn by_certificates(authority: &Authority) -> (Self, String) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (port, servers) = (free_port(), free_port());
+        let (paper, client) = (authority.server(), authority.client());
+        let (acl, ca) = (dir.path().join("acl"), authority.pem());
+        std::fs::write(&acl, CERTIFICATES_ACL).expect("write");
+        let config = own(BY_CERTIFICATES.to_owned(), "listener 8883", &format!("listener {port} 127.0.0.1\nuser root"));
+        let config = own(config, "listener 8884 127.0.0.1", &format!("listener {servers} 127.0.0.1"));
+        let files = [
+            ("/etc/mosquitto/ca.pem", &ca),
+            ("/etc/mosquitto/crl.pem", &authority.crl()),
+            ("/etc/mosquitto/server.pem", &paper.cert),
+            ("/etc/mosquitto/server.key", &paper.key),
+            ("/etc/mosquitto/r58-certificates-acl", &acl),
+        ];
+        let config =
+            files.iter().fold(config, |config, (shipped, file)| own(config, shipped, &file.display().to_string()));
+        std::fs::write(dir.path().join("mosquitto.conf"), config).expect("write");
+        let table = format!(
+            "[fleet.broker]\nurl = \"mqtts://localhost:{servers}\"\npublic_url = \"mqtts://localhost:{port}\"\n\
+             ca_file = {ca:?}\ncert_file = {:?}\nkey_file = {:?}\n",
+            client.cert, client.key
+        );
+        (Self { dir, port, child: None }, table)
     }
 
     /// Gives a user a password, at once when it runs.

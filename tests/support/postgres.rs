@@ -17,6 +17,8 @@ use tempfile::TempDir;
 
 /// Debian's user without rights.
 const NOBODY: u32 = 65_534;
+/// The second disk's directory.
+const SMALL: &str = "small";
 /// A loaded machine takes some seconds to make a cluster.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Stays beside the server, ends it once the owner's end of the pipe is closed (however the owner ended) and removes its files.
@@ -66,11 +68,51 @@ impl Postgres {
         .await
     }
 
+    /// One with a second disk of so many megabytes, that only it sees; for root alone.
+    pub async fn start_with_small_disk(megabytes: u32) -> Self {
+        let mut command = Command::new("unshare");
+        let mount =
+            format!("mount -t tmpfs -o size={megabytes}m,mode=0700,uid={NOBODY},gid={NOBODY} small \"$2/{SMALL}\"");
+        let nobody = format!("--reuid={NOBODY} --regid={NOBODY} --clear-groups");
+        let script = format!("{mount} && exec setpriv {nobody} sh -c \"$GUARD\" guard \"$@\"");
+        command.args(["--mount", "sh", "-c", &script, "guard"]).env("GUARD", GUARD);
+        Self::start_by(command, false, 5432, |dir| std::fs::create_dir(dir.join(SMALL)).expect("a directory")).await
+    }
+
+    /// Where its second disk is, for a test that is root.
+    pub fn small_disk(&self) -> PathBuf {
+        let inside = self.dir.path().strip_prefix("/").expect("an absolute path");
+        PathBuf::from(format!("/proc/{}/root", self.guard.id())).join(inside).join(SMALL)
+    }
+
+    /// An empty database on the second disk; its URL.
+    pub async fn database_on_small_disk(&self) -> String {
+        let place = self.small_disk().join("tables");
+        std::fs::create_dir(&place).expect("a directory");
+        std::os::unix::fs::chown(&place, Some(NOBODY), Some(NOBODY)).expect("a directory for nobody");
+        let mut connection = self.connect().await.expect("a connection");
+        let seen = self.dir.path().join(SMALL).join("tables");
+        for sql in [
+            format!("CREATE TABLESPACE small LOCATION '{}'", seen.display()),
+            "CREATE DATABASE small TABLESPACE small".to_owned(),
+        ] {
+            sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.expect("a database");
+        }
+        connection.close().await.expect("an orderly end");
+        self.url("small")
+    }
+
     async fn start_with(port: u16, lay_out: impl FnOnce(&Path)) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD, "guard"]);
+        Self::start_by(command, true, port, lay_out).await
+    }
+
+    /// `command` takes programs, directory and port, and runs the guard; as nobody, if it does not see to that itself.
+    async fn start_by(mut command: Command, as_nobody: bool, port: u16, lay_out: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::Builder::new().prefix("r58-pg").tempdir().expect("a directory");
         lay_out(dir.path());
-        let mut command = Command::new("sh");
-        command.args(["-c", GUARD, "guard"]).arg(programs()).arg(dir.path()).arg(port.to_string());
+        command.arg(programs()).arg(dir.path()).arg(port.to_string());
         command.current_dir(dir.path());
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         if nix::unistd::geteuid().is_root() {
@@ -78,7 +120,9 @@ impl Postgres {
             for path in files.chain([dir.path().to_owned()]) {
                 std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).expect("a directory for nobody");
             }
-            command.uid(NOBODY).gid(NOBODY);
+            if as_nobody {
+                command.uid(NOBODY).gid(NOBODY);
+            }
         }
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).expect("rights");
         let guard = command.spawn().expect("a shell");

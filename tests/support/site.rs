@@ -40,6 +40,11 @@ impl Site {
         Self::begin(&broker.broker_table(), broker.url()).await
     }
 
+    /// With a broker that boxes find at `broker_url`; `rest` are its tables.
+    pub async fn with_broker(rest: &str, broker_url: String) -> Self {
+        Self::begin(rest, broker_url).await
+    }
+
     /// With a cluster that may still be down and asks this server, on that port, who may connect.
     pub async fn with_cluster(cluster: &Cluster) -> Self {
         Self::begin_on(cluster.fleet_port, &cluster.broker_table(), cluster.url()).await

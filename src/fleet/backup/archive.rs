@@ -33,6 +33,16 @@ pub struct Manifest {
     pub at: DateTime<Utc>,
     /// All but the manifest.
     pub parts: Vec<Part>,
+    /// What the server also had and is not in it: files and variables of its configuration.
+    #[serde(default)]
+    pub elsewhere: Vec<String>,
+}
+
+impl Manifest {
+    /// How many support bundles it holds.
+    pub fn bundles(&self) -> usize {
+        self.parts.iter().filter(|part| part.name.starts_with("bundles/")).count()
+    }
 }
 
 /// One file in it.
@@ -80,9 +90,9 @@ impl Writer {
     }
 
     /// Writes the manifest and makes everything durable.
-    pub fn finish(mut self, engine: &str, schema: i64, at: DateTime<Utc>) -> Result<Manifest> {
+    pub fn finish(mut self, engine: &str, schema: i64, at: DateTime<Utc>, elsewhere: Vec<String>) -> Result<Manifest> {
         let (version, engine) = (env!("CARGO_PKG_VERSION").to_owned(), engine.to_owned());
-        let manifest = Manifest { format: FORMAT, version, engine, schema, at, parts: self.parts };
+        let manifest = Manifest { format: FORMAT, version, engine, schema, at, parts: self.parts, elsewhere };
         let text = serde_json::to_vec_pretty(&manifest)?;
         self.tar.append_data(&mut header(text.len() as u64), MANIFEST, text.as_slice())?;
         let mut file = self.tar.into_inner()?;
@@ -121,7 +131,7 @@ pub fn read(path: &Path, mut take: impl FnMut(&str, &mut dyn Read) -> Result<()>
             continue;
         }
         if !is_part(&name) || !entry.header().entry_type().is_file() {
-            bail!("not a back-up of a fleet server: it holds {name:?}");
+            bail!("not a back-up of a fleet server, or one of a newer version: it holds {name:?}");
         }
         let size = entry.size();
         let mut hashed = Hashed::new(&mut entry);

@@ -1,6 +1,7 @@
 //! PostgreSQL by its own tools, found on the path: `pg_dump`, `pg_restore`, `psql`. They know every version of the server up to
-//! their own, and say so when it is newer.
+//! their own. Whether they are there and new enough is asked before anything is done.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -22,8 +23,18 @@ const PARAMETERS: [(&str, Option<&str>); 6] = [
     ("ssl-key", Some("sslkey")),
     ("statement-cache-capacity", None),
 ];
-/// Empties what is there, in the transaction that fills it again.
+/// Who uses the database now.
+const SERVERS: &str =
+    "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'r58 fleet'";
+/// What `pg_restore` sets at the head of its script though older servers do not know it, and the first version that does.
+const SET_BY_NEWER: (&[u8], u32) = (b"SET transaction_timeout = 0;", 17);
+/// The head of a script, in bytes: well before the first row.
+const HEAD: usize = 4096;
+/// Empties what is there, in the transaction that fills it again; not while a server is at work.
 const EMPTY: &str = "DO $$ DECLARE t RECORD; BEGIN
+IF EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'r58 fleet') THEN
+    RAISE EXCEPTION 'a fleet server runs on this database; stop every one of them first';
+END IF;
 FOR t IN SELECT c.oid::regclass AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND NOT c.relispartition
 LOOP EXECUTE 'DROP TABLE IF EXISTS ' || t.name || ' CASCADE'; END LOOP; END $$;
@@ -36,7 +47,14 @@ pub async fn dump(url: &str, password: Option<&Secret>, to: &Path) -> Result<i64
         .fetch_one(&mut connection)
         .await
         .context("the database is not one of a fleet server")?;
+    let (server, ours) = (server_version(&mut connection).await?, version_of("pg_dump").await?);
     connection.close().await?;
+    if ours < server {
+        bail!(
+            "pg_dump on the path is of version {ours}, the database server of {server}: install a client that is not older \
+             (Debian: postgresql-client-{server}, if need be from apt.postgresql.org)"
+        );
+    }
     create_private(to)?;
     let mut command = tool("pg_dump", url, password)?;
     command.args(["--format=custom", "--no-owner", "--no-privileges", "--file"]).arg(to);
@@ -45,14 +63,14 @@ pub async fn dump(url: &str, password: Option<&Secret>, to: &Path) -> Result<i64
     Ok(schema)
 }
 
-/// Refuses a database that is in use by a server, or that holds something unless it may be replaced.
+/// Refuses a database that is in use by a server, or that holds something unless it may be replaced; and a machine without the
+/// tools.
 pub async fn check(url: &str, password: Option<&Secret>, replace: bool) -> Result<()> {
+    for name in ["pg_restore", "psql"] {
+        version_of(name).await?;
+    }
     let mut connection = connect(url, password).await?;
-    let (servers,): (i64,) = sqlx::query_as(
-        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'r58 fleet'",
-    )
-    .fetch_one(&mut connection)
-    .await?;
+    let (servers,): (i64,) = sqlx::query_as(SERVERS).fetch_one(&mut connection).await?;
     if servers > 0 {
         bail!("a fleet server runs on this database; stop every one of them first");
     }
@@ -65,13 +83,24 @@ pub async fn check(url: &str, password: Option<&Secret>, replace: bool) -> Resul
     Ok(())
 }
 
-/// Puts a dump in the place of all that is there, in one transaction.
+/// Puts a dump in the place of all that is there, in one transaction. Done again it comes to the same.
 pub async fn restore(url: &str, password: Option<&Secret>, dump: &Path, work: &Path) -> Result<()> {
     let script = work.join("restore.sql");
     create_private(&script)?;
     let mut read = Command::new("pg_restore");
     read.args(["--no-owner", "--no-privileges", "--no-comments", "--file"]).arg(&script).arg(dump);
-    run("pg_restore", read).await?;
+    run("pg_restore", read).await.map_err(|error| match error.to_string().contains("unsupported version") {
+        true => error.context(
+            "the back-up was made by a newer pg_dump than the pg_restore here; install a client as new as that one was",
+        ),
+        false => error,
+    })?;
+    let mut connection = connect(url, password).await?;
+    let server = server_version(&mut connection).await?;
+    connection.close().await?;
+    if server < SET_BY_NEWER.1 {
+        blank(&script, SET_BY_NEWER.0)?;
+    }
     let empty = work.join("empty.sql");
     tokio::fs::File::create(&empty).await?.write_all(EMPTY.as_bytes()).await?;
     let mut write = tool("psql", url, password)?;
@@ -83,6 +112,44 @@ pub async fn restore(url: &str, password: Option<&Secret>, dump: &Path, work: &P
         std::fs::remove_file(file)?;
     }
     done
+}
+
+/// Overwrites a line at the head of a script with spaces.
+fn blank(script: &Path, line: &[u8]) -> Result<()> {
+    let file = std::fs::File::options().read(true).write(true).open(script)?;
+    let mut head = vec![0; HEAD];
+    let length = file.read_at(&mut head, 0)?;
+    if let Some(at) = head[..length].windows(line.len()).position(|found| found == line) {
+        file.write_all_at(&vec![b' '; line.len()], at as u64)?;
+    }
+    Ok(())
+}
+
+/// Major version of the server.
+async fn server_version(connection: &mut PgConnection) -> Result<u32> {
+    let (number,): (String,) =
+        sqlx::query_as("SELECT current_setting('server_version_num')").fetch_one(connection).await?;
+    Ok(number.parse::<u32>().context("the database server's version")? / 10_000)
+}
+
+/// Major version of a tool.
+async fn version_of(name: &str) -> Result<u32> {
+    let mut command = Command::new(name);
+    command.arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let said = match command.output().await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!("{name} is not on the path (Debian: postgresql-client, not older than the server)")
+        }
+        ran => ran.with_context(|| format!("cannot run {name}"))?.stdout,
+    };
+    let said = String::from_utf8_lossy(&said);
+    major(&said).with_context(|| format!("{name} does not tell its version: {:?}", said.trim()))
+}
+
+/// `pg_dump (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)`, `psql (PostgreSQL) 17beta1`.
+fn major(said: &str) -> Option<u32> {
+    let number = said.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
+    number.split(|other: char| !other.is_ascii_digit()).next()?.parse().ok()
 }
 
 async fn connect(url: &str, password: Option<&Secret>) -> Result<PgConnection> {
@@ -131,12 +198,7 @@ fn translated(url: &str) -> Result<(String, Option<String>)> {
 
 async fn run(name: &str, mut command: Command) -> Result<()> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-    let ran = match command.output().await {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!("{name} is not on the path (Debian: postgresql-client, not older than the server)")
-        }
-        ran => ran.with_context(|| format!("cannot run {name}"))?,
-    };
+    let ran = command.output().await.with_context(|| format!("cannot run {name}"))?;
     if !ran.status.success() {
         bail!("{name}: {}", String::from_utf8_lossy(&ran.stderr).trim());
     }
@@ -158,5 +220,31 @@ mod tests {
         );
         let (url, password) = translated("postgres://r58@localhost/a?host=/tmp/a%20b").unwrap();
         assert_eq!((url.as_str(), password), ("postgres://r58@localhost/a?host=%2Ftmp%2Fa%20b", None));
+    }
+
+    #[test]
+    fn a_tools_version_is_read_as_every_distribution_writes_it() {
+        for (said, version) in [
+            ("pg_dump (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n", Some(15)),
+            ("psql (PostgreSQL) 17beta1", Some(17)),
+            ("pg_restore (PostgreSQL) 9.6.24", Some(9)),
+            ("something else", None),
+            ("", None),
+        ] {
+            assert_eq!(major(said), version, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_older_server_does_not_know_is_not_set_and_rows_are_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("script");
+        let rows = format!("{}SET transaction_timeout = 0;\n", "COPY\n".repeat(HEAD));
+        std::fs::write(&script, format!("SET lock_timeout = 0;\nSET transaction_timeout = 0;\n{rows}")).unwrap();
+        for _ in 0..2 {
+            blank(&script, SET_BY_NEWER.0).unwrap();
+        }
+        let spaces = " ".repeat(SET_BY_NEWER.0.len());
+        assert_eq!(std::fs::read_to_string(&script).unwrap(), format!("SET lock_timeout = 0;\n{spaces}\n{rows}"));
     }
 }
