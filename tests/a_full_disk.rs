@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::support::namespace::is_root_or_ran_as_root;
+use super::support::postgres::Postgres;
 use super::support::r58::{Home, PATIENCE, R58};
 use super::support::sim::{HOME_WITHIN, Simulated, assert_carried_home, assert_heartbeats_stored_once, until_online};
 use super::support::site::Api;
@@ -88,4 +89,45 @@ async fn a_full_disk_stops_no_reader_loses_no_heartbeat_and_is_over_when_there_i
     assert_carried_home(&report);
     assert_heartbeats_stored_once(&api, &report).await;
     assert!(server.process.is_alive());
+}
+
+#[tokio::test]
+async fn a_database_server_whose_disk_is_full_refuses_writes_answers_readers_and_goes_on_when_there_is_room() {
+    if !is_root_or_ran_as_root(
+        "a_full_disk::a_database_server_whose_disk_is_full_refuses_writes_answers_readers_and_goes_on_when_there_is_room",
+    ) {
+        return;
+    }
+    let _stage = stage().await;
+    let postgres = Postgres::start_with_small_disk(48).await;
+    let url = postgres.database_on_small_disk().await;
+    let home = Home::new(&format!(
+        "[fleet]\nlisten = \"127.0.0.1:0\"\ndatabase_url = \"{url}\"\n[fleet.broker]\nlisten = \"127.0.0.1:0\"\n"
+    ));
+    let mut server = R58::start(&home, "fleet").await;
+    let api = Api::sign_in(&server.fleet, server.password.as_deref().expect("a password")).await;
+
+    let filler = postgres.small_disk().join("filler");
+    let (begin, mut written, mut refusals) = (std::time::Instant::now(), 0, 0);
+    while refusals < 10 {
+        fill(&filler);
+        match write(&api).await {
+            // Pages that are there already are written over.
+            Ok(_) => written += 1,
+            Err(refused) => {
+                assert!(refused.starts_with("507") && refused.contains("disk is full"), "{refused}");
+                refusals += 1;
+            }
+        }
+        for path in ["/api/v1/devices", "/api/v1/audit", "/api/v1/auth/me", "/health"] {
+            api.get(path).await;
+        }
+        assert!(begin.elapsed() < 2 * PATIENCE, "it is full and nearly nothing is refused: {refusals}");
+    }
+
+    std::fs::remove_file(&filler).expect("room");
+    until(PATIENCE, "a write once there is room", || write(&api)).await;
+    assert!(server.process.is_alive());
+    let codes = api.get("/api/v1/enrolment-codes").await;
+    assert_eq!(codes["total"], written + 1, "what was acknowledged, and nothing else");
 }
