@@ -1,5 +1,7 @@
 //! Where log lines go: the journal under systemd, text for people, JSON for collectors; and, whatever the form, the book that
-//! the box keeps of itself.
+//! the box keeps of itself. Whatever is secret is taken out of each.
+
+mod journal;
 
 use std::io::{IsTerminal, Write};
 use std::sync::LazyLock;
@@ -12,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use self::journal::Journal;
 use crate::config::{LogFormat, LogSettings};
 
 /// What this process says of itself; there is one subscriber in a process, and so one book.
@@ -52,15 +55,18 @@ pub fn start(settings: &LogSettings) -> Result<()> {
     let clean = || Clean(BOOK.redactor().clone());
     // systemd sets JOURNAL_STREAM for a unit whose standard error is the journal.
     let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
-    match settings.format {
-        LogFormat::Journald => {
-            registry.with(tracing_journald::layer().context("no systemd journal here")?).try_init()?
+    let open = || Journal::open(BOOK.redactor().clone());
+    let journal = match settings.format {
+        LogFormat::Journald => Some(open().context("no systemd journal here")?),
+        LogFormat::Auto if under_systemd => open().ok(),
+        _ => None,
+    };
+    match (journal, &settings.format) {
+        (Some(journal), _) => registry.with(journal::layer(journal)).try_init()?,
+        (None, LogFormat::Json) => {
+            registry.with(tracing_subscriber::fmt::layer().json().with_writer(clean)).try_init()?;
         }
-        LogFormat::Auto if under_systemd && tracing_journald::layer().is_ok() => {
-            registry.with(tracing_journald::layer()?).try_init()?;
-        }
-        LogFormat::Json => registry.with(tracing_subscriber::fmt::layer().json().with_writer(clean)).try_init()?,
-        LogFormat::Auto | LogFormat::Text => {
+        (None, _) => {
             registry
                 .with(tracing_subscriber::fmt::layer().with_writer(clean).with_ansi(std::io::stderr().is_terminal()))
                 .try_init()?;

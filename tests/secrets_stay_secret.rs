@@ -1,11 +1,14 @@
-//! What is secret is nowhere in what the fleet server says, at its most talkative: its log, its errors, its database (which has
-//! hashes), what an operator's command line prints.
+//! What is secret is nowhere in what the fleet server says, at its most talkative: its log, on its standard error or in the
+//! journal, its errors, its database (which has hashes), what an operator's command line prints.
 
+use std::os::unix::net::UnixDatagram;
 use std::process::Output;
+use std::sync::{Arc, Mutex};
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::support::namespace::is_root_or_ran_as_root;
 use super::support::postgres::Postgres;
 use super::support::r58::{Home, R58, binary};
 use super::support::site::Api;
@@ -210,5 +213,78 @@ async fn no_secret_is_in_what_the_fleet_server_says_keeps_or_refuses() {
     let said = server.process.last_words().replace(&first, "(the first password)");
     assert!(said.contains("TRACE") && said.len() > 20_000, "it was talkative: {} bytes", said.len());
     ears.hear("the server's log", said);
+    ears.search();
+}
+
+#[tokio::test]
+async fn no_secret_is_in_the_journal() {
+    if !is_root_or_ran_as_root("secrets_stay_secret::no_secret_is_in_the_journal") {
+        return;
+    }
+    let _stage = stage().await;
+    let mut ears = Ears { secrets: Vec::new(), said: Vec::new() };
+    let home = Home::new(
+        "[log]\nformat = \"journald\"\n[fleet]\nlisten = \"127.0.0.1:0\"\n[fleet.broker]\nlisten = \"127.0.0.1:0\"\n",
+    );
+    let socket = home.path().join("journal");
+    let journal = UnixDatagram::bind(&socket).expect("a socket");
+    let heard = Arc::new(Mutex::new(String::new()));
+    let keeper = Arc::clone(&heard);
+    // Ends with the test's process; it holds nothing but its socket.
+    std::thread::spawn(move || {
+        let mut entry = vec![0; 256 * 1024];
+        while let Ok(length) = journal.recv(&mut entry) {
+            keeper.lock().expect("heard").push_str(&String::from_utf8_lossy(&entry[..length]));
+        }
+    });
+    // Where journald listens, only this server finds the test's socket.
+    let plain = home.command("fleet");
+    let mut command = std::process::Command::new("unshare");
+    let there = "mount -t tmpfs run /run && mkdir -p /run/systemd/journal && touch /run/systemd/journal/socket \
+        && mount --bind \"$0\" /run/systemd/journal/socket && exec \"$@\"";
+    command.args(["--mount", "sh", "-c", there]).arg(&socket).arg(plain.get_program()).args(plain.get_args());
+    command.current_dir(home.path()).env("R58_STATE_DIR", home.state()).env("RUST_LOG", "trace");
+    let mut server = R58::spawn("fleet", &mut command).await;
+    let first = server.password.clone().expect("a password");
+    let api = Api::sign_in(&server.fleet, &first).await;
+    ears.plant("the first password", &first);
+    let admin = format!("Bearer {}", ears.plant("an access token", api.token()));
+    let by_admin = [("Authorization", admin.as_str())];
+
+    let wrong = ears.plant("a wrong password", "planted-wrong-password");
+    let body = json!({"email": "admin@r58.local", "password": wrong});
+    ask(&mut ears, &api, Method::POST, "/api/v1/auth/login", &[], body).await;
+    let made = ask(&mut ears, &api, Method::POST, "/api/v1/enrolment-codes", &by_admin, json!({})).await;
+    let code = ears.plant("an enrolment code", text(&made, "code"));
+    let mut token = String::new();
+    for _ in 0..2 {
+        let body =
+            json!({"enrolment_code": code, "device_id": "box1", "name": "Box", "platform": "linux", "arch": "aarch64"});
+        let made = ask(&mut ears, &api, Method::POST, "/api/v1/devices/register", &[], body).await;
+        if made["token"].is_string() {
+            token = ears.plant("a device's token", text(&made, "token"));
+        }
+    }
+    let device = [("X-Device-Id", "box1"), ("X-Device-Token", token.as_str())];
+    let beat = json!({"ts": "2026-11-22T00:00:00Z", "metrics": {}});
+    ask(&mut ears, &api, Method::POST, "/api/v1/devices/box1/heartbeat", &device, beat).await;
+    let port = server.broker.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    for given in [&token, &wrong] {
+        on_broker(port, "box1", "default", given);
+    }
+    let camera = ears.plant("a camera's password", "planted-camera-pw");
+    let url = format!("rtsp://u:{camera}@a.example/1");
+    let document = json!({"document": {"inputs": {"cam1": {"source": {"kind": "rtsp", "url": url}}}}});
+    ask(&mut ears, &api, Method::PUT, "/api/v1/devices/box1/config", &by_admin, document).await;
+
+    // What is printed once, on purpose, is no log line.
+    ears.hear("standard error", server.process.last_words().replace(&first, "(the first password)"));
+    let said = heard.lock().expect("heard").clone();
+    assert!(
+        said.contains("PRIORITY=7") && said.contains("R58_TARGET=r58") && said.len() > 20_000,
+        "{} bytes",
+        said.len()
+    );
+    ears.hear("the journal", said);
     ears.search();
 }

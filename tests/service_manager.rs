@@ -119,6 +119,39 @@ fn the_shipped_configurations_are_right() {
 }
 
 #[test]
+fn what_the_package_is_to_bring_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest: toml::Table = std::fs::read_to_string(root.join("Cargo.toml")).expect("it").parse().expect("TOML");
+    let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().expect("assets");
+    let asset = |asset: &toml::Value, n: usize| asset[n].as_str().expect("text").to_owned();
+    let mut brought = Vec::new();
+    for [from, to] in
+        assets.iter().map(|one| [asset(one, 0), asset(one, 1)]).filter(|[from, _]| !from.starts_with("target/"))
+    {
+        let files: Vec<PathBuf> = match from.strip_suffix("/*") {
+            Some(all) => std::fs::read_dir(root.join(all)).expect(all).flatten().map(|entry| entry.path()).collect(),
+            None => vec![root.join(&from)],
+        };
+        assert!(!files.is_empty() && files.iter().all(|file| file.is_file()), "{from}");
+        brought.extend(files.iter().map(|file| match to.ends_with('/') {
+            true => format!("{to}{}", file.file_name().expect("a name").to_string_lossy()),
+            false => to.clone(),
+        }));
+    }
+    for wanted in [
+        "etc/r58/fleet.toml",
+        "usr/share/doc/r58/README.md",
+        "usr/share/doc/r58/monitoring/grafana.json",
+        "usr/share/doc/r58/monitoring/prometheus.yml",
+        "usr/share/doc/r58/brokers/README.md",
+        "usr/share/doc/r58/brokers/mosquitto/certificates.conf",
+        "usr/share/doc/r58/brokers/rmqttd/plugins/rmqtt-auth-http.toml",
+    ] {
+        assert!(brought.iter().any(|path| path == wanted), "{wanted} is not in {brought:?}");
+    }
+}
+
+#[test]
 fn the_container_files_are_sound() {
     let tools = environment::environment().join("bin");
     passes(Command::new(tools.join("hadolint")).arg(shipped("container/Containerfile")));
