@@ -27,8 +27,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 pub struct Certificates {
     files: TlsFiles,
     held: RwLock<Papers>,
-    /// Whose clients are asked for, as a hint; that of the start, since it is lent out.
-    hints: Vec<DistinguishedName>,
+    /// Whose clients are asked for, as a hint. The TLS library borrows it, so it is lent for ever: authorities change a few times
+    /// in a process's life, and each time leaves some hundred bytes behind.
+    hints: RwLock<&'static [DistinguishedName]>,
     changes: watch::Sender<u64>,
 }
 
@@ -45,8 +46,12 @@ impl Certificates {
     /// What is wrong with them, in one sentence.
     pub fn open(files: TlsFiles) -> Result<Arc<Self>, Wrong> {
         let held = files::load(&files, Utc::now())?;
-        let hints = held.clients.as_ref().map(|clients| clients.root_hint_subjects().to_vec()).unwrap_or_default();
+        let hints = RwLock::new(&*hints_of(&held).leak());
         Ok(Arc::new(Self { files, held: RwLock::new(held), hints, changes: watch::Sender::new(0) }))
+    }
+
+    fn hints(&self) -> &'static [DistinguishedName] {
+        *self.hints.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn key(&self) -> Arc<CertifiedKey> {
@@ -96,6 +101,10 @@ impl Certificates {
         let own = self.clone();
         match tokio::task::spawn_blocking(move || files::load(&own.files, Utc::now())).await {
             Ok(Ok(papers)) => {
+                let hints = hints_of(&papers);
+                if in_bytes(&hints) != in_bytes(self.hints()) {
+                    *self.hints.write().unwrap_or_else(PoisonError::into_inner) = hints.leak();
+                }
                 *self.held.write().unwrap_or_else(PoisonError::into_inner) = papers;
                 self.changes.send_modify(|count| *count += 1);
                 tracing::info!(certificate = %self.files.cert.display(), "changed certificates are in use");
@@ -135,6 +144,14 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
+fn hints_of(papers: &Papers) -> Vec<DistinguishedName> {
+    papers.clients.as_ref().map(|clients| clients.root_hint_subjects().to_vec()).unwrap_or_default()
+}
+
+fn in_bytes(names: &[DistinguishedName]) -> Vec<&[u8]> {
+    names.iter().map(|name| name.as_ref()).collect()
+}
+
 fn nobody() -> Error {
     Error::General("no authority for clients".into())
 }
@@ -145,7 +162,7 @@ impl ClientCertVerifier for Certificates {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &self.hints
+        self.hints()
     }
 
     fn verify_client_cert(
@@ -177,5 +194,35 @@ impl ClientCertVerifier for Certificates {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificates::authority::Authority;
+
+    #[tokio::test]
+    async fn clients_are_asked_for_by_the_authorities_of_now() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let server = Authority::create(here.path(), "One", 30).unwrap().server(&["localhost".into()], 30).unwrap();
+        drop(Authority::create(there.path(), "Another", 30).unwrap());
+        let client_ca = here.path().join("clients.pem");
+        let one = std::fs::read_to_string(here.path().join("ca.pem")).unwrap();
+        std::fs::write(&client_ca, &one).unwrap();
+        let files =
+            TlsFiles { cert: server.cert_file, key: server.key_file, client_ca: Some(client_ca.clone()), crl: None };
+        let certificates = Certificates::open(files).unwrap();
+        let before = certificates.root_hint_subjects();
+        certificates.clone().take_up().await;
+        assert!(std::ptr::eq(certificates.root_hint_subjects(), before), "nothing is lent anew");
+        let another = std::fs::read_to_string(there.path().join("ca.pem")).unwrap();
+        std::fs::write(&client_ca, one + &another).unwrap();
+        certificates.clone().take_up().await;
+        assert_eq!(certificates.root_hint_subjects().len(), before.len() + 1);
+        // A broken file changes nothing.
+        std::fs::write(&client_ca, "nonsense").unwrap();
+        certificates.clone().take_up().await;
+        assert_eq!(certificates.root_hint_subjects().len(), before.len() + 1);
     }
 }

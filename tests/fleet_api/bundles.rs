@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::world::World;
 
@@ -62,6 +64,21 @@ impl Sender {
         self.call(Method::PATCH, &headers, piece).await
     }
 
+    /// Says a piece of this length and sends half of it; whoever drops the connection leaves it at that.
+    async fn half_of_a_piece(&self, at: usize, length: usize) -> TcpStream {
+        let piece = &self.body[at..at + length];
+        let (path, token, checksum) = (self.path(), &self.token, hash(piece));
+        let mut connection = TcpStream::connect(self.world.handle.addr).await.unwrap();
+        let head = format!(
+            "PATCH {path} HTTP/1.1\r\nHost: fleet\r\nX-Device-Id: box1\r\nX-Device-Token: {token}\r\n\
+             Upload-Offset: {at}\r\nUpload-Checksum: {checksum}\r\nContent-Length: {length}\r\n\r\n"
+        );
+        connection.write_all(head.as_bytes()).await.unwrap();
+        connection.write_all(&piece[..length / 2]).await.unwrap();
+        connection.flush().await.unwrap();
+        connection
+    }
+
     async fn bundle(&self) -> Value {
         self.world.get(&format!("/api/v1/bundles/{}", self.id), &self.world.admin).await.expect(200).body
     }
@@ -101,6 +118,11 @@ async fn a_bundle_comes_in_pieces_goes_on_where_it_stopped_and_goes_out_whole_or
     std::fs::write(sender.file(), torn).unwrap();
     assert_eq!(offset(&sender.call(Method::HEAD, &[], "").await), MIB as i64);
     assert_eq!(sender.announced().await, MIB as i64, "said again, it goes on");
+
+    // The box was killed in the middle of a piece: half of it, then nothing more.
+    let half = sender.half_of_a_piece(MIB, MIB).await;
+    drop(half);
+    assert_eq!(offset(&sender.call(Method::HEAD, &[], "").await), MIB as i64, "as if it had never begun");
 
     // The answer to a piece was lost, and the piece comes again; then one from the future.
     for at in [0, 2 * MIB] {

@@ -59,8 +59,29 @@ async fn a_configuration_has_versions_and_a_stale_author_is_told() {
     let back = json!({"ver": 1, "expected_ver": 2});
     let third = world.post(&format!("{PATH}/rollback"), &world.admin, back).await.expect(200).body;
     assert_eq!((&third["desired"]["ver"], &third["desired"]["restores"]), (&json!(3), &json!(1)));
+    // Asked for again, because the answer was lost, it is not done again, though by now it would be stale.
+    let with_key = async |method: Method, path: &str, key: &str, body: Value| {
+        let request = world.http.request(method, world.url(path)).bearer_auth(&world.admin);
+        let answer = request.header("Idempotency-Key", key).json(&body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap()["desired"]["ver"].clone())
+    };
+    let rollback = format!("{PATH}/rollback");
+    for now in [4, 5] {
+        let back = json!({"ver": 2, "expected_ver": 3});
+        assert_eq!(with_key(Method::POST, &rollback, "once", back).await, (200, json!(now)));
+        let change = json!({"changes": {}, "notes": "the same"});
+        assert_eq!(with_key(Method::PATCH, PATH, "once more", change).await, (200, json!(5)));
+    }
+    assert_eq!(
+        with_key(Method::POST, &rollback, "once", json!({"ver": 1})).await.0,
+        409,
+        "the key is another request's"
+    );
+    assert_eq!(with_key(Method::PUT, PATH, "stale", json!({"document": {}, "expected_ver": 1})).await.0, 409);
+    let put = json!({"document": third["desired"]["document"], "expected_ver": 5});
+    assert_eq!(with_key(Method::PUT, PATH, "stale", put).await, (200, json!(6)), "a key that changed nothing is free");
     let list = world.get(&format!("{PATH}/versions?page_size=2"), &world.admin).await.expect(200).body;
-    assert_eq!((&list["total"], &list["items"][0]["ver"]), (&json!(3), &json!(3)));
+    assert_eq!((&list["total"], &list["items"][0]["ver"]), (&json!(6), &json!(6)));
     let one = world.get(&format!("{PATH}/versions/1"), &world.admin).await.expect(200).body;
     assert_eq!(one["document"], third["desired"]["document"]);
     world.get(&format!("{PATH}/versions/9"), &world.admin).await.expect(404);

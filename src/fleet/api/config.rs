@@ -6,7 +6,7 @@
 
 use std::str::FromStr;
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Duration, Utc};
 use r58_actors::fleet_link::config::merge;
 use r58_mqtt::{DeviceAddress, DeviceId, OrgId};
@@ -18,11 +18,11 @@ use super::commands::{self, CreateCommand, Refusal};
 use super::devices::no_such_device;
 use super::paging::{Page, PageQuery};
 use super::problem::{ProblemBody, store_problem};
-use super::{input, resource};
+use super::{idempotency, input, resource};
 use crate::fleet::auth::{Operator, Session};
 use crate::fleet::difference::{Difference, between, mask, within};
 use crate::fleet::state::Fleet;
-use crate::fleet::store::{ConfigRow, DeviceRow, NewCommand, NewConfig, Put, instant};
+use crate::fleet::store::{ConfigRow, DeviceRow, NewCommand, NewConfig, Once, Put, instant};
 use crate::problem::{Answer, Problem};
 
 /// A box in its case has this long to come back for its configuration.
@@ -97,7 +97,7 @@ pub struct DeviceConfig {
 }
 
 /// A whole document to be in force.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplaceConfig {
     #[schema(value_type = Object)]
@@ -110,7 +110,7 @@ pub struct ReplaceConfig {
 }
 
 /// Changes to the latest document.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeConfig {
     /// RFC 7396: objects are merged, null removes, everything else replaces.
@@ -124,7 +124,7 @@ pub struct ChangeConfig {
 }
 
 /// The version to go back to.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
     #[schema(minimum = 1, maximum = 9007199254740991_i64)]
@@ -212,72 +212,82 @@ async fn device(fleet: &Fleet, caller: &Session, id: &str) -> Result<DeviceRow, 
     fleet.store.device(&caller.org, id).await.map_err(store_problem)?.ok_or_else(no_such_device)
 }
 
-/// Sets the whole document.
+/// Sets the whole document. With an `Idempotency-Key`, as for changes and the way back, one version is made, however often it is
+/// asked for within a day; the answer is how things are now.
 #[utoipa::path(put, path = "/api/v1/devices/{id}/config", tag = "configuration", security(("user" = [])),
-    params(("id" = String, Path)), request_body = ReplaceConfig, responses((status = 200, body = DeviceConfig),
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, max_length = 200)), request_body = ReplaceConfig, responses((status = 200, body = DeviceConfig),
     (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
     (status = 404, body = ProblemBody), (status = 409, body = ProblemBody), (status = 413, body = ProblemBody),
     (status = 415, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn replace(
     fleet: web::Data<Fleet>,
     caller: Operator,
+    request: HttpRequest,
     id: web::Path<String>,
     body: web::Json<ReplaceConfig>,
 ) -> Answer {
+    let once = idempotency::once(&request, &caller, &format!("{id}/config"), &body.0)?;
     let ReplaceConfig { document, expected_ver, notes } = body.into_inner();
     let row = device(&fleet, &caller, &id).await?;
-    put(&fleet, &caller, &row, document, expected_ver, notes, None).await
+    put(&fleet, &caller, &row, Wanted { document, expected: expected_ver, notes, restores: None, once }).await
 }
 
 /// Changes the latest document.
 #[utoipa::path(patch, path = "/api/v1/devices/{id}/config", tag = "configuration", security(("user" = [])),
-    params(("id" = String, Path)), request_body = ChangeConfig, responses((status = 200, body = DeviceConfig),
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, max_length = 200)), request_body = ChangeConfig, responses((status = 200, body = DeviceConfig),
     (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
     (status = 404, body = ProblemBody), (status = 409, body = ProblemBody), (status = 413, body = ProblemBody),
     (status = 415, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn change(
     fleet: web::Data<Fleet>,
     caller: Operator,
+    request: HttpRequest,
     id: web::Path<String>,
     body: web::Json<ChangeConfig>,
 ) -> Answer {
+    let once = idempotency::once(&request, &caller, &format!("{id}/config changes"), &body.0)?;
     let ChangeConfig { changes, expected_ver, notes } = body.into_inner();
     let row = device(&fleet, &caller, &id).await?;
     let latest = fleet.store.config(&id, None).await.map_err(store_problem)?;
     let held = latest.as_ref().and_then(|latest| serde_json::from_str(&latest.document).ok()).unwrap_or_default();
     // What was read here must still be the latest when it is written.
     let seen = expected_ver.or(Some(latest.map_or(0, |latest| latest.ver)));
-    put(&fleet, &caller, &row, merge(held, changes), seen, notes, None).await
+    let document = merge(held, changes);
+    put(&fleet, &caller, &row, Wanted { document, expected: seen, notes, restores: None, once }).await
 }
 
 /// Goes back to an earlier version: its document becomes the latest version.
 #[utoipa::path(post, path = "/api/v1/devices/{id}/config/rollback", tag = "configuration", security(("user" = [])),
-    params(("id" = String, Path)), request_body = Rollback, responses((status = 200, body = DeviceConfig),
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, max_length = 200)), request_body = Rollback, responses((status = 200, body = DeviceConfig),
     (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
     (status = 404, body = ProblemBody), (status = 409, body = ProblemBody), (status = 413, body = ProblemBody),
     (status = 415, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn rollback(
     fleet: web::Data<Fleet>,
     caller: Operator,
+    request: HttpRequest,
     id: web::Path<String>,
     body: web::Json<Rollback>,
 ) -> Answer {
+    let once = idempotency::once(&request, &caller, &format!("{id}/config/rollback"), &body.0)?;
     let Rollback { ver, expected_ver, notes } = body.into_inner();
     let row = device(&fleet, &caller, &id).await?;
     let old = fleet.store.config(&id, Some(ver)).await.map_err(store_problem)?.ok_or_else(no_such_version)?;
     let document = serde_json::from_str(&old.document).map_err(|_| no_such_version())?;
-    put(&fleet, &caller, &row, document, expected_ver, notes, Some(ver)).await
+    put(&fleet, &caller, &row, Wanted { document, expected: expected_ver, notes, restores: Some(ver), once }).await
 }
 
-async fn put(
-    fleet: &Fleet,
-    caller: &Session,
-    device: &DeviceRow,
+/// A version that somebody wants.
+struct Wanted {
     document: Map<String, Value>,
     expected: Option<i64>,
     notes: Option<String>,
     restores: Option<i64>,
-) -> Answer {
+    once: Option<Once>,
+}
+
+async fn put(fleet: &Fleet, caller: &Session, device: &DeviceRow, wanted: Wanted) -> Answer {
+    let Wanted { document, expected, notes, restores, once } = wanted;
     let now = Utc::now();
     let address = DeviceAddress {
         org: OrgId::new(&caller.org).map_err(|_| no_such_device())?,
@@ -289,6 +299,7 @@ async fn put(
         document: Value::Object(document.clone()).to_string(),
         notes: notes.as_deref().map(|notes| input::text("notes", notes)).transpose()?,
         restores,
+        once,
     };
     // An older device, which never said what it can do, knows `changes` alone.
     let key = if device.caps.is_some() { "document" } else { "changes" };
@@ -309,6 +320,10 @@ async fn put(
             tracing::info!(device = %device.id, ver, "configuration desired");
             fleet.broker.commands_changed();
             fleet.hub.device_changed(&caller.org, &device.id);
+            Ok(HttpResponse::Ok().json(both(fleet, caller, &device.id).await?))
+        }
+        Put::Again(ver) => {
+            tracing::debug!(device = %device.id, ver, "asked for again");
             Ok(HttpResponse::Ok().json(both(fleet, caller, &device.id).await?))
         }
         Put::Stale(latest) => Err(Problem::conflict(format!("stale: version {latest} is the latest"))),

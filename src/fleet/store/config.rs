@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::audit::record;
 use super::commands::{finish, insert};
+use super::once::{Once, claim};
 use super::sql::{query, query_as};
 use super::{Actor, NewCommand, Signed, Store, StoreError, millis};
 
@@ -20,6 +21,8 @@ pub struct NewConfig {
     pub notes: Option<String>,
     /// The version that is gone back to.
     pub restores: Option<i64>,
+    /// The request's own key: asked for again, no other version is made.
+    pub once: Option<Once>,
 }
 
 /// A version as stored.
@@ -46,6 +49,8 @@ pub struct ConfigRow {
 pub enum Put {
     /// It is the latest version now.
     Done(i64),
+    /// It was made before, by the same request.
+    Again(i64),
     /// Somebody was faster: this is the latest version.
     Stale(i64),
     /// The device is not in service.
@@ -100,10 +105,16 @@ impl Store {
         .fetch_one(&mut *tx)
         .await
         .map_err(StoreError::from)?;
+        let ver = latest.max(reported).max(0).saturating_add(1);
+        // Before anything is found stale: this very request may be what made it so.
+        if let Some(once) = &config.once
+            && let Some(before) = claim(&mut tx, &actor.org, once, &ver.to_string(), at).await?
+        {
+            return Ok(Put::Again(before.parse().map_err(|_| StoreError::Corrupt("idempotency key"))?));
+        }
         if config.expected.is_some_and(|expected| expected != latest) {
             return Ok(Put::Stale(latest));
         }
-        let ver = latest.max(reported).max(0).saturating_add(1);
         let open: Vec<(String, String)> = query_as(
             "SELECT id, state FROM commands WHERE device_id = $1 AND config_ver IS NOT NULL AND finished_at IS NULL",
         )

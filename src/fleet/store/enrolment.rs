@@ -197,8 +197,8 @@ impl Store {
     ) -> Result<Enrolled, StoreError> {
         let mut tx = self.begin().await?;
         tx.alone("device", &device.id).await?;
-        let exists: Option<(i64,)> =
-            query_as("SELECT 1 FROM organizations WHERE id = $1").bind(order.org).fetch_optional(&mut *tx).await?;
+        let exists: Option<(String,)> =
+            query_as("SELECT id FROM organizations WHERE id = $1").bind(order.org).fetch_optional(&mut *tx).await?;
         if exists.is_none() {
             return Ok(Enrolled::NoOrganization);
         }

@@ -196,3 +196,54 @@ async fn text_with_a_nul_is_stored_on_either_engine() {
         assert_eq!(name, "a\u{fffd}b");
     }
 }
+
+#[tokio::test]
+async fn changes_of_many_devices_at_once_by_two_servers_do_not_undo_one_another() {
+    let url = Postgres::shared().await.database().await;
+    let (one, other) = (World::new(Some(&url)).await, World::new(Some(&url)).await);
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        ids.push(one.enrol("default", &format!("box{n}")).await.device.to_string());
+    }
+    let change = async |world: &World, word: &str| {
+        for n in 0..10 {
+            let change = BulkChange { add_tags: vec![format!("{word}{n}")], max_tags: 100, ..BulkChange::default() };
+            let changed = world.store.change_devices(&actor(), &ids, &change, Utc::now()).await.unwrap();
+            assert_eq!(changed, ids);
+        }
+    };
+    futures_util::future::join(change(&one, "a"), change(&other, "b")).await;
+    for id in &ids {
+        let tags: Vec<String> = serde_json::from_str(&one.card(id).await.tags).unwrap();
+        assert_eq!(tags.len(), 20, "{tags:?}");
+    }
+    for n in 0..10 {
+        for word in ["a", "b"] {
+            let tagged =
+                one.store.selected_devices("default", &Selection::Tag(format!("{word}{n}")), 10).await.unwrap();
+            assert_eq!(tagged, ids);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_box_comes_in_by_certificate_once_and_again_as_itself_alone() {
+    for world in World::both().await {
+        let now = Utc::now();
+        let enrol = async |org: &str, id: &str, token_hash: &str| {
+            let order = Certified { org, token_hash, old_until: now + Duration::hours(1) };
+            world.store.enrol_certified(&new_device(id), order, now).await.unwrap()
+        };
+        let done = Enrolled::Done { org: "default".into() };
+        assert_eq!(enrol("nowhere", "a", "h0").await, Enrolled::NoOrganization);
+        // Two servers hear of the same box at the same time.
+        let both = futures_util::future::join(enrol("default", "a", "h1"), enrol("default", "a", "h2")).await;
+        assert_eq!(both, (done.clone(), done.clone()));
+        assert_eq!(enrol("other", "a", "h3").await, Enrolled::Known, "a name is one box's");
+        assert_eq!(enrol("default", "a", "h4").await, done);
+        assert_eq!(world.store.device_secret("a").await.unwrap(), Some(("default".into(), "h4".into())));
+        assert!(world.store.decommission_device(&actor(), "a", now).await.unwrap());
+        assert_eq!(enrol("default", "a", "h5").await, Enrolled::Decommissioned);
+        assert_eq!(enrol("default", "b", "h6").await, done);
+    }
+}
