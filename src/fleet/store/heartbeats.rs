@@ -8,9 +8,9 @@ use chrono::{DateTime, Utc};
 use super::sql::{PLACE, QueryBuilder, Tx, query_as};
 use super::{DeviceNo, Store, StoreError, bulk, millis};
 
-/// Rows in one statement. A few fixed sizes keep the statements prepared; 128 rows of 12 values are well below SQLite's
+/// Rows in one statement. A few fixed sizes keep the statements prepared; 512 rows of 32 values are below SQLite's
 /// 32,766 placeholders.
-pub(super) const CHUNKS: [usize; 3] = [128, 16, 1];
+pub(super) const CHUNKS: [usize; 4] = [512, 64, 8, 1];
 
 /// A heartbeat to be stored.
 #[derive(Debug, Clone)]

@@ -115,7 +115,8 @@ async fn sqlite(options: SqliteConnectOptions) -> Result<Pools, StoreError> {
         .foreign_keys(true)
         .busy_timeout(BUSY)
         .pragma("cache_size", "-32768")
-        .pragma("wal_autocheckpoint", "4000")
+        // 64 MB: pages that many batches change are copied into the file once.
+        .pragma("wal_autocheckpoint", "16000")
         .disable_statement_logging()
         .log_slow_statements(tracing::log::LevelFilter::Debug, SLOW);
     let writer = SqlitePoolOptions::new()

@@ -24,8 +24,10 @@ const COMMANDS: usize = 300;
 const EVERY: u64 = 60;
 /// Ten thousand enrolments are ten thousand transactions.
 const ONLINE_WITHIN: Duration = Duration::from_secs(240);
-/// A storm may take this long, and so may the end.
+/// A storm may take this long.
 const OVER_WITHIN: Duration = Duration::from_secs(120);
+/// What was said into a broken connection is said again after two heartbeats without an acknowledgement, in seconds.
+const SETTLES_WITHIN: u64 = 3 * EVERY;
 
 /// The rows of this room.
 ///
@@ -48,7 +50,16 @@ pub async fn rows() -> Result<Vec<Row>> {
     command
         .args(["sim", "--devices", &DEVICES.to_string(), "--fleet", &server.url, "--code", &code, "--seed", "58"])
         .args(["--heartbeat", &EVERY.to_string(), "--outages", "0", "--site-outages", "0", "--effect", "0.001"])
-        .args(["--failures", "0", "--wrong-clocks", "0", "--unset-clocks", "0", "--settle", "100"])
+        .args([
+            "--failures",
+            "0",
+            "--wrong-clocks",
+            "0",
+            "--unset-clocks",
+            "0",
+            "--settle",
+            &SETTLES_WITHIN.to_string(),
+        ])
         .arg("--report")
         .arg(&report)
         .env_remove("RUST_LOG");
@@ -71,7 +82,7 @@ pub async fn rows() -> Result<Vec<Row>> {
         }
     }
     sim.signal(Signal::SIGINT)?;
-    sim.ended(OVER_WITHIN).await?;
+    sim.ended(Duration::from_secs(SETTLES_WITHIN) + OVER_WITHIN).await?;
     let report: Value = serde_json::from_str(&std::fs::read_to_string(report)?)?;
     ensure!(report["settled"] == true && report["pending"] == 0 && report["dropped"] == 0, "something was lost");
     let database = SqliteConnectOptions::new().filename(home.state("fleet").join("fleet.db")).read_only(true);
