@@ -4,6 +4,7 @@
 #   make test    every test, against real parts
 #   make test-whipclientsink   GStreamer's own WHIP client as a guest
 #   make test-broker-cluster   a cluster of rmqttd under a simulated fleet
+#   make test-home-assistant   boxes in the real Home Assistant
 #   make chaos   server, broker and database killed under load, ROUNDS=100 times
 #   make deb     a Debian package of both sides, into target/debian
 #   make bench   ratios against what a user would run instead
@@ -13,7 +14,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-whipclientsink test-broker-cluster chaos bench fuzz check deb pages release setup setup-test
+.PHONY: help demo test test-whipclientsink test-broker-cluster test-home-assistant chaos bench fuzz check deb pages release setup setup-test
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 export CARGO_TERM_COLOR ?= auto
@@ -28,7 +29,7 @@ RSWEBRTC := libnice10 gstreamer1.0-nice libgstreamer-plugins-bad1.0-dev
 BENCH := coturn voctomix-core postgresql g++ $(RSWEBRTC)
 
 help:
-	@sed -n '3,12s/^# *//p' Makefile
+	@sed -n '3,13s/^# *//p' Makefile
 
 setup:
 	@tests/support/install $(BUILD) $(MEDIA) $$(command -v npm >/dev/null || echo nodejs npm)
@@ -75,6 +76,14 @@ test-broker-cluster: setup-test pages
 	@tests/support/install protobuf-compiler cmake
 	@command -v rmqttd >/dev/null || [ -n "$$R58_RMQTTD" ] || cargo install rmqttd --version $(RMQTTD) --locked --debug
 	@cargo test --locked --test promises -- --ignored a_broker_node_dies
+
+# Home Assistant wants a newer Python than Debian 12 has, and half a gigabyte: no part of `make test`.
+PYTHON_FOR_HOME_ASSISTANT ?= python3.13
+HOME_ASSISTANT := $(TARGET_DIR)/home-assistant
+test-home-assistant: setup-test pages
+	@[ -x $(HOME_ASSISTANT)/bin/hass ] || { $(PYTHON_FOR_HOME_ASSISTANT) -m venv $(HOME_ASSISTANT) && \
+		$(HOME_ASSISTANT)/bin/pip install --quiet --requirement tests/support/home-assistant.txt; }
+	@R58_HASS=$(abspath $(HOME_ASSISTANT))/bin/hass cargo test --locked --test promises -- --ignored home_assistant_finds
 
 ROUNDS ?= 100
 chaos: setup-test pages

@@ -21,6 +21,7 @@ mod guests_come_and_go;
 mod guests_come_by_the_sfu;
 mod guests_hear_the_others;
 mod guests_keep_to_their_road;
+mod home_assistant;
 mod hostile_input;
 mod monitored_by_prometheus;
 mod nothing_measured_is_lost;

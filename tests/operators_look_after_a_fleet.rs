@@ -4,32 +4,10 @@
 use reqwest::Method;
 use serde_json::json;
 
-use super::support::browser::{Browser, Capture};
+use super::support::axe::{assert_accessible, assert_asks_nobody_else};
+use super::support::dashboard::{fits_everywhere, see, signed_in, type_into, visit};
 use super::support::r58::PATIENCE;
 use super::support::site::Site;
-
-/// Sets what a field holds as typing does.
-const TYPE: &str = "const set = (selector, text) => {
-    const field = document.querySelector(selector);
-    Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), 'value').set.call(field, text);
-    field.dispatchEvent(new Event('input', { bubbles: true }));
-};";
-
-async fn type_into(browser: &Browser, fields: &[(&str, &str)]) {
-    let lines = fields.iter().map(|(selector, text)| format!("set({selector:?}, {text:?});"));
-    browser.script(&format!("{TYPE} {}", lines.collect::<String>())).await;
-}
-
-/// Where one is led by the bar of places; the session lives in the page, so nothing is loaded anew.
-async fn visit(browser: &Browser, place: &str) {
-    browser.script(&format!("document.querySelector('nav.places a[href=\"{place}\"]').click()")).await;
-}
-
-async fn see(browser: &Browser, what: &str, text: &str) {
-    let text = serde_json::to_string(text).expect("a text");
-    let seen = format!("document.body.innerText.replace(/\\s+/g, ' ').includes({text})");
-    browser.until(PATIENCE, what, &seen, "document.body.innerText").await;
-}
 
 #[tokio::test]
 async fn the_places_of_the_dashboard_show_and_change_what_the_server_holds() {
@@ -41,13 +19,8 @@ async fn the_places_of_the_dashboard_show_and_change_what_the_server_holds() {
         let path = format!("/api/v1/devices/{id}");
         site.api.call(Method::PATCH, &path, Some(&json!({"location": place}))).await.expect("a place");
     }
-    let browser = Browser::start(&Capture::Refused, None).await;
+    let browser = signed_in(&site, "/map").await;
     browser.page.set_window_size(2560, 1300).await.expect("a wall");
-    browser.open(&format!("{}/map", site.api.base)).await;
-    browser.until(PATIENCE, "the page", "document.querySelector('[data-testid=password]')", "document.title").await;
-    type_into(&browser, &[("[data-testid=email]", "admin@r58.local"), ("[data-testid=password]", &site.password)])
-        .await;
-    browser.click("sign-in").await;
 
     // The address is that of the map, so it is what comes after signing in.
     browser
@@ -99,6 +72,9 @@ async fn the_places_of_the_dashboard_show_and_change_what_the_server_holds() {
     let only = "document.querySelectorAll('[data-testid=changes] tbody tr').length === 1";
     browser.until(PATIENCE, "the one that fits", only, "document.body.innerText").await;
 
+    browser.click("verify").await;
+    see(&browser, "a verdict", "whole and unchanged").await;
+
     visit(&browser, "/releases").await;
     see(&browser, "no release", "No releases yet").await;
     let release = json!({"version": "1.4.0", "channel": "stable", "artifact_url": "https://releases.example/r58.tar",
@@ -108,14 +84,13 @@ async fn the_places_of_the_dashboard_show_and_change_what_the_server_holds() {
     visit(&browser, "/releases").await;
     see(&browser, "the release", "Quieter fans").await;
 
-    browser.page.set_window_size(390, 844).await.expect("a phone");
-    for place in ["/releases", "/users", "/audit", "/map"] {
+    for place in ["/", "/alerts", "/releases", "/users", "/audit", "/map"] {
         visit(&browser, place).await;
         browser.until(PATIENCE, place, "!document.body.innerText.includes('Loading')", "document.body.innerText").await;
-        browser.screenshot(&format!("{}-phone", &place[1..])).await;
-        let wide = "document.documentElement.scrollWidth <= window.innerWidth";
-        let widths = "[document.documentElement.scrollWidth, window.innerWidth]";
-        browser.until(PATIENCE, &format!("{place} fits a phone"), wide, widths).await;
+        let name = if place == "/" { "boxes" } else { &place[1..] };
+        assert_accessible(&browser, name).await;
+        fits_everywhere(&browser, name).await;
     }
+    assert_asks_nobody_else(&browser).await;
     browser.close().await;
 }

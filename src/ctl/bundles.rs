@@ -84,6 +84,27 @@ async fn until_ready(client: &mut Client, output: Output, id: &str) -> Result<Va
     }
 }
 
+/// Writes a bundle that is here to a file.
+///
+/// # Errors
+/// When the server refuses or does not answer, or the file cannot be written.
+pub async fn fetch_one(client: &mut Client, output: Output, id: &str, file: &Path) -> Result<(), CtlError> {
+    let bundle = client.get(&format!("/bundles/{}", segment(id))).await?;
+    fetch(client, &bundle, file).await?;
+    output.show(&bundle, || format!("{} ({} bytes)", file.display(), bundle["size_bytes"]));
+    Ok(())
+}
+
+/// Deletes a bundle.
+///
+/// # Errors
+/// When the server refuses or does not answer.
+pub async fn delete(client: &mut Client, output: Output, id: &str) -> Result<(), CtlError> {
+    client.delete(&format!("/bundles/{}", segment(id))).await?;
+    output.show(&json!({"deleted": id}), || "the bundle is deleted".into());
+    Ok(())
+}
+
 async fn fetch(client: &mut Client, bundle: &Value, file: &Path) -> Result<(), CtlError> {
     let failed = |error: std::io::Error| CtlError::Refused(format!("cannot write {}: {error}", file.display()));
     let mut response = client.stream(&format!("/bundles/{}/download", segment(word(bundle, "id")))).await?;

@@ -178,6 +178,24 @@ impl Client {
         read(self.signed_in(Method::PATCH, path, Some(body)).await?).await
     }
 
+    /// Sets a whole document under `/api/v1`.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer.
+    pub async fn put(&mut self, path: &str, body: &Value) -> Result<Value, CtlError> {
+        read(self.signed_in(Method::PUT, path, Some(body)).await?).await
+    }
+
+    /// Reads something under `/api/v1` that is no document.
+    ///
+    /// # Errors
+    /// When the server refuses, does not answer, or breaks off.
+    pub async fn bytes(&mut self, path: &str) -> Result<Vec<u8>, CtlError> {
+        let response = self.stream(path).await?;
+        let whole = response.bytes().await.map_err(|_| CtlError::Unreachable("the answer was cut off".into()))?;
+        Ok(whole.to_vec())
+    }
+
     /// Deletes something under `/api/v1`.
     ///
     /// # Errors

@@ -23,6 +23,22 @@ pub enum Config {
         /// The version that was seen; another one since is refused.
         #[arg(long)]
         expected: Option<u64>,
+        /// Why, for whoever reads the versions.
+        #[arg(long)]
+        notes: Option<String>,
+    },
+    /// Set the whole document, in the place of the one before.
+    Replace {
+        /// The device.
+        device: String,
+        /// One JSON object, or `key=value` pairs.
+        document: Vec<String>,
+        /// The version that was seen; another one since is refused.
+        #[arg(long)]
+        expected: Option<u64>,
+        /// Why, for whoever reads the versions.
+        #[arg(long)]
+        notes: Option<String>,
     },
     /// List versions.
     Versions {
@@ -46,6 +62,9 @@ pub enum Config {
         device: String,
         /// The version.
         version: u64,
+        /// Why, for whoever reads the versions.
+        #[arg(long)]
+        notes: Option<String>,
     },
 }
 
@@ -57,9 +76,13 @@ pub async fn run(client: &mut Client, output: Output, order: &Config) -> Result<
     let place = |device: &str| format!("/devices/{}/config", segment(device));
     match order {
         Config::Show { device } => output.document(&client.get(&place(device)).await?),
-        Config::Change { device, changes, expected } => {
-            let body = json!({"changes": payload(changes)?, "expected_ver": expected});
+        Config::Change { device, changes, expected, notes } => {
+            let body = json!({"changes": payload(changes)?, "expected_ver": expected, "notes": notes});
             output.document(&client.patch(&place(device), &body).await?);
+        }
+        Config::Replace { device, document, expected, notes } => {
+            let body = json!({"document": payload(document)?, "expected_ver": expected, "notes": notes});
+            output.document(&client.put(&place(device), &body).await?);
         }
         Config::Versions { device } => {
             let all = client.all(&format!("{}/versions", place(device)), &[]).await?;
@@ -82,8 +105,8 @@ pub async fn run(client: &mut Client, output: Output, order: &Config) -> Result<
             let lines = || found["differences"].as_array().into_iter().flatten().map(line).collect::<Vec<_>>();
             output.show(&found, || lines().join("\n"));
         }
-        Config::Rollback { device, version } => {
-            let body = json!({"ver": version});
+        Config::Rollback { device, version, notes } => {
+            let body = json!({"ver": version, "notes": notes});
             output.document(&client.post(&format!("{}/rollback", place(device)), &body).await?);
         }
     }

@@ -31,6 +31,11 @@ pub enum Group {
         /// The group.
         id: String,
     },
+    /// List the commands of one, by device.
+    Commands {
+        /// The group.
+        id: String,
+    },
     /// Cancel what has not begun.
     Cancel {
         /// The group.
@@ -59,6 +64,10 @@ pub async fn run(client: &mut Client, output: Output, order: &Group) -> Result<(
             output.show(&json!(all), || all.iter().map(line).collect::<Vec<_>>().join("\n"));
         }
         Group::Show { id } => output.document(&client.get(&format!("/command-groups/{}", segment(id))).await?),
+        Group::Commands { id } => {
+            let all = client.all(&format!("/command-groups/{}/commands", segment(id)), &[]).await?;
+            output.commands(&json!({"items": all}));
+        }
         Group::Cancel { id } => {
             let path = format!("/command-groups/{}/cancel", segment(id));
             output.document(&client.post(&path, &json!({})).await?);

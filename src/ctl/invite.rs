@@ -1,9 +1,9 @@
 //! Invitations: a guest's link made, listed, taken back.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{Client, CtlError};
-use super::output::Output;
+use super::output::{Output, plain};
 use super::{segment, word};
 
 /// Whom to invite, and how.
@@ -75,5 +75,31 @@ pub async fn list(client: &mut Client, output: Output, device: &str) -> Result<(
 pub async fn revoke(client: &mut Client, output: Output, device: &str, invitation: &str) -> Result<(), CtlError> {
     client.delete(&format!("/devices/{}/invitations/{}", segment(device), segment(invitation))).await?;
     output.show(&json!({ "revoked": invitation }), || "revoked".into());
+    Ok(())
+}
+
+/// Shows who is in the seats of a box, and who waits.
+///
+/// # Errors
+/// As [`invite`].
+pub async fn guests(client: &mut Client, output: Output, device: &str) -> Result<(), CtlError> {
+    let found = client.get(&format!("/devices/{}/guests", segment(device))).await?;
+    let line = |seat: &Value| {
+        let waits = if seat["waiting"] == true { "  waits" } else { "" };
+        format!("{}  {}  {}{waits}", word(seat, "id"), word(seat, "state"), plain(word(seat, "label")))
+    };
+    let lines = || found["items"].as_array().into_iter().flatten().map(line).collect::<Vec<_>>();
+    output.show(&found["items"], || lines().join("\n"));
+    Ok(())
+}
+
+/// Lets a guest in, refuses it, or removes it.
+///
+/// # Errors
+/// As [`invite`].
+pub async fn order(client: &mut Client, output: Output, device: &str, seat: &str, order: &str) -> Result<(), CtlError> {
+    let path = format!("/devices/{}/guests/{}/{}", segment(device), segment(seat), segment(order));
+    client.post(&path, &json!({})).await?;
+    output.show(&json!({"seat": seat, "order": order}), || format!("{seat}: {order}"));
     Ok(())
 }

@@ -10,6 +10,8 @@ mod bundles;
 mod ca;
 mod client;
 mod config;
+mod device;
+mod enrol;
 mod group;
 mod invite;
 mod logs;
@@ -17,6 +19,7 @@ mod org;
 mod output;
 mod release;
 mod session;
+mod user;
 mod watch;
 
 use std::io::{IsTerminal, Read, Write};
@@ -92,6 +95,8 @@ enum Command {
         /// The device.
         device: String,
     },
+    #[command(flatten)]
+    OfDevice(device::Device),
     /// Send a command to a device.
     Send {
         /// The device.
@@ -100,6 +105,9 @@ enum Command {
         op: String,
         /// Arguments: one JSON object, or `key=value` pairs.
         args: Vec<String>,
+        /// Only say what the device would answer.
+        #[arg(long, conflicts_with = "wait")]
+        dry_run: bool,
         /// Wait until the command has ended.
         #[arg(long)]
         wait: bool,
@@ -152,6 +160,20 @@ enum Command {
         /// The invitation.
         invitation: String,
     },
+    /// Show who is in the seats of a box, and who waits.
+    Guests {
+        /// The device.
+        device: String,
+    },
+    /// Let a guest in that waits, refuse it, or remove one.
+    Guest {
+        /// The device.
+        device: String,
+        /// The seat.
+        seat: String,
+        /// admit, refuse or remove.
+        order: String,
+    },
     /// The same command for many devices.
     #[command(subcommand)]
     Group(group::Group),
@@ -167,6 +189,9 @@ enum Command {
     /// Organizations; for platform administrators.
     #[command(subcommand)]
     Org(org::Org),
+    /// People of the organization; for its administrators.
+    #[command(subcommand)]
+    User(user::User),
     /// Keys that programs sign in with.
     #[command(subcommand)]
     Key(org::Key),
@@ -182,20 +207,29 @@ enum Command {
         /// The device.
         device: String,
     },
+    /// Write a support bundle that is here to a file.
+    FetchBundle {
+        /// The bundle.
+        id: String,
+        /// The file.
+        file: PathBuf,
+    },
+    /// Delete a support bundle.
+    DeleteBundle {
+        /// The bundle.
+        id: String,
+    },
     /// An authority of one's own: certificates for servers and devices. Offline; needs no session.
     #[command(subcommand)]
     Ca(ca::Ca),
     /// Make a one-time code with which a box enrols itself.
-    Enrol {
-        /// For whom it is.
-        #[arg(long)]
-        note: Option<String>,
-        /// Life in seconds.
-        #[arg(long)]
-        expires_in: Option<u32>,
-        /// How many boxes it lets in.
-        #[arg(long)]
-        uses: Option<u32>,
+    Enrol(enrol::Enrol),
+    /// List enrolment codes.
+    Codes,
+    /// Take an enrolment code back.
+    DeleteCode {
+        /// The code's id.
+        id: String,
     },
 }
 
@@ -267,9 +301,15 @@ async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
             let device = client.get(&format!("/devices/{}", segment(&device))).await?;
             output.document(&device);
         }
-        Command::Send { device, op, args, wait, wait_seconds, expires_in } => {
+        Command::OfDevice(order) => device::run(&mut client, output, &order).await?,
+        Command::Send { device, op, args, dry_run, wait, wait_seconds, expires_in } => {
             let body = command_body(&op, &args, expires_in, false)?;
-            let command = client.post(&format!("/devices/{}/commands", segment(&device)), &body).await?;
+            let place = format!("/devices/{}/commands", segment(&device));
+            if dry_run {
+                output.document(&client.post(&format!("{place}/dry-run"), &body).await?);
+                return Ok(ExitCode::SUCCESS);
+            }
+            let command = client.post(&place, &body).await?;
             if !wait {
                 output.command(&command);
                 return Ok(ExitCode::SUCCESS);
@@ -293,21 +333,24 @@ async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
         Command::Invite(order) => invite::invite(&mut client, output, &order).await?,
         Command::Invitations { device } => invite::list(&mut client, output, &device).await?,
         Command::Revoke { device, invitation } => invite::revoke(&mut client, output, &device, &invitation).await?,
+        Command::Guests { device } => invite::guests(&mut client, output, &device).await?,
+        Command::Guest { device, seat, order } => invite::order(&mut client, output, &device, &seat, &order).await?,
         Command::Group(order) => group::run(&mut client, output, &order).await?,
         Command::Config(order) => config::run(&mut client, output, &order).await?,
         Command::Release(order) => release::run(&mut client, output, &order).await?,
         Command::Alert(order) => alert::run(&mut client, output, &order).await?,
         Command::Org(order) => org::org(&mut client, output, &order).await?,
+        Command::User(order) => user::run(&mut client, output, &order).await?,
         Command::Key(order) => org::key(&mut client, output, &order).await?,
         Command::Audit(order) => return audit::run(&mut client, output, &order).await,
         Command::Logs(order) => logs::run(&mut client, output, &order).await?,
         Command::Bundle(order) => bundles::make(&mut client, output, &order).await?,
         Command::Bundles { device } => bundles::list(&mut client, output, &device).await?,
-        Command::Enrol { note, expires_in, uses } => {
-            let body = json!({"note": note, "expires_in_seconds": expires_in, "uses": uses});
-            let code = client.post("/enrolment-codes", &body).await?;
-            output.show(&code, || format!("{} (good until {})", word(&code, "code"), word(&code, "expires_at")));
-        }
+        Command::Enrol(order) => enrol::make(&mut client, output, &order).await?,
+        Command::Codes => enrol::list(&mut client, output).await?,
+        Command::DeleteCode { id } => enrol::delete(&mut client, output, &id).await?,
+        Command::FetchBundle { id, file } => bundles::fetch_one(&mut client, output, &id, &file).await?,
+        Command::DeleteBundle { id } => bundles::delete(&mut client, output, &id).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

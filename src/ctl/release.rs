@@ -9,7 +9,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::{Value, json};
 
 use super::client::{Client, CtlError};
-use super::output::Output;
+use super::output::{Output, plain};
 use super::{segment, word};
 
 /// What to do with releases.
@@ -24,6 +24,13 @@ pub enum Release {
         /// The private key, PEM (PKCS 8). It is only read here; its public half is sent.
         #[arg(long)]
         private_key: PathBuf,
+    },
+    /// List the makers' keys.
+    Keys,
+    /// Take a maker's key back; what it signed stays published.
+    DeleteKey {
+        /// The key's id.
+        id: String,
     },
     /// Enter a release: one JSON object with version, channel, artifact_url, checksum_sha256, size_bytes and so on.
     Create {
@@ -44,6 +51,14 @@ pub enum Release {
         #[arg(long, default_value = "any")]
         arch: String,
     },
+    /// Delete a release; boxes that have it keep it.
+    Delete {
+        /// The version.
+        version: String,
+        /// The processor that it is for.
+        #[arg(long, default_value = "any")]
+        arch: String,
+    },
     /// List rollouts.
     Rollouts,
     /// Begin a rollout.
@@ -59,6 +74,17 @@ pub enum Release {
         /// More than this many of a hundred that ended have failed: it halts.
         #[arg(long, default_value_t = 10)]
         abort_percent: u8,
+        /// Devices that are at it at the same time, 1 to 1000.
+        #[arg(long, default_value_t = 50)]
+        at_once: u16,
+    },
+    /// List the commands of a rollout, by device: who has it, who is at it, who failed and why.
+    Boxes {
+        /// The rollout.
+        id: String,
+        /// Only those that ended badly.
+        #[arg(long)]
+        failed: bool,
     },
     /// Take a rollout further, pause it, go on with it, or end it.
     Change {
@@ -123,8 +149,31 @@ pub async fn run(client: &mut Client, output: Output, order: &Release) -> Result
             };
             output.show(&json!(all), || all.iter().map(line).collect::<Vec<_>>().join("\n"));
         }
-        Release::Rollout { version, percent, tag, abort_percent } => {
-            let body = json!({"version": version, "percent": percent, "tag": tag, "abort_percent": abort_percent});
+        Release::Keys => {
+            let all = client.all("/release-keys", &[]).await?;
+            let line = |key: &Value| format!("{}  {}  {}", word(key, "id"), word(key, "name"), word(key, "public_key"));
+            output.show(&json!(all), || all.iter().map(line).collect::<Vec<_>>().join("\n"));
+        }
+        Release::DeleteKey { id } => {
+            client.delete(&format!("/release-keys/{}", segment(id))).await?;
+            output.show(&json!({"deleted": id}), || "the key is no longer good".into());
+        }
+        Release::Delete { version, arch } => {
+            client.delete(&format!("/releases/{}?arch={}", segment(version), segment(arch))).await?;
+            output.show(&json!({"deleted": version}), || format!("{version} is deleted"));
+        }
+        Release::Boxes { id, failed } => {
+            let asked = [("failed", Some(failed.to_string()))];
+            let all = client.all(&format!("/rollouts/{}/commands", segment(id)), &asked).await?;
+            let line = |one: &Value| {
+                let words = ["device_id", "state", "code", "reason"].map(|name| plain(word(one, name)));
+                words.join("  ").trim_end().to_owned()
+            };
+            output.show(&json!(all), || all.iter().map(line).collect::<Vec<_>>().join("\n"));
+        }
+        Release::Rollout { version, percent, tag, abort_percent, at_once } => {
+            let body = json!({"version": version, "percent": percent, "tag": tag, "abort_percent": abort_percent,
+                "at_once": at_once});
             output.document(&client.post("/rollouts", &body).await?);
         }
         Release::Change { id, percent, state } => {

@@ -10,15 +10,18 @@ pub mod discovery;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use actix_web::web;
 use bytes::Bytes;
 use r58_mqtt::session::{Outgoing, Session, SessionEvent, SessionSettings, Subscription};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::state::Fleet;
 use super::store::{DeviceFilter, Store, StoreError};
 
 /// How often there is a look at what changed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Boxes of an organization that Home Assistant is told of: it is a house's, not a fleet's.
+/// Boxes of an organization that Home Assistant is told of: it is a house's, not a fleet's. How many more there are is said in the
+/// log and by the gauge `r58_fleet_home_assistant_untold`.
 const MOST: usize = 1_000;
 /// Boxes read at once.
 const AT_ONCE: i64 = 200;
@@ -40,7 +43,7 @@ pub struct HomeAssistantPlan {
 type Retained = BTreeMap<String, Bytes>;
 
 /// Works for as long as it is let.
-pub(super) async fn run(store: Store, mut settings: SessionSettings, plan: HomeAssistantPlan) {
+pub(super) async fn run(fleet: web::Data<Fleet>, mut settings: SessionSettings, plan: HomeAssistantPlan) {
     settings.subscriptions = vec![Subscription::new(discovery::FILTER)];
     // What is retained comes anew with each connection.
     settings.session_expiry = Duration::ZERO;
@@ -61,8 +64,8 @@ pub(super) async fn run(store: Store, mut settings: SessionSettings, plan: HomeA
             _ = tick.tick() => None,
         };
         match event {
-            None if linked && store.leads() => {
-                if let Err(error) = look(&store, &session, &plan, &there).await {
+            None if linked && fleet.store.leads() => {
+                if let Err(error) = look(&fleet, &session, &plan, &there).await {
                     tracing::debug!(%error, "Home Assistant is told of boxes later");
                 }
             }
@@ -87,8 +90,9 @@ pub(super) async fn run(store: Store, mut settings: SessionSettings, plan: HomeA
 }
 
 /// Publishes what is missing or another one, and removes what should not be there.
-async fn look(store: &Store, session: &Session, plan: &HomeAssistantPlan, there: &Retained) -> Result<(), StoreError> {
-    let wanted = wanted(store, plan).await?;
+async fn look(fleet: &Fleet, session: &Session, plan: &HomeAssistantPlan, there: &Retained) -> Result<(), StoreError> {
+    let wanted = wanted(&fleet.store, plan).await?;
+    count_untold(fleet, plan, &wanted).await?;
     let gone: BTreeSet<&String> = there.keys().filter(|topic| !wanted.contains_key(*topic)).collect();
     let news = wanted.iter().filter(|(topic, payload)| there.get(*topic) != Some(*payload));
     let news = news.map(|(topic, payload)| (topic, payload.clone()));
@@ -99,6 +103,30 @@ async fn look(store: &Store, session: &Session, plan: &HomeAssistantPlan, there:
         if !matches!(tokio::time::timeout(PUBLISH_WITHIN, sent).await, Ok(Ok(()))) {
             return Ok(());
         }
+    }
+    Ok(())
+}
+
+/// Says of how many boxes Home Assistant hears nothing because there are too many; warns when that begins.
+async fn count_untold(fleet: &Fleet, plan: &HomeAssistantPlan, wanted: &Retained) -> Result<(), StoreError> {
+    for org in &plan.organizations {
+        let told = wanted.keys().filter(|topic| discovery::org_of(topic) == Some(org)).count();
+        let mut untold = 0;
+        if told >= MOST {
+            let census = fleet.meters.census(&fleet.store).await?;
+            let boxes: i64 = census.devices.iter().filter(|(of, ..)| of == org).map(|(_, _, count)| count).sum();
+            untold = boxes.saturating_sub(i64::try_from(told).unwrap_or(i64::MAX)).max(0);
+        }
+        let gauge = fleet.meters.untold.with_label_values(&[org.as_str()]);
+        if gauge.get() == 0 && untold > 0 {
+            tracing::warn!(
+                org,
+                told,
+                untold,
+                "Home Assistant is told of the first boxes by name alone: there are too many"
+            );
+        }
+        gauge.set(untold);
     }
     Ok(())
 }

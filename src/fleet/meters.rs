@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use actix_web::http::{Method, StatusCode};
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
 use tokio::sync::Mutex;
 
 use super::store::{Census, Store, StoreError};
@@ -22,6 +22,8 @@ pub struct Meters {
     pub requests: IntCounterVec,
     /// Time until the answer's head was ready, by method and route.
     pub seconds: HistogramVec,
+    /// Boxes that Home Assistant is not told of, by organization.
+    pub untold: IntGaugeVec,
     census: Mutex<Option<(Instant, Census)>>,
 }
 
@@ -32,7 +34,12 @@ impl Default for Meters {
             "r58_fleet_http_request_duration_seconds",
             "Time until the head of the answer was ready, by method and route.",
         );
+        let untold = Opts::new(
+            "r58_fleet_home_assistant_untold",
+            "Boxes beyond the first 1,000 of an organization, of which Home Assistant is not told.",
+        );
         Self {
+            untold: IntGaugeVec::new(untold, &["org"]).expect("a proper name"),
             requests: IntCounterVec::new(requests, &["method", "route", "status"]).expect("a proper name"),
             seconds: HistogramVec::new(seconds.buckets(SECONDS.to_vec()), &["method", "route"]).expect("a proper name"),
             census: Mutex::new(None),

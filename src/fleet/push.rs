@@ -45,7 +45,7 @@ pub struct Update {
     pub org: Arc<str>,
     /// The device that it speaks of.
     pub device: Option<Arc<str>>,
-    /// `device`, `command`, `alert`, `alerts` or `thumbnail`.
+    /// `device`, `command`, `alert`, `alerts`, `rollout` or `thumbnail`.
     pub event: &'static str,
     /// JSON in one line.
     pub data: Arc<str>,
@@ -60,6 +60,8 @@ pub(super) struct Notes {
     pub commands: BTreeSet<(String, String)>,
     /// Alerts; without an identifier, something about all of an organization's.
     pub alerts: BTreeSet<(String, String)>,
+    /// Rollouts.
+    pub rollouts: BTreeSet<(String, String)>,
 }
 
 /// Notes for the other servers of the same database.
@@ -211,6 +213,13 @@ impl Hub {
         self.alert_changed(org, "");
     }
 
+    /// Notes that a rollout began, moved or ended.
+    pub fn rollout_changed(&self, org: &str, id: &str) {
+        self.note(|notes| {
+            notes.rollouts.insert((org.to_owned(), id.to_owned()));
+        });
+    }
+
     /// Tells that a picture came in.
     pub fn picture_came(&self, org: &str, device: &str, name: &str, seq: u64) {
         if self.inner.updates.receiver_count() > 0 {
@@ -245,6 +254,7 @@ impl Hub {
             held.devices.extend(notes.devices);
             held.commands.extend(notes.commands);
             held.alerts.extend(notes.alerts);
+            held.rollouts.extend(notes.rollouts);
         });
     }
 
@@ -302,6 +312,10 @@ impl Hub {
             }
         }
         self.alerts(store, &notes.alerts).await?;
+        for (org, id) in &notes.rollouts {
+            // How its devices stand is counted by who reads it.
+            self.tell(org, "rollout", &serde_json::json!({"id": id}));
+        }
         for (org, id) in &notes.commands {
             let Some(row) = store.command(org, id).await? else { continue };
             let history = store.command_history(std::slice::from_ref(id)).await?;

@@ -27,6 +27,8 @@ struct Text {
     commands: Vec<(String, String)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     alerts: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rollouts: Vec<(String, String)>,
     /// More than could be said.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     much: bool,
@@ -37,8 +39,9 @@ fn texts(from: &str, notes: Notes) -> Vec<String> {
     let mut texts = vec![Text { from: from.to_owned(), ..Text::default() }];
     let mut size = 0;
     type Which = fn(&mut Text) -> &mut Vec<(String, String)>;
-    let kinds: [(Which, BTreeSet<(String, String)>); 3] = [
+    let kinds: [(Which, BTreeSet<(String, String)>); 4] = [
         (|text| &mut text.commands, notes.commands),
+        (|text| &mut text.rollouts, notes.rollouts),
         (|text| &mut text.alerts, notes.alerts),
         (|text| &mut text.devices, notes.devices),
     ];
@@ -99,6 +102,7 @@ pub(super) async fn hear(store: Store, hub: Hub, broker: Arc<dyn BrokerSide>, ho
             devices: text.devices.into_iter().collect(),
             commands: text.commands.into_iter().collect(),
             alerts: text.alerts.into_iter().collect(),
+            rollouts: text.rollouts.into_iter().collect(),
         });
     }
 }
@@ -115,8 +119,12 @@ mod tests {
     #[test]
     fn what_changed_is_cut_into_notifications_that_fit_and_far_too_much_is_said_in_one_word() {
         let key = |n: usize| ("organization".to_owned(), format!("{n:0>64}"));
-        let notes =
-            |n: usize| Notes { devices: (0..n).map(key).collect(), commands: [key(0)].into(), alerts: [key(0)].into() };
+        let notes = |n: usize| Notes {
+            devices: (0..n).map(key).collect(),
+            commands: [key(0)].into(),
+            alerts: [key(0)].into(),
+            rollouts: [key(0)].into(),
+        };
         let cut = texts("me", notes(300));
         assert!(cut.len() > 2 && cut.iter().all(|text| text.len() <= LONGEST));
         let read: Vec<Text> = cut.iter().map(|text| serde_json::from_str(text).unwrap()).collect();

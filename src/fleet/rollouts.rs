@@ -26,8 +26,16 @@ const GOES: usize = 10;
 /// A device that is connected has this long to begin.
 const LIFE: chrono::Duration = chrono::Duration::hours(24);
 
-/// Where each rollout's walk over the devices stands: the last identifier. Lost at a restart, and begun anew then.
-type Walks = HashMap<String, String>;
+/// Where a rollout's walk over the devices stands. Lost at a restart, and begun anew then.
+#[derive(Debug, Default)]
+struct Walk {
+    /// The last identifier.
+    after: String,
+    /// How its devices stood when that was last told.
+    told: Tally,
+}
+
+type Walks = HashMap<String, Walk>;
 
 /// The leader's duty of rollouts.
 pub(super) struct RolloutDriver {
@@ -86,8 +94,12 @@ pub async fn take_back(fleet: &Fleet, actor: &Actor, rollout: &str) -> Result<()
     Ok(())
 }
 
-async fn further(fleet: &Fleet, rollout: &RolloutRow, walk: &mut String) -> Result<(), StoreError> {
+async fn further(fleet: &Fleet, rollout: &RolloutRow, walk: &mut Walk) -> Result<(), StoreError> {
     let tally = tally(&fleet.store, &rollout.id).await?;
+    if tally != walk.told {
+        walk.told = tally;
+        fleet.hub.rollout_changed(&rollout.org, &rollout.id);
+    }
     let actor = Actor { org: rollout.org.clone(), name: format!("rollout:{}", rollout.id) };
     if let Some(halt) = tally.halt(rollout.abort_percent.unsigned_abs()) {
         let (state, reason) = match halt {
@@ -98,6 +110,7 @@ async fn further(fleet: &Fleet, rollout: &RolloutRow, walk: &mut String) -> Resu
         let moved = ("running", state);
         if fleet.store.move_rollout(&actor, &rollout.id, moved, None, Some(&reason), Utc::now()).await? {
             take_back(fleet, &actor, &rollout.id).await?;
+            fleet.hub.rollout_changed(&rollout.org, &rollout.id);
         }
         return Ok(());
     }
@@ -106,13 +119,13 @@ async fn further(fleet: &Fleet, rollout: &RolloutRow, walk: &mut String) -> Resu
         if room == 0 {
             return Ok(());
         }
-        let devices = fleet.store.rollout_candidates(rollout, walk, AT_ONCE).await?;
+        let devices = fleet.store.rollout_candidates(rollout, &walk.after, AT_ONCE).await?;
         let Some(last) = devices.last() else {
-            walk.clear();
+            walk.after.clear();
             return ended(fleet, rollout, &actor).await;
         };
         let percent = rollout.percent.unsigned_abs();
-        let mut reached = walk.clone();
+        let mut reached = walk.after.clone();
         for device in devices.iter().filter(|device| is_in(&rollout.id, device, percent)) {
             if room == 0 {
                 // The walk goes on with this one.
@@ -126,7 +139,7 @@ async fn further(fleet: &Fleet, rollout: &RolloutRow, walk: &mut String) -> Resu
         if room > 0 {
             reached.clone_from(last);
         }
-        *walk = reached;
+        walk.after = reached;
     }
     Ok(())
 }
@@ -144,7 +157,9 @@ async fn ended(fleet: &Fleet, rollout: &RolloutRow, actor: &Actor) -> Result<(),
     let (devices, reached) = fleet.store.rollout_reach(rollout).await?;
     if devices > 0 && reached >= devices {
         let moved = ("running", "completed");
-        fleet.store.move_rollout(actor, &rollout.id, moved, None, None, Utc::now()).await?;
+        if fleet.store.move_rollout(actor, &rollout.id, moved, None, None, Utc::now()).await? {
+            fleet.hub.rollout_changed(&rollout.org, &rollout.id);
+        }
     }
     Ok(())
 }

@@ -173,6 +173,15 @@ async fn a_rollout_stops_when_devices_fail_and_says_when_they_cannot() {
     let path = format!("/api/v1/rollouts/{second}");
     let halted = until(&world, &path, "the halt", |rollout| rollout["state"] != "running").await;
     assert_eq!((&halted["state"], &halted["counts"]["failed"]), (&json!("halted"), &json!(1)));
+    let members = async |rollout: &str, query: &str| {
+        let page =
+            world.get(&format!("/api/v1/rollouts/{rollout}/commands{query}"), &world.admin).await.expect(200).body;
+        let device = |one: &Value| one["device_id"].as_str().unwrap().to_owned();
+        (page["total"].as_i64().unwrap(), page["items"].as_array().unwrap().iter().map(device).collect::<Vec<_>>())
+    };
+    assert_eq!(members(&second, "?failed=true").await, (1, vec!["box2".to_owned()]));
+    assert_eq!(members(&first, "").await, (1, vec!["box1".to_owned()]));
+    world.get("/api/v1/rollouts/none/commands", &world.admin).await.expect(404);
 
     let third = begin(json!({"version": "1.4.0", "percent": 20, "tag": "nobody"})).await;
     let path = format!("/api/v1/rollouts/{third}");

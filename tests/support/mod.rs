@@ -3,7 +3,10 @@
 #![allow(dead_code, reason = "each promise uses its own part of the harness")]
 
 pub mod authority;
+pub mod axe;
 pub mod browser;
+pub mod by_http;
+pub mod dashboard;
 pub mod environment;
 pub mod footage;
 pub mod hook;

@@ -229,6 +229,13 @@ impl Api {
         self.call(Method::POST, path, Some(body)).await.unwrap_or_else(|error| panic!("POST {path}: {error}"))
     }
 
+    /// DELETEs; there is no answer but that it is done.
+    pub async fn delete(&self, path: &str) {
+        let request = self.http.delete(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        let answer = request.send().await.expect("an answer");
+        assert!(answer.status().is_success(), "DELETE {path}: {}", answer.text().await.unwrap_or_default());
+    }
+
     /// Makes a command and answers with its id.
     pub async fn command(&self, device: &str, op: &str, args: Value) -> String {
         let made =

@@ -3,12 +3,14 @@
 use actix_web::http::header::{ContentDisposition, DispositionParam, DispositionType};
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
+use futures_util::{StreamExt as _, pin_mut};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{ProblemBody, store_problem};
 use super::{input, paging, resource};
 use crate::audit::Change;
+use crate::audit::verify::{Kept, Misfit, Verdict, Verifier};
 use crate::fleet::audit;
 use crate::fleet::auth::Admin;
 use crate::fleet::state::Fleet;
@@ -18,7 +20,8 @@ use crate::problem::{Answer, Problem};
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(resource("/audit", "GET").route(web::get().to(list)))
-        .service(resource("/audit/export", "GET").route(web::get().to(export)));
+        .service(resource("/audit/export", "GET").route(web::get().to(export)))
+        .service(resource("/audit/verify", "GET").route(web::get().to(verify)));
 }
 
 /// Which changes.
@@ -129,4 +132,67 @@ pub async fn export(fleet: web::Data<Fleet>, caller: Admin) -> Answer {
     let named = ContentDisposition { disposition: DispositionType::Attachment, parameters: vec![name] };
     let lines = audit::export(fleet.store.clone(), fleet.keys.commands.clone(), org).await.map_err(store_problem)?;
     Ok(HttpResponse::Ok().content_type("application/x-ndjson").insert_header(named).streaming(lines))
+}
+
+/// What a look through the whole log found.
+#[derive(Serialize, ToSchema)]
+pub struct AuditVerdict {
+    /// Whole, unchanged and signed.
+    valid: bool,
+    /// How many changes there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes: Option<u64>,
+    /// Hash of the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head: Option<String>,
+    /// Signed heads in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoints: Option<u64>,
+    /// Id of the key that signed the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    /// The first change that is not what it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change: Option<u64>,
+    /// What does not fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl AuditVerdict {
+    fn of(found: Result<Verdict, Misfit>) -> Self {
+        let none =
+            Self { valid: false, changes: None, head: None, checkpoints: None, key: None, change: None, reason: None };
+        match found {
+            Ok(Verdict { changes, head, checkpoints, kid, .. }) => Self {
+                valid: true,
+                changes: Some(changes),
+                head: Some(head.to_string()),
+                checkpoints: Some(checkpoints),
+                key: Some(kid),
+                ..none
+            },
+            Err(misfit) => Self { change: misfit.change, reason: Some(misfit.why.to_string()), ..none },
+        }
+    }
+}
+
+/// Looks through the whole log. It is the server's own word: who does not trust the server keeps exports elsewhere, and has them
+/// compared by `r58 ctl audit verify --against`.
+#[utoipa::path(get, path = "/api/v1/audit/verify", tag = "audit", security(("user" = [])), responses(
+    (status = 200, body = AuditVerdict), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
+    (status = 503, body = ProblemBody)))]
+pub async fn verify(fleet: web::Data<Fleet>, caller: Admin) -> Answer {
+    let (store, signer) = (fleet.store.clone(), fleet.keys.commands.clone());
+    let lines = audit::export(store, signer, caller.org.clone()).await.map_err(store_problem)?;
+    pin_mut!(lines);
+    let mut verifier = Verifier::new(Kept::default(), Vec::new());
+    while let Some(some) = lines.next().await {
+        for line in String::from_utf8_lossy(&some.map_err(store_problem)?).lines() {
+            if let Err(misfit) = verifier.line(line) {
+                return Ok(HttpResponse::Ok().json(AuditVerdict::of(Err(misfit))));
+            }
+        }
+    }
+    Ok(HttpResponse::Ok().json(AuditVerdict::of(verifier.finish())))
 }

@@ -53,9 +53,9 @@ impl EventsQuery {
 }
 
 /// Server-sent events: `hello` first, then `device` with a card, `command` with a command, `alert` with an alert, `alerts` when many
-/// changed, `thumbnail` with {device_id, name, seq}. Who names devices hears of these alone, at once how they are, and by `moved` that others changed, at most
-/// every five seconds. The stream ends with the access token, and when its reader is so slow that updates were
-/// lost; who connects again should read everything anew.
+/// changed, `rollout` with the {id} of one that moved, `thumbnail` with {device_id, name, seq}. Who names devices hears of these
+/// alone, at once how they are, and by `moved` that others changed, at most every five seconds. The stream ends with the access
+/// token, and when its reader is so slow that updates were lost; who connects again should read everything anew.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", security(("user" = [])), params(EventsQuery), responses(
     (status = 200, content_type = "text/event-stream", body = String), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
     (status = 503, body = ProblemBody)))]

@@ -64,6 +64,7 @@ async fn whole(fleet: &Fleet) -> Result<Sheet, crate::problem::Problem> {
     sheet.held(meters.lag_seconds.clone());
     sheet.held(meters.ended.clone());
     sheet.held(meters.effect_seconds.clone());
+    sheet.held(fleet.meters.untold.clone());
     sheet.held(fleet.meters.requests.clone());
     sheet.held(fleet.meters.seconds.clone());
     sheet.gauges(

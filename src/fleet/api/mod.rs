@@ -22,7 +22,7 @@
 //! | `join` | /join/{invitation}, and /whip and /guest of it, carried to the box |
 //! | `bundles` | /api/v1/devices/{id}/bundles, /api/v1/bundles/{id}, .../download |
 //! | `bundle_upload` | /api/v1/bundles/{id}/upload, for devices |
-//! | `audit` | /api/v1/audit, /api/v1/audit/export |
+//! | `audit` | /api/v1/audit, .../export, .../verify |
 //! | `logs` | /api/v1/devices/{id}/logs, .../logs/live |
 //! | `broker_auth` | /api/v1/broker/auth, for nodes of an rmqttd cluster |
 //! | `thumbnails` | /api/v1/devices/{id}/thumbnails/{name} |

@@ -33,10 +33,11 @@ use super::{
         config::get, config::replace, config::change, config::diff, config::rollback, config::versions, config::version,
         releases::keys, releases::create_key, releases::delete_key, releases::list, releases::create, releases::latest,
         releases::get, releases::publish, releases::delete, rollouts::list, rollouts::create, rollouts::get, rollouts::change,
+        rollouts::members,
         invitations::create, invitations::list, invitations::revoke, invitations::guests, invitations::order,
         bundles::create, bundles::list, bundles::get, bundles::delete, bundles::download,
         bundle_upload::announce, bundle_upload::state, bundle_upload::append,
-        logs::past, logs::live, audit::list, audit::export,
+        logs::past, logs::live, audit::list, audit::export, audit::verify,
         broker_auth::authenticate, thumbnails::get, events::events, metrics::metrics, public::health, public::turn_credentials,
     ),
     modifiers(&Schemes, &Problems)

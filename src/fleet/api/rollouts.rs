@@ -4,8 +4,9 @@ use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
+use super::commands::{self, CommandAnswer};
 use super::paging::{Page, PageQuery};
 use super::problem::{ProblemBody, store_problem};
 use super::{input, resource};
@@ -19,7 +20,8 @@ use crate::problem::{Answer, Problem};
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(resource("/rollouts", "GET, POST").route(web::get().to(list)).route(web::post().to(create)))
-        .service(resource("/rollouts/{id}", "GET, PATCH").route(web::get().to(get)).route(web::patch().to(change)));
+        .service(resource("/rollouts/{id}", "GET, PATCH").route(web::get().to(get)).route(web::patch().to(change)))
+        .service(resource("/rollouts/{id}/commands", "GET").route(web::get().to(members)));
 }
 
 /// A rollout to be begun.
@@ -63,6 +65,20 @@ pub struct ChangeRollout {
     #[schema(minimum = 1, maximum = 100)]
     percent: Option<i64>,
     state: Option<Wanted>,
+}
+
+/// Which of a rollout's commands.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct MembersQuery {
+    /// From 1.
+    #[param(minimum = 1, default = 1)]
+    page: Option<u32>,
+    /// 1 to 200.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    page_size: Option<u32>,
+    /// Only those that ended badly; all unless given.
+    failed: Option<bool>,
 }
 
 /// How the devices of a rollout stand.
@@ -154,6 +170,7 @@ pub async fn create(fleet: web::Data<Fleet>, caller: Admin, body: web::Json<Crea
     };
     fleet.store.create_rollout(&caller.actor(), &row).await.map_err(store_problem)?;
     tracing::info!(rollout = %row.id, version = %row.version, percent = row.percent, "rollout begun");
+    fleet.hub.rollout_changed(&caller.org, &row.id);
     let location = format!("/api/v1/rollouts/{}", row.id);
     Ok(HttpResponse::Created().insert_header(("Location", location)).json(shown(&fleet, row).await?))
 }
@@ -215,8 +232,28 @@ pub async fn change(
     if next == "cancelled" {
         take_back(&fleet, &actor, &id).await.map_err(store_problem)?;
     }
+    fleet.hub.rollout_changed(&caller.org, &id);
     let row = fleet.store.rollout(&caller.org, &id).await.map_err(store_problem)?.ok_or_else(no_such_rollout)?;
     Ok(HttpResponse::Ok().json(shown(&fleet, row).await?))
+}
+
+/// The commands of a rollout, by device: who has the release, who is at it, and who failed and why.
+#[utoipa::path(get, path = "/api/v1/rollouts/{id}/commands", tag = "releases", security(("user" = [])),
+    params(("id" = String, Path), MembersQuery), responses((status = 200, body = Page<CommandAnswer>),
+    (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 404, body = ProblemBody),
+    (status = 503, body = ProblemBody)))]
+pub async fn members(
+    fleet: web::Data<Fleet>,
+    caller: Viewer,
+    id: web::Path<String>,
+    query: web::Query<MembersQuery>,
+) -> Answer {
+    let span = PageQuery { page: query.page, page_size: query.page_size }.check()?;
+    fleet.store.rollout(&caller.org, &id).await.map_err(store_problem)?.ok_or_else(no_such_rollout)?;
+    let failed = query.failed.unwrap_or(false);
+    let found = fleet.store.rollout_commands(&caller.org, &id, failed, span.offset(), span.limit()).await;
+    let (rows, total) = found.map_err(store_problem)?;
+    Ok(HttpResponse::Ok().json(span.answer(commands::with_histories(&fleet, rows).await?, total)))
 }
 
 fn no_such_rollout() -> Problem {

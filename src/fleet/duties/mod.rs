@@ -100,6 +100,6 @@ pub(super) fn engage(house: &House, fleet: &web::Data<Fleet>, desk: &BrokerDesk,
     let (own, session, plan) = (fleet.clone(), desk.herald(), orders.home_assistant);
     Rounds::engage(house, "home assistant", move || {
         let (own, session, plan) = (own.clone(), session.clone(), plan.clone());
-        Standing(move || home_assistant::run(own.store.clone(), session.clone(), plan.clone()))
+        Standing(move || home_assistant::run(own.clone(), session.clone(), plan.clone()))
     });
 }

@@ -3,9 +3,9 @@
 use chrono::{DateTime, Utc};
 
 use super::audit::record;
-use super::commands::insert;
+use super::commands::{insert, select_command};
 use super::sql::{query, query_as};
-use super::{Actor, NewCommand, Signed, Store, StoreError, millis};
+use super::{Actor, CommandRow, NewCommand, Signed, Store, StoreError, millis};
 
 /// A rollout as stored.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -54,6 +54,13 @@ macro_rules! for_whom {
         "FROM devices d JOIN device_state s ON s.device_no = d.no WHERE d.org = $1 AND d.decommissioned_at IS NULL \
          AND (($2 IS NULL AND d.update_channel = $3) OR EXISTS (SELECT 1 FROM device_tags t WHERE t.org = d.org \
          AND t.tag = $2 AND t.device_id = d.id)) "
+    };
+}
+
+/// All commands, or with a true third value those that ended badly: as [`crate::fleet::rollout::Tally`] counts them.
+macro_rules! ended_badly {
+    () => {
+        "(NOT $3 OR state IN ('failed', 'rejected', 'timed_out', 'interrupted', 'expired', 'closed')) "
     };
 }
 
@@ -195,6 +202,34 @@ impl Store {
             .fetch_one(&self.reader)
             .await?;
         Ok((whole, reached))
+    }
+
+    /// One page of a rollout's commands, by device, and how many there are; of all, or of those that ended badly.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn rollout_commands(
+        &self,
+        org: &str,
+        rollout: &str,
+        failed: bool,
+        offset: i64,
+        limit: i64,
+    ) -> Result<(Vec<CommandRow>, i64), StoreError> {
+        let rows = query_as(concat!(
+            select_command!("WHERE group_id = $1 AND org = $2 AND "),
+            ended_badly!(),
+            "ORDER BY device_id, id LIMIT $4 OFFSET $5"
+        ));
+        let rows = rows.bind(rollout).bind(org).bind(failed).bind(limit).bind(offset).fetch_all(&self.reader).await?;
+        let (total,): (i64,) =
+            query_as(concat!("SELECT COUNT(*) FROM commands WHERE group_id = $1 AND org = $2 AND ", ended_badly!()))
+                .bind(rollout)
+                .bind(org)
+                .bind(failed)
+                .fetch_one(&self.reader)
+                .await?;
+        Ok((rows, total))
     }
 
     /// Sends a rollout to one device: its command and its version to reach, once, however many servers do it at the same time.

@@ -20,7 +20,7 @@ export function Actors({ actors }: { actors: readonly ActorReport[] }) {
   if (actors.length === 0) return <p class="muted">No actors reported.</p>;
   const full = actors.some((actor) => actor.uptime_seconds !== undefined);
   return (
-    <div class="actors">
+    <div class="actors" role="region" aria-label="Actors" tabIndex={0}>
       <table>
         <thead>
           <tr>

@@ -5,6 +5,7 @@ import { attempt } from "../common/toasts.js";
 import { wordsFor } from "../common/problem.js";
 import { api, apiRaw, mayAdminister } from "./session.js";
 import { Ago } from "./parts.js";
+import { Failed } from "./read.js";
 
 interface Change {
   seq: number;
@@ -20,6 +21,16 @@ interface Changes {
   items: Change[];
   has_more: boolean;
   next_cursor?: string;
+}
+
+interface Verdict {
+  valid: boolean;
+  changes?: number;
+  head?: string;
+  key?: string;
+  /** The first change that is not what it was. */
+  change?: number;
+  reason?: string;
 }
 
 interface Filter {
@@ -52,6 +63,19 @@ export function Audit() {
   const [cursor, setCursor] = useState<string | null>(null);
   const [failed, setFailed] = useState<string | null>(null);
 
+  const [verdict, setVerdict] = useState<Verdict | null>(null);
+  const [verifying, setVerifying] = useState(false);
+
+  async function verify(): Promise<void> {
+    setVerdict(null);
+    setVerifying(true);
+    try {
+      setVerdict(await api<Verdict>("/audit/verify"));
+    } finally {
+      setVerifying(false);
+    }
+  }
+
   async function load(next: Filter, from: string | null): Promise<void> {
     try {
       const page = await api<Changes>(`/audit${auditQuery(next, from)}`);
@@ -78,10 +102,16 @@ export function Audit() {
           <button class="small" onClick={() => void load(filter, null)}>
             Read anew
           </button>
+          <button class="small" onClick={() => void attempt("Verify", verify)} disabled={verifying} data-testid="verify">
+            {verifying ? "Verifying…" : "Verify"}
+          </button>
           <button class="small" onClick={() => void attempt("Export", download)} data-testid="export">
             Export
           </button>
         </div>
+      </div>
+      <div role="status" data-testid="verdict">
+        {verdict ? <VerdictView verdict={verdict} /> : null}
       </div>
       <div class="filters" role="search" aria-label="Filter changes">
         <label class="field">
@@ -105,11 +135,7 @@ export function Audit() {
           <input type="date" value={filter.until} onInput={set("until")} />
         </label>
       </div>
-      {failed ? (
-        <p class="error" role="alert">
-          {failed}
-        </p>
-      ) : null}
+      <Failed words={failed} />
       <p class="muted" role="status">
         {changes === null ? "Loading…" : changes.length === 0 ? "No change fits." : `${changes.length.toLocaleString("en")} changes${cursor ? ", and more" : ""}`}
       </p>
@@ -145,6 +171,25 @@ export function Audit() {
       ) : null}
       {cursor ? <button onClick={() => void load(filter, cursor)}>Show more</button> : null}
     </main>
+  );
+}
+
+function VerdictView({ verdict }: { verdict: Verdict }) {
+  if (!verdict.valid) {
+    return (
+      <p class="error" role="alert">
+        The log is not as it was{verdict.change ? `: change ${verdict.change}` : ""}: {verdict.reason}.
+      </p>
+    );
+  }
+  return (
+    <p>
+      <span class="badge good">whole and unchanged</span> {verdict.changes?.toLocaleString("en")} changes, head{" "}
+      <code title={verdict.head}>{verdict.head?.slice(0, 16)}…</code>, signed by key <code>{verdict.key}</code>.{" "}
+      <span class="muted">
+        That is this server's word. Keep an export elsewhere, and <code>r58 ctl audit verify --against</code> it later.
+      </span>
+    </p>
   );
 }
 

@@ -4,7 +4,7 @@ import { signal } from "@preact/signals";
 import { memo } from "preact/compat";
 import { useEffect, useRef } from "preact/hooks";
 import { diskPercent, figure, sentence } from "../common/format.js";
-import type { Filter } from "./filter.js";
+import { troubles, type Filter } from "./filter.js";
 import { List } from "./list.js";
 import { absence, Ago, Bar, Degradation, InputThumb, Online, Thumb } from "./parts.js";
 import { cardSignal, counts, inSight, isThereMore, loaded, loadError, loading, more, shown, tags, want, wanted, wantedCount } from "./roll.js";
@@ -171,9 +171,13 @@ const CardView = memo(function CardView({ id }: { id: string }) {
   const free = card.disk_free_gb;
   return (
     <article class={`card ${card.online ? "" : "away"}`} data-testid={`card-${id}`} data-online={String(card.online)}>
-      <Link to={`/devices/${encodeURIComponent(id)}`} class="face" label={`Open ${card.name}`}>
+      <div class="face">
         <header class="row spread">
-          <b class="cut-off grow">{card.name}</b>
+          <h2 class="title cut-off grow">
+            <Link to={`/devices/${encodeURIComponent(id)}`} title={[absence(card), ...troubles(card)].filter(Boolean).join("\n")}>
+              {card.name}
+            </Link>
+          </h2>
           <Degradation level={card.degradation_level} />
           <Online card={card} />
         </header>
@@ -208,7 +212,7 @@ const CardView = memo(function CardView({ id }: { id: string }) {
             <Ago at={card.last_seen} />
           </span>
         </footer>
-      </Link>
+      </div>
     </article>
   );
 });

@@ -60,7 +60,7 @@ export function Bundles({ id }: { id: string }) {
       </div>
       {failed.value ? <p class="muted">{failed.value}</p> : null}
       {bundles.value.length === 0 && !failed.value ? <p class="muted">None. One holds log, configuration and state of the box, without secrets.</p> : null}
-      <ul class="commands" aria-live="polite">
+      <ul class="commands" aria-live="polite" aria-label="Bundles, newest first" tabIndex={0}>
         {bundles.value.map((bundle) => (
           <li key={bundle.id} data-testid={`bundle-${bundle.id}`} data-state={bundle.state}>
             <div class="row">

@@ -71,6 +71,9 @@ export interface Heartbeat {
 }
 
 export interface Detail extends Card {
+  notes?: string | null;
+  update_channel?: string;
+  target_version?: string | null;
   reported?: Reported | null;
   caps?: unknown;
   heartbeat?: Heartbeat | null;

@@ -6,7 +6,9 @@ import { diskPercent, duration, figure, expiry } from "../common/format.js";
 import { turnWords } from "../common/words.js";
 import { Bundles } from "./bundles.js";
 import { Charts } from "./charts.js";
+import { Configuration } from "./configuration.js";
 import type { Detail } from "./contract.js";
+import { Edit } from "./edit.js";
 import { Guests } from "./guests.js";
 import { History } from "./history.js";
 import { Logs } from "./logs.js";
@@ -50,9 +52,18 @@ function Body({ box, id }: { box: Detail; id: string }) {
         <span class="muted">
           {id}
           {box.version ? ` · v${box.version}` : ""}
+          {box.target_version && box.target_version !== box.version ? ` (should be v${box.target_version})` : ""}
           {box.location ? ` · ${box.location}` : ""} {absence(box) ? ` · ${absence(box)}` : ""} · last seen <Ago at={box.last_seen} />
         </span>
+        {(box.tags ?? []).map((tag) => (
+          <span class="tag muted" key={tag}>
+            {tag}
+          </span>
+        ))}
+        <span class="grow" />
+        {mayOperate.value && box.status !== "decommissioned" ? <Edit box={box} id={id} /> : null}
       </header>
+      {box.notes ? <p class="notes muted">{box.notes}</p> : null}
       <div class="split">
         <section class="panel" aria-label="Pictures">
           <LiveThumb device={id} name="programme" label={`Programme of ${box.name}`} can={box.online} class="programme">
@@ -65,13 +76,14 @@ function Body({ box, id }: { box: Detail; id: string }) {
           </div>
         </section>
         <div class="stack">
-          {mayOperate.value ? <Operations box={box} id={id} /> : null}
+          {mayOperate.value && box.status !== "decommissioned" ? <Operations box={box} id={id} /> : null}
           {mayOperate.value && box.online ? <Guests box={box} id={id} /> : null}
           <Figures box={box} />
         </div>
       </div>
       <Charts box={box} id={id} />
       <History />
+      {mayOperate.value ? <Configuration box={box} id={id} /> : null}
       {mayOperate.value ? <Bundles id={id} /> : null}
       <Logs id={id} online={box.online} />
       <section class="panel">
@@ -81,8 +93,8 @@ function Body({ box, id }: { box: Detail; id: string }) {
       <details class="panel">
         <summary>Raw heartbeat and reported state</summary>
         <div class="raw">
-          <pre data-testid="raw-heartbeat">{JSON.stringify(box.heartbeat ?? null, null, 2)}</pre>
-          <pre>{JSON.stringify(box.reported ?? null, null, 2)}</pre>
+          <pre data-testid="raw-heartbeat" tabIndex={0} aria-label="Heartbeat">{JSON.stringify(box.heartbeat ?? null, null, 2)}</pre>
+          <pre tabIndex={0} aria-label="Reported state">{JSON.stringify(box.reported ?? null, null, 2)}</pre>
         </div>
       </details>
     </>

@@ -88,6 +88,9 @@ export function expected(wanted: Wanted, summary: Summary): number | null {
   return wanted.filter === "all" ? total : wanted.filter === "online" ? online : total - online;
 }
 
+/** Tags from a line with commas between them, each once. */
+export const tagsOf = (line: string): string[] => [...new Set(line.split(",").map((tag) => tag.trim()).filter(Boolean))];
+
 const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
 /** By name as people count: box 2 before box 10. The order never depends on what moves, so that boxes stay where they are. */

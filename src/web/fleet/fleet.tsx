@@ -8,7 +8,7 @@ import "./charts.css";
 import "./alerts.css";
 import "./places.css";
 import { render } from "preact";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { duration } from "../common/format.js";
 import { Toasts } from "../common/toasts.js";
 import { AlertCount, Alerts } from "./alerts_page.js";
@@ -19,7 +19,7 @@ import { Enrol } from "./enrol.js";
 import { Login } from "./login.js";
 import { StateMap } from "./map.js";
 import { Releases } from "./releases.js";
-import { deviceOf, home, Link, path, placeOf, PLACES, type Place } from "./router.js";
+import { deviceOf, go, home, Link, path, placeOf, PLACES, type Place } from "./router.js";
 import { mayAdminister, signOut, user } from "./session.js";
 import { followFleet, link, now } from "./store.js";
 import { Users } from "./users.js";
@@ -29,8 +29,12 @@ function Fleet() {
   useEffect(() => (who ? followFleet() : undefined), [who?.email]);
   if (!who) return <Login />;
   const device = deviceOf(path.value);
+  useArrival();
   return (
     <>
+      <button class="skip" onClick={() => mainOf()?.focus()}>
+        Skip to the content
+      </button>
       <LostBanner />
       <header class="top">
         <h1>
@@ -50,6 +54,36 @@ function Fleet() {
     </>
   );
 }
+
+/** What is shown now; it can take the focus, and has no ring for it. */
+function mainOf(): HTMLElement | null {
+  const main = document.querySelector<HTMLElement>("main");
+  if (main && !main.hasAttribute("tabindex")) main.tabIndex = -1;
+  return main;
+}
+
+/** Whoever comes to a place is told so: by the window's title, and by the focus, which would else stay on what is gone. */
+function useArrival(): void {
+  const arrived = useRef(false);
+  const here = path.value;
+  useEffect(() => {
+    document.title = `${titleOf(here)} · R58 fleet`;
+    // Not at the first place: whoever has signed in begins at the top.
+    if (arrived.current && !document.querySelector("main :focus")) mainOf()?.focus({ preventScroll: true });
+    arrived.current = true;
+  }, [here]);
+  useEffect(() => {
+    const onKey = (event: KeyboardEvent) => {
+      const within = event.target instanceof HTMLElement && event.target.closest("input, select, textarea, dialog");
+      if (event.key !== "Escape" || event.defaultPrevented || within || document.querySelector("dialog[open]")) return;
+      if (deviceOf(path.value) !== null) go(home());
+    };
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, []);
+}
+
+const titleOf = (pathname: string): string => deviceOf(pathname) ?? PLACES.find((place) => place.path === placeOf(pathname))?.words ?? "Boxes";
 
 function Places() {
   const here = placeOf(path.value);

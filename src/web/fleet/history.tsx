@@ -13,7 +13,7 @@ export function History() {
     <section class="panel" aria-label="Commands">
       <h2>Commands</h2>
       {list.length === 0 ? <p class="muted">No commands yet.</p> : null}
-      <ol class="commands" aria-live="polite">
+      <ol class="commands" aria-live="polite" aria-label="Commands, newest first" tabIndex={0}>
         {list.map((command) => (
           <Row key={command.id} command={command} />
         ))}

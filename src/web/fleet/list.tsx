@@ -13,6 +13,8 @@ import { rowAfter, scrollFor, spanOf } from "./virtual.js";
 
 /** Where the list was left, for whoever comes back from a box. */
 let leftAt = 0;
+/** The box that was opened from it. */
+let leftFor: string | null = null;
 
 export function List(props: { ids: string[]; total: number | null; onNearEnd(): void }) {
   const { ids } = props;
@@ -20,8 +22,9 @@ export function List(props: { ids: string[]; total: number | null; onNearEnd(): 
   const ruler = useRef<HTMLDivElement>(null);
   const [size, setSize] = useState({ height: 600, row: 44 });
   const [top, setTop] = useState(leftAt);
-  const [active, setActive] = useState(0);
-  const wantsFocus = useRef(false);
+  const [active, setActive] = useState(() => Math.max(0, ids.indexOf(leftFor ?? "")));
+  // Who comes back stands where they were.
+  const wantsFocus = useRef(leftFor !== null && ids.includes(leftFor));
   const span = spanOf(top, size.height, size.row, ids.length);
 
   useLayoutEffect(() => {
@@ -42,7 +45,10 @@ export function List(props: { ids: string[]; total: number | null; onNearEnd(): 
   useEffect(() => {
     inSight.value = seen === "" ? [] : seen.split("\n");
   }, [seen]);
-  useEffect(() => () => void (inSight.value = []), []);
+  useEffect(() => {
+    leftFor = null;
+    return () => void (inSight.value = []);
+  }, []);
 
   const end = span.end >= ids.length;
   useEffect(() => {
@@ -108,6 +114,7 @@ export function List(props: { ids: string[]; total: number | null; onNearEnd(): 
                 data-row={index}
                 style={{ transform: `translateY(${index * size.row}px)` }}
                 onFocusIn={() => setActive(index)}
+                onClick={() => (leftFor = id)}
               >
                 <Line id={id} tabIndex={index === reachable ? 0 : -1} />
               </div>
@@ -119,11 +126,11 @@ export function List(props: { ids: string[]; total: number | null; onNearEnd(): 
   );
 }
 
-/** What is heard of a box in passing. */
-function spoken(card: Card): string {
-  const state = card.online ? "online" : card.presence === "unknown" ? "never seen" : `offline, ${absence(card)}`;
-  return [card.name, state, ...troubles(card)].join(", ");
-}
+/** What the pointer is told, line by line. */
+const hover = (card: Card): string =>
+  [card.name, absence(card), ...troubles(card), ...(card.inputs ?? []).map((input) => `${input.label ?? input.id}: ${signalWords(input.signal).words}`)]
+    .filter(Boolean)
+    .join("\n");
 
 const Line = memo(function Line({ id, tabIndex }: { id: string; tabIndex: number }) {
   const card = cardSignal(id)?.value;
@@ -131,15 +138,22 @@ const Line = memo(function Line({ id, tabIndex }: { id: string; tabIndex: number
   const wrong = troubles(card);
   const disk = diskPercent(card.disk_free_gb, card.disk_total_gb);
   return (
-    <Link to={`/devices/${encodeURIComponent(id)}`} class={`line ${card.online ? "" : "away"} ${wrong.length > 0 ? "wrong" : ""}`} label={spoken(card)} tabIndex={tabIndex}>
+    <div class={`line ${card.online ? "" : "away"} ${wrong.length > 0 ? "wrong" : ""}`}>
       <span class="name cut-off">
-        <b>{card.name}</b>
-        {wrong.length > 0 ? <span class="trouble">{wrong.join(", ")}</span> : null}
+        {/* In passing, its state and what is wrong are heard after its name. */}
+        <Link to={`/devices/${encodeURIComponent(id)}`} tabIndex={tabIndex} title={hover(card)} describedBy={`state-${id} wrong-${id}`}>
+          {card.name}
+        </Link>
+        {wrong.length > 0 ? (
+          <span class="trouble" id={`wrong-${id}`}>
+            {wrong.join(", ")}
+          </span>
+        ) : null}
       </span>
-      <span class="state" data-testid={`line-${id}`}>
+      <span class="state" id={`state-${id}`} data-testid={`line-${id}`}>
         <Online card={card} />
       </span>
-      <span class="inputs-of" title={(card.inputs ?? []).map((input) => `${input.label ?? input.id}: ${signalWords(input.signal).words}`).join("\n")}>
+      <span class="inputs-of">
         {(card.inputs ?? []).map((input) => (
           <i key={input.id} class={card.online ? `${signalWords(input.signal).mood} ${input.tally ?? ""}` : ""} />
         ))}
@@ -160,7 +174,7 @@ const Line = memo(function Line({ id, tabIndex }: { id: string; tabIndex: number
       <span class="seen muted">
         <Ago at={card.last_seen} />
       </span>
-    </Link>
+    </div>
   );
 });
 

@@ -3,8 +3,8 @@
 // and the list say the same in words.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { wordsFor } from "../common/problem.js";
 import { layout, counted, step, type Grid, type StateGroup, type States } from "./cells.js";
+import { Failed, useRead } from "./read.js";
 import { go } from "./router.js";
 import { api } from "./session.js";
 import { whole } from "./roll.js";
@@ -60,34 +60,9 @@ const LOOKS: Record<string, { words: string; paint(context: CanvasRenderingConte
 
 export function StateMap() {
   const [by, setBy] = useState<"place" | "tag">("place");
-  const [states, setStates] = useState<States | null>(null);
-  const [failed, setFailed] = useState<string | null>(null);
-
-  useEffect(() => {
-    let gone = false;
-    const load = async () => {
-      try {
-        const all = await api<States>(`/devices/states?by=${by}`);
-        if (!gone) {
-          setStates(all);
-          setFailed(null);
-        }
-      } catch (error) {
-        if (!gone) setFailed(wordsFor(error));
-      }
-    };
-    void load();
-    let read = stirred.value;
-    const timer = setInterval(() => {
-      if (whole.value || stirred.value === read) return;
-      read = stirred.value;
-      void load();
-    }, ANEW);
-    return () => {
-      gone = true;
-      clearInterval(timer);
-    };
-  }, [by]);
+  // A small fleet is pushed; of a large one the map is read anew when something moved.
+  const stir = { seen: whole.value ? 0 : stirred.value, gather: ANEW };
+  const { found: states, failed } = useRead(() => api<States>(`/devices/states?by=${by}`), by, stir);
 
   // What was pushed since is laid over what was read.
   const pushed = pushedStates.value;
@@ -107,11 +82,7 @@ export function StateMap() {
           ))}
         </div>
       </div>
-      {failed ? (
-        <p class="error" role="alert">
-          {failed}
-        </p>
-      ) : null}
+      <Failed words={failed} />
       <p class="key" role="status" data-testid="map-counts">
         {(["o", "t", "f", "u"] as const).map((letter) => (
           <span key={letter}>
@@ -187,12 +158,12 @@ function Group({ group, pushed, size }: { group: StateGroup; pushed: ReadonlyMap
   const told = at === null ? "" : `${group.ids[at]}: ${LOOKS[stateOf(at)]?.words}`;
   return (
     <section class="state-group" aria-label={name}>
-      <h3>
+      <h2>
         {name} <span class="muted">{words}</span>
         <span class="muted" aria-live="polite">
           {told}
         </span>
-      </h3>
+      </h2>
       <canvas
         ref={canvas}
         style={{ height: `${grid.height}px` }}

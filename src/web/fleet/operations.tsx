@@ -1,11 +1,10 @@
 // What an operator can have a box do. Each button creates a command; what comes of it moves in the list below.
 
-import { signal, useSignal } from "@preact/signals";
+import { signal } from "@preact/signals";
 import { useRef } from "preact/hooks";
 import { wordsFor } from "../common/problem.js";
 import { toast } from "../common/toasts.js";
-import { DialogButtons } from "../common/dialog_buttons.js";
-import { parseChanges, withCommand } from "./commands.js";
+import { withCommand } from "./commands.js";
 import type { Command, Detail } from "./contract.js";
 import { api } from "./session.js";
 import { commands } from "./store.js";
@@ -93,7 +92,6 @@ export function Operations({ box, id }: { box: Detail; id: string }) {
         <button data-testid="do-identify" disabled={busy.value} onClick={() => void run(id, "identify", { seconds: 10 })}>
           Identify
         </button>
-        <Config box={box} id={id} />
         <span class="grow" />
         <Reboot box={box} id={id} />
       </div>
@@ -141,60 +139,6 @@ function Reboot({ box, id }: { box: Detail; id: string }) {
               Cancel
             </button>
           </div>
-        </form>
-      </dialog>
-    </>
-  );
-}
-
-function Config({ box, id }: { box: Detail; id: string }) {
-  const dialog = useRef<HTMLDialogElement>(null);
-  const text = useRef<HTMLTextAreaElement>(null);
-  const failed = useSignal<string | null>(null);
-  const send = async (event: Event) => {
-    event.preventDefault();
-    const parsed = parseChanges(text.current?.value ?? "");
-    if ("error" in parsed) {
-      failed.value = parsed.error;
-      return;
-    }
-    failed.value = await create(id, "config", { changes: parsed.changes });
-    if (failed.value === null) dialog.current?.close();
-  };
-  return (
-    <>
-      <button
-        data-testid="do-config"
-        disabled={busy.value}
-        onClick={() => {
-          failed.value = null;
-          dialog.current?.showModal();
-        }}
-      >
-        Configure…
-      </button>
-      <dialog ref={dialog} class="wide" aria-label="Configure">
-        <form class="stack" onSubmit={(event) => void send(event)}>
-          <h1>Configure {box.name}</h1>
-          <p class="muted">
-            Only what changes. The box checks it, and goes back to its old configuration when the part does not come up with the new one.
-          </p>
-          <label class="field">
-            Changes (JSON)
-            <textarea ref={text} class="mono" rows={8} spellcheck={false} data-testid="config-changes" placeholder={'{ "device": { "programme": { "bitrate_kbps": 3000 } } }'} />
-          </label>
-          {failed.value ? (
-            <p class="error" role="alert" data-testid="config-error">
-              {failed.value}
-            </p>
-          ) : null}
-          <details open={box.reported?.config !== undefined}>
-            <summary class="muted">What the box runs now</summary>
-            <pre class="now">{JSON.stringify(box.reported?.config ?? null, null, 2)}</pre>
-          </details>
-          <DialogButtons dialog={dialog} testId="send-config">
-            Send
-          </DialogButtons>
         </form>
       </dialog>
     </>

@@ -56,12 +56,24 @@ export type Place = (typeof PLACES)[number]["path"];
 /** The place beside the boxes that a path names, or null. Pure. */
 export const placeOf = (pathname: string): Place | null => PLACES.find((place) => place.path === pathname.replace(/\/$/, ""))?.path ?? null;
 
-export function Link(props: { to: string; class?: string; label?: string; tabIndex?: number; current?: boolean; children: ComponentChildren }) {
+interface LinkProps {
+  to: string;
+  class?: string;
+  title?: string;
+  /** Ids of what is heard after its words. */
+  describedBy?: string;
+  tabIndex?: number;
+  current?: boolean;
+  children: ComponentChildren;
+}
+
+export function Link(props: LinkProps) {
   return (
     <a
       href={props.to}
       class={props.class}
-      aria-label={props.label}
+      title={props.title}
+      aria-describedby={props.describedBy}
       tabIndex={props.tabIndex}
       aria-current={props.current ? "page" : undefined}
       onClick={(event) => {

@@ -22,6 +22,9 @@ export const pushedStates = signal<ReadonlyMap<string, string>>(new Map());
 /** Moves whenever commands or boxes did, for places that read what follows from them. */
 export const stirred = signal(0);
 
+/** Moves whenever a rollout did, or a command, which may be one of a rollout. */
+export const rolled = signal(0);
+
 export const openDevice = signal<string | null>(null);
 export const detail = signal<Detail | null>(null);
 export const detailError = signal<string | null>(null);
@@ -72,7 +75,7 @@ function refreshSoon(id: string): void {
   }, 2_000);
 }
 
-async function refreshDetail(id: string): Promise<void> {
+export async function refreshDetail(id: string): Promise<void> {
   try {
     const device = await api<Detail>(`/devices/${encodeURIComponent(id)}`);
     if (openDevice.value === id) detail.value = device;
@@ -115,13 +118,18 @@ function onEvent(name: string, data: string): void {
       break;
     case "moved":
       stirred.value += 1;
+      rolled.value += 1;
       othersMoved();
       break;
     case "device":
       receive(JSON.parse(data) as Card);
       break;
+    case "rollout":
+      rolled.value += 1;
+      break;
     case "command": {
       stirred.value += 1;
+      rolled.value += 1;
       const command = JSON.parse(data) as Command;
       if (command.device_id === openDevice.value) commands.value = withCommand(commands.value, command);
       break;
@@ -139,6 +147,8 @@ function onEvent(name: string, data: string): void {
 
 function reload(): void {
   pushedStates.value = new Map();
+  stirred.value += 1;
+  rolled.value += 1;
   void loadRoll();
   void loadAlerts();
   if (openDevice.value) void loadDevice(openDevice.value);

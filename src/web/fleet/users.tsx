@@ -1,12 +1,12 @@
 // People and API keys of the organization, for its administrators.
 
-import { useEffect, useRef, useState } from "preact/hooks";
-import { copyText } from "../common/copy.js";
-import { wordsFor } from "../common/problem.js";
-import { attempt, toast } from "../common/toasts.js";
-import { DialogButtons } from "../common/dialog_buttons.js";
+import { useState } from "preact/hooks";
+import { FormDialog } from "../common/form_dialog.js";
+import { attempt } from "../common/toasts.js";
 import type { Page, Role } from "./contract.js";
 import { Ago } from "./parts.js";
+import { Failed, useRead } from "./read.js";
+import { Secret } from "./secret.js";
 import { api, change, mayAdminister, user as me } from "./session.js";
 
 interface Person {
@@ -53,24 +53,18 @@ const AREAS: [string, boolean][] = [
 ];
 
 export function Users() {
-  const [people, setPeople] = useState<Person[] | null>(null);
-  const [keys, setKeys] = useState<Key[]>([]);
-  const [failed, setFailed] = useState<string | null>(null);
+  return mayAdminister.value ? <Accounts /> : <main class="place-page">Only administrators look after users.</main>;
+}
+
+function Accounts() {
   const [secret, setSecret] = useState<{ what: string; text: string } | null>(null);
-
-  async function load(): Promise<void> {
-    try {
-      const [persons, held] = await Promise.all([api<Page<Person>>("/users?page_size=200"), api<Page<Key>>("/api-keys?page_size=200")]);
-      setPeople(persons.items);
-      setKeys(held.items);
-      setFailed(null);
-    } catch (error) {
-      setFailed(wordsFor(error));
-    }
-  }
-
-  useEffect(() => void load(), []);
-  if (!mayAdminister.value) return <main class="place-page">Only administrators look after users.</main>;
+  const read = async () => {
+    const [people, keys] = await Promise.all([api<Page<Person>>("/users?page_size=200"), api<Page<Key>>("/api-keys?page_size=200")]);
+    return { people: people.items, keys: keys.items };
+  };
+  const { found, failed, again: load } = useRead(read);
+  const people = found?.people ?? null;
+  const keys = found?.keys ?? [];
 
   const patch = (person: Person, what: string, body: unknown) =>
     attempt(what, () => change("PATCH", `/users/${encodeURIComponent(person.id)}`, body)).then(load);
@@ -91,11 +85,8 @@ export function Users() {
   };
   return (
     <main class="place-page">
-      {failed ? (
-        <p class="error" role="alert">
-          {failed}
-        </p>
-      ) : null}
+      <h1>Users and keys</h1>
+      <Failed words={failed} />
       {secret ? <Secret {...secret} onDone={() => setSecret(null)} /> : null}
       <section class="panel stack">
         <div class="row spread">
@@ -146,15 +137,19 @@ export function Users() {
                     </td>
                     <td>
                       <div class="acts">
-                        <button class="small" onClick={() => void reset(person)} data-testid="reset">
+                        <button class="small" aria-label={`New password for ${person.email}`} onClick={() => void reset(person)} data-testid="reset">
                           New password
                         </button>
                         {own ? null : (
                           <>
-                            <button class="small" aria-pressed={!person.is_active} onClick={() => void patch(person, "Switch", { is_active: !person.is_active })}>
+                            <button
+                              class="small"
+                              aria-label={`Switch ${person.is_active ? "off" : "on"} ${person.email}`}
+                              onClick={() => void patch(person, "Switch", { is_active: !person.is_active })}
+                            >
                               {person.is_active ? "Switch off" : "Switch on"}
                             </button>
-                            <button class="small" onClick={() => remove(person)}>
+                            <button class="small" aria-label={`Delete ${person.email}`} onClick={() => remove(person)}>
                               Delete
                             </button>
                           </>
@@ -202,7 +197,7 @@ export function Users() {
                   </td>
                   <td>
                     <div class="acts">
-                      <button class="small" onClick={() => revoke(key)}>
+                      <button class="small" aria-label={`Delete the key ${key.name}`} onClick={() => revoke(key)}>
                         Delete
                       </button>
                     </div>
@@ -217,130 +212,75 @@ export function Users() {
   );
 }
 
-/** Shown once: the server keeps a hash only. */
-function Secret({ what, text, onDone }: { what: string; text: string; onDone(): void }) {
-  return (
-    <section class="panel stack" role="status" data-testid="secret">
-      <h2>{what}</h2>
-      <p class="code mono">{text}</p>
-      <p class="muted">It is shown only now.</p>
-      <div class="row">
-        <button class="primary" onClick={() => void copyText(text).then((copied) => toast(copied ? "Copied" : "Copy it by hand", copied ? "good" : ""))}>
-          Copy
-        </button>
-        <button onClick={onDone}>Done</button>
-      </div>
-    </section>
-  );
-}
-
 function AddUser({ onMade }: { onMade(): Promise<void> }) {
-  const dialog = useRef<HTMLDialogElement>(null);
-  const add = async (event: Event) => {
-    event.preventDefault();
-    const form = event.currentTarget as HTMLFormElement;
-    const fields = Object.fromEntries(new FormData(form));
-    if (await attempt("Add a user", () => api("/users", fields))) {
-      form.reset();
-      dialog.current?.close();
-      await onMade();
-    }
+  const add = async (fields: FormData) => {
+    await api("/users", Object.fromEntries(fields));
+    await onMade();
   };
   return (
-    <>
-      <button class="small" onClick={() => dialog.current?.showModal()} data-testid="add-user">
-        Add a user
-      </button>
-      <dialog ref={dialog} aria-label="Add a user">
-        <form class="stack" onSubmit={(event) => void add(event)}>
-          <h1>Add a user</h1>
-          <label class="field">
-            Name
-            <input name="name" required maxLength={200} autocomplete="off" />
-          </label>
-          <label class="field">
-            E-mail address
-            <input name="email" type="email" required maxLength={200} autocomplete="off" />
-          </label>
-          <label class="field">
-            Role
-            <select name="role">
-              {ROLES.map(([role, words]) => (
-                <option key={role} value={role}>
-                  {words}
-                </option>
-              ))}
-            </select>
-          </label>
-          <label class="field">
-            First password
-            <input name="password" type="password" required minLength={8} autocomplete="new-password" />
-          </label>
-          <DialogButtons dialog={dialog} testId="create-user">
-            Add
-          </DialogButtons>
-        </form>
-      </dialog>
-    </>
+    <FormDialog opens="Add a user" title="Add a user" does="Add" openId="add-user" doId="create-user" onDo={add}>
+      <label class="field">
+        Name
+        <input name="name" required maxLength={200} autocomplete="off" />
+      </label>
+      <label class="field">
+        E-mail address
+        <input name="email" type="email" required maxLength={200} autocomplete="off" />
+      </label>
+      <label class="field">
+        Role
+        <select name="role">
+          {ROLES.map(([role, words]) => (
+            <option key={role} value={role}>
+              {words}
+            </option>
+          ))}
+        </select>
+      </label>
+      <label class="field">
+        First password, at least ten characters
+        <input name="password" type="password" required minLength={10} maxLength={256} autocomplete="new-password" />
+      </label>
+    </FormDialog>
   );
 }
 
 function AddKey({ onMade }: { onMade(key: string): void }) {
-  const dialog = useRef<HTMLDialogElement>(null);
-  const add = async (event: Event) => {
-    event.preventDefault();
-    const form = event.currentTarget as HTMLFormElement;
-    const fields = new FormData(form);
+  const add = async (fields: FormData) => {
     const days = Number(fields.get("days"));
     const body = {
       name: fields.get("name"),
       scopes: fields.getAll("scope"),
       ...(days > 0 ? { expires_at: new Date(Date.now() + days * 86_400_000).toISOString() } : {}),
     };
-    await attempt("Make a key", async () => {
-      const made = await api<{ key: string }>("/api-keys", body);
-      form.reset();
-      dialog.current?.close();
-      onMade(made.key);
-    });
+    onMade((await api<{ key: string }>("/api-keys", body)).key);
   };
   return (
-    <>
-      <button class="small" onClick={() => dialog.current?.showModal()} data-testid="add-key">
-        Make a key
-      </button>
-      <dialog ref={dialog} aria-label="Make an API key">
-        <form class="stack" onSubmit={(event) => void add(event)}>
-          <h1>Make an API key</h1>
-          <label class="field">
-            Name
-            <input name="name" required maxLength={200} placeholder="what uses it" autocomplete="off" />
-          </label>
-          <label class="field">
-            Good for
-            <select name="days">
-              <option value="90">90 days</option>
-              <option value="365">a year</option>
-              <option value="0">ever</option>
-            </select>
-          </label>
-          <fieldset>
-            <legend>What it may do</legend>
-            <div class="scopes">
-              {AREAS.flatMap(([area, writes]) =>
-                (writes ? ["read", "write"] : ["read"]).map((right) => (
-                  <label key={area + right} class="row">
-                    <input type="checkbox" name="scope" value={`${area}:${right}`} /> {area} {right}
-                  </label>
-                )),
-              )}
-            </div>
-          </fieldset>
-          <DialogButtons dialog={dialog} testId="create-key">
-            Make
-          </DialogButtons>
-        </form>
-      </dialog>
-    </>
+    <FormDialog opens="Make a key" title="Make an API key" does="Make" openId="add-key" doId="create-key" onDo={add}>
+      <label class="field">
+        Name
+        <input name="name" required maxLength={200} placeholder="what uses it" autocomplete="off" />
+      </label>
+      <label class="field">
+        Good for
+        <select name="days">
+          <option value="90">90 days</option>
+          <option value="365">a year</option>
+          <option value="0">ever</option>
+        </select>
+      </label>
+      <fieldset>
+        <legend>What it may do</legend>
+        <div class="scopes">
+          {AREAS.flatMap(([area, writes]) =>
+            (writes ? ["read", "write"] : ["read"]).map((right) => (
+              <label key={area + right} class="row">
+                <input type="checkbox" name="scope" value={`${area}:${right}`} /> {area} {right}
+              </label>
+            )),
+          )}
+        </div>
+      </fieldset>
+    </FormDialog>
   );
 }
