@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+#[path = "fleet_ctl/everything.rs"]
+mod everything;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -11,6 +14,7 @@ use std::process::Stdio;
 use r58::fleet::store::NewDevice;
 use r58::fleet::switchboard::BridgePlan;
 use r58::fleet::{self, AccessPlan, BrokerPlan, FleetHandle, FleetPlan, RetainedPlan, TurnPlan};
+use r58_actors::fleet_link::identity::Secret;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -50,7 +54,11 @@ impl World {
                 retained: RetainedPlan::default(),
             },
             turn: TurnPlan::default(),
-            access: AccessPlan { admin_password: Some(PASSWORD.into()), ..AccessPlan::default() },
+            access: AccessPlan {
+                admin_password: Some(PASSWORD.into()),
+                metrics_token: Some(Secret::new(everything::METRICS)),
+                ..AccessPlan::default()
+            },
             bridge: BridgePlan::default(),
             bundles: Default::default(),
             alerts: Default::default(),
@@ -79,7 +87,11 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_r58"));
         command.arg("ctl").args(args).arg("--url").arg(format!("http://{}", self.handle.addr));
         command.env("XDG_CONFIG_HOME", self.home.path()).env("R58_FLEET_PASSWORD", PASSWORD);
-        command.env_remove("R58_FLEET_TOKEN").env_remove("R58_FLEET_EMAIL").env_remove("R58_FLEET_URL");
+        command
+            .env_remove("R58_USER_PASSWORD")
+            .env_remove("R58_FLEET_TOKEN")
+            .env_remove("R58_FLEET_EMAIL")
+            .env_remove("R58_FLEET_URL");
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }

@@ -9,6 +9,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::support::axe::assert_accessible;
+use super::support::dashboard::{find, fits_everywhere, signed_in, type_into};
 use super::support::r58::{PATIENCE, R58};
 use super::support::site::{Boxed, Site};
 use super::support::{stage, until};
@@ -151,6 +153,8 @@ async fn logs_and_bundles_come_from_a_box_whoever_is_killed_and_hold_none_of_its
     rig.site.start_fleet().await;
     rig.device = start(&rig.boxed).await;
     said.extend(unpacked(&rig.downloaded(&id).await));
+    rig.is_online().await;
+    said.push(("its page".into(), on_its_page(&rig, &id).await));
 
     // And everything else that either side says.
     let api = &rig.site.api;
@@ -182,6 +186,33 @@ async fn logs_and_bundles_come_from_a_box_whoever_is_killed_and_hold_none_of_its
     assert_eq!(rig.raw(Method::DELETE, &format!("/api/v1/bundles/{id}")).await.status(), StatusCode::NO_CONTENT);
     assert_eq!(rig.raw(Method::GET, &format!("/api/v1/bundles/{id}/download")).await.status(), StatusCode::NOT_FOUND);
     assert!(!rig.site.state_file(&format!("bundles/{id}.tar.gz")).exists());
+}
+
+/// The same for whoever looks at the box on the dashboard, live: its figures, actors, log and bundles, and a take from the click to its
+/// effect. Answers with what was shown.
+async fn on_its_page(rig: &Rig, bundle: &str) -> String {
+    let browser = signed_in(&rig.site, "/devices/box1").await;
+    find(&browser, "its actors", "[data-testid^=actor-]").await;
+    find(&browser, "its figures over time", "[data-testid=chart-cpu_percent]").await;
+    find(&browser, "its bundle", &format!("[data-testid=download-{bundle}]")).await;
+    browser.script("document.querySelector('[data-testid=logs] summary').click()").await;
+    find(&browser, "its log", ".log li").await;
+    type_into(&browser, &[("[data-testid=scene]", "full-cam2")]).await;
+    browser.click("do-take").await;
+    find(&browser, "the effect", "[data-type=take][data-state=succeeded] .step:last-child").await;
+    browser
+        .until(
+            PATIENCE,
+            "what is on air",
+            "document.querySelector('[data-testid=input-cam2].programme')",
+            "document.body.innerText",
+        )
+        .await;
+    assert_accessible(&browser, "a box's page").await;
+    fits_everywhere(&browser, "device").await;
+    let text = browser.script("return document.documentElement.outerHTML").await.to_string();
+    browser.close().await;
+    text
 }
 
 impl Rig {
