@@ -88,7 +88,7 @@ async fn a_rollout_is_followed_live_and_halts_when_boxes_fail() {
     fits_everywhere(&browser, "rollout-running").await;
     boxes[2].does_next(&json!({"status": "failed", "error": "no room on the disk"})).await;
     state(&browser, "halted").await;
-    see(&browser, "why", "1 devices failed").await;
+    see(&browser, "why", "Failed on 1 box.").await;
     browser.click("only-failed").await;
     see(&browser, "who", "no room on the disk").await;
     let one = "return [...document.querySelectorAll('.members li')].map((one) => one.dataset.testid)";

@@ -103,8 +103,10 @@ async fn further(fleet: &Fleet, rollout: &RolloutRow, walk: &mut Walk) -> Result
     let actor = Actor { org: rollout.org.clone(), name: format!("rollout:{}", rollout.id) };
     if let Some(halt) = tally.halt(rollout.abort_percent.unsigned_abs()) {
         let (state, reason) = match halt {
-            Halt::Failures => ("halted", format!("{} devices failed", tally.failed)),
-            Halt::Unsupported => ("unsupported", format!("{} devices do not know how to update", tally.unsupported)),
+            Halt::Failures => ("halted", format!("failed on {}", boxes(tally.failed))),
+            Halt::Unsupported => {
+                ("unsupported", format!("unknown to {}, which cannot update", boxes(tally.unsupported)))
+            }
         };
         tracing::warn!(rollout = %rollout.id, version = %rollout.version, reason, "the rollout stops");
         let moved = ("running", state);
@@ -142,6 +144,10 @@ async fn further(fleet: &Fleet, rollout: &RolloutRow, walk: &mut Walk) -> Result
         walk.after = reached;
     }
     Ok(())
+}
+
+fn boxes(count: u64) -> String {
+    if count == 1 { "1 box".into() } else { format!("{count} boxes") }
 }
 
 /// Over when every device that it is for was reached and none is at it any more.
