@@ -188,12 +188,11 @@ async fn logs_and_bundles_come_from_a_box_whoever_is_killed_and_hold_none_of_its
     assert!(!rig.site.state_file(&format!("bundles/{id}.tar.gz")).exists());
 }
 
-/// The same for whoever looks at the box on the dashboard, live: its figures, actors, log and bundles, and a take from the click to its
+/// The same for whoever looks at the box on the dashboard, live: its actors, log and bundles, and a take from the click to its
 /// effect. Answers with what was shown.
 async fn on_its_page(rig: &Rig, bundle: &str) -> String {
     let browser = signed_in(&rig.site, "/devices/box1").await;
     find(&browser, "its actors", "[data-testid^=actor-]").await;
-    find(&browser, "its figures over time", "[data-testid=chart-cpu_percent]").await;
     find(&browser, "its bundle", &format!("[data-testid=download-{bundle}]")).await;
     browser.script("document.querySelector('[data-testid=logs] summary').click()").await;
     find(&browser, "its log", ".log li").await;
