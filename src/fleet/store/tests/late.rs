@@ -155,6 +155,8 @@ async fn a_word_that_was_long_on_its_way_is_put_right_by_one_that_came_faster() 
     let live = |beat: Heartbeat, now: i64| Record { received_at: at(now), ..record(&device, said(beat)) };
     world.store.apply(&[live(clockless(1, 1, 60), START + HOUR)]).await.unwrap();
     world.store.apply(&[live(clockless(1, 2, 3_600), START + HOUR)]).await.unwrap();
+    // The first one again: it stays where it is, and is not another one.
+    world.store.apply(&[live(clockless(1, 1, 60), START + HOUR + MINUTE)]).await.unwrap();
     // By HTTP, of before there were starts to count.
     world.store.apply(&[live(clockless(0, 3, 0), START + 2 * HOUR)]).await.unwrap();
     // Nonsense stays within bounds.
