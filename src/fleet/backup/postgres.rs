@@ -37,7 +37,12 @@ IF EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND
 END IF;
 FOR t IN SELECT c.oid::regclass AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-LOOP EXECUTE 'DROP TABLE IF EXISTS ' || t.name || ' CASCADE'; END LOOP; END $$;
+LOOP EXECUTE 'DROP TABLE IF EXISTS ' || t.name || ' CASCADE'; END LOOP;
+-- Those of an extension are its own, and stay with it.
+FOR t IN SELECT p.oid::regprocedure AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+    WHERE n.nspname = 'public' AND NOT EXISTS (SELECT 1 FROM pg_depend d
+        WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+LOOP EXECUTE 'DROP ROUTINE IF EXISTS ' || t.name || ' CASCADE'; END LOOP; END $$;
 ";
 
 /// Writes a dump of the database in the tools' own form; answers with the version of its tables.
