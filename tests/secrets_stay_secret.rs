@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::support::namespace::is_root_or_ran_as_root;
 use super::support::postgres::Postgres;
-use super::support::r58::{Home, R58, binary};
+use super::support::r58::{Home, PATIENCE, R58, binary};
 use super::support::site::Api;
-use super::support::{free_port, stage};
+use super::support::{free_port, stage, until};
 
 /// Everything that was planted, and everything that was said.
 struct Ears {
@@ -86,6 +86,7 @@ async fn no_secret_is_in_what_the_fleet_server_says_keeps_or_refuses() {
     let mut ears = Ears { secrets: Vec::new(), said: Vec::new() };
     let database = Postgres::shared().await.database().await;
     let of_database = ears.plant("the database's password", "planted-database-pw");
+    let of_mail = ears.plant("the mail server's password", "planted-smtp-password");
     let of_turn = ears.plant("the TURN secret", "planted-turn-secret");
     let port = free_port();
     let home = Home::new("");
@@ -93,11 +94,15 @@ async fn no_secret_is_in_what_the_fleet_server_says_keeps_or_refuses() {
     std::fs::write(&turn, &of_turn).expect("a file");
     home.configure(&format!(
         "[fleet]\nlisten = \"127.0.0.1:0\"\ndatabase_url = \"{database}\"\n[fleet.broker]\nlisten = \"127.0.0.1:{port}\"\n\
-         [fleet.turn]\nshared_secret_file = \"{}\"\nurls = [\"turn:turn.example:3478\"]\n",
-        turn.display()
+         [fleet.turn]\nshared_secret_file = \"{}\"\nurls = [\"turn:turn.example:3478\"]\n\
+         [fleet.alerts]\nallow_private_targets = true\n[fleet.smtp]\nhost = \"127.0.0.1\"\nport = {}\n\
+         tls = \"none\"\nusername = \"r58\"\nfrom = \"r58@x.example\"\n",
+        turn.display(),
+        free_port()
     ));
     let mut command = home.command("fleet");
     command.env("RUST_LOG", "trace").env("R58__FLEET__DATABASE_PASSWORD", &of_database);
+    command.env("R58__FLEET__SMTP__PASSWORD", &of_mail);
     let mut server = R58::spawn("fleet", &mut command).await;
     // Shown once, on purpose, and not a log line.
     let first = server.password.clone().expect("a password");
@@ -178,6 +183,26 @@ async fn no_secret_is_in_what_the_fleet_server_says_keeps_or_refuses() {
     ask(&mut ears, &api, Method::POST, "/whip/0123456789abcdef.box1", &[("Authorization", &guest)], Value::Null).await;
     ask(&mut ears, &api, Method::GET, "/guest/0123456789abcdef.box1", &[("Authorization", &guest)], Value::Null).await;
 
+    let signed = ears.plant("a webhook's secret", "planted-webhook-secret");
+    let at = format!("http://127.0.0.1:{}/{}", free_port(), ears.plant("a webhook's path", "planted-webhook-path"));
+    for receiver in [
+        json!({"name": "Pager", "url": at, "secret": signed}),
+        json!({"name": "Crew", "addresses": ["crew@x.example"]}),
+        json!({"name": "Odd", "url": format!("ftp://x.example/{signed}"), "secret": signed}),
+        json!({"name": "Odd", "url": at, "secret": signed, "min_severity": signed}),
+    ] {
+        let made = ask(&mut ears, &api, Method::POST, "/api/v1/alert-receivers", &by_admin, receiver).await;
+        let Some(id) = made["id"].as_str() else { continue };
+        ears.hear("a receiver", made.to_string());
+        let place = format!("/api/v1/alert-receivers/{id}");
+        ask(&mut ears, &api, Method::POST, &format!("{place}/test"), &by_admin, Value::Null).await;
+        let tried = until(PATIENCE, "an attempt", || async {
+            let page = api.get(&format!("{place}/deliveries")).await;
+            if page["items"][0]["error"].is_string() { Ok(page) } else { Err(page) }
+        });
+        ears.hear("its deliveries", tried.await.to_string());
+    }
+
     for (id, user, given) in [
         ("person", "u@x.example", &password),
         ("person", "u@x.example", &wrong),
@@ -201,7 +226,7 @@ async fn no_secret_is_in_what_the_fleet_server_says_keeps_or_refuses() {
     let dump =
         std::process::Command::new("pg_dump").args(["--inserts", "--dbname", &database]).output().expect("pg_dump");
     let dump = String::from_utf8_lossy(&dump.stdout).into_owned();
-    assert!(dump.contains("u@x.example") && dump.contains("box1"), "a dump of what was done");
+    assert!(dump.contains("u@x.example") && dump.contains("box1") && dump.contains("Pager"), "a dump of what was done");
     ears.hear("the database", dump);
     let camera = ears.plant("a camera's password", "planted-camera-pw");
     let document =

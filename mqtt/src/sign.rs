@@ -17,6 +17,7 @@ use chrono::{DateTime, Utc};
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -30,6 +31,8 @@ const COMMANDS: &[u8] = b"r58-command-v1\0";
 const REQUESTS: &[u8] = b"r58-request-v1\0";
 /// The same for heads of audit logs.
 const AUDIT: &[u8] = b"r58-audit-head-v1\0";
+/// The same for keys that are made of it.
+const DERIVED: &[u8] = b"r58-derived-key-v1\0";
 /// The name of the signature scheme in `sig`.
 const SCHEME: &str = "ed25519";
 
@@ -438,6 +441,15 @@ impl CommandSigner {
     /// Signs the head of an audit log, whose bytes its own module defines.
     pub fn sign_audit_head(&self, head: &[u8]) -> String {
         self.write_signature(&[AUDIT, head].concat())
+    }
+
+    /// A key of its own for another `purpose`, which tells nothing of this one: the same wherever this key is. HMAC-SHA-256 of
+    /// the purpose under the private key, which is as random as a key for it has to be (RFC 5869, section 3.3).
+    pub fn derived_key(&self, purpose: &str) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key.to_bytes()).expect("HMAC takes keys of any length");
+        mac.update(DERIVED);
+        mac.update(purpose.as_bytes());
+        mac.finalize().into_bytes().into()
     }
 
     /// For tests of how domains are kept apart.

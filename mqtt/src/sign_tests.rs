@@ -115,7 +115,9 @@ fn a_key_file_is_private_and_reads_back() {
     let path = dir.path().join("command.pem");
     let made = CommandSigner::load_or_create(&path).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(CommandSigner::load_or_create(&path).unwrap().kid(), made.kid());
+    let again = CommandSigner::load_or_create(&path).unwrap();
+    assert_eq!((again.kid(), again.derived_key("x")), (made.kid(), made.derived_key("x")));
+    assert_ne!(made.derived_key("x"), made.derived_key("y"));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(matches!(CommandSigner::load(&path), Err(KeyError::Exposed(_))));
     let broken = dir.path().join("broken.pem");

@@ -10,6 +10,7 @@ use r58_mqtt::sign::{CommandSigner, KeyError};
 use rand::RngCore;
 
 use super::FleetError;
+use super::vault::Vault;
 
 /// File of the key that access tokens are signed with.
 const TOKEN_KEY: &str = "access-token.key";
@@ -26,6 +27,8 @@ pub struct Keys {
     pub(super) access: [u8; TOKEN_KEY_BYTES],
     /// Signs commands and requests (ed25519).
     pub(super) commands: Arc<CommandSigner>,
+    /// Seals what has to be read again; of the same key.
+    pub(super) vault: Vault,
 }
 
 impl Keys {
@@ -38,7 +41,8 @@ impl Keys {
             KeyError::Io { path, source } => FleetError::Path { path, reason: source.to_string() },
             other => FleetError::Misconfigured(other.to_string()),
         })?;
-        Ok(Self { access: token_key(&state_dir.join(TOKEN_KEY))?, commands: Arc::new(commands) })
+        let vault = Vault::of(&commands);
+        Ok(Self { access: token_key(&state_dir.join(TOKEN_KEY))?, commands: Arc::new(commands), vault })
     }
 }
 

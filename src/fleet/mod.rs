@@ -23,6 +23,7 @@
 //! | `doorkeeper` | how often guests without an account may knock |
 //! | `switchboard` | lines between older units and their controllers |
 //! | `turn` | ICE servers for boxes |
+//! | `vault` | secrets in the database that have to be read again |
 //!
 //! [`start`] brings it up from a [`FleetPlan`] and answers with a [`FleetHandle`]; nothing here reads a
 //! configuration file or the environment.
@@ -53,6 +54,7 @@ pub mod state;
 pub mod store;
 pub mod switchboard;
 pub mod turn;
+pub mod vault;
 
 pub use error::{ErrorKind, FleetError};
 pub use plan::{AccessPlan, BrokerPlan, FleetPlan, RetainedPlan, TurnPlan};
@@ -82,6 +84,7 @@ use self::state::{BrokerGate, Fleet, Places};
 use self::store::{Actor, NewUser, Store};
 use self::switchboard::Switchboard;
 use self::turn::TurnDesk;
+use self::vault::Vault;
 use crate::certificates::{Certificates, TlsFiles};
 use crate::service;
 
@@ -196,7 +199,7 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
     let store =
         Store::open(plan.database_url.as_deref(), plan.database_password.as_ref().map(Secret::expose), &plan.state_dir)
             .await?;
-    let first_start = match prepare(&store, &plan.access).await {
+    let first_start = match prepare(&store, &keys.vault, &plan.access).await {
         Ok(first_start) => first_start,
         Err(error) => {
             store.close().await;
@@ -348,11 +351,12 @@ fn broker_gate(plan: &FleetPlan, store: &Store) -> Option<BrokerGate> {
 }
 
 /// Makes what an empty database needs: the default organization and its administrator.
-async fn prepare(store: &Store, access: &AccessPlan) -> Result<Option<GeneratedAdmin>, FleetError> {
+async fn prepare(store: &Store, vault: &Vault, access: &AccessPlan) -> Result<Option<GeneratedAdmin>, FleetError> {
     let now = Utc::now();
     store.ensure_organization(DEFAULT_ORG, "Default", now).await?;
     store.index_older_tags().await?;
     store.make_usual_alert_rules(now).await?;
+    store.seal_older_receivers(vault).await?;
     if store.count_users().await? > 0 {
         return Ok(None);
     }

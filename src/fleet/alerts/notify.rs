@@ -12,6 +12,7 @@ use r58_actors::rounds::Round;
 use super::courier::{self, CourierError};
 use super::plan::AlertPlan;
 use crate::fleet::store::{DueDelivery, Outcome, Store, StoreError};
+use crate::fleet::vault::Vault;
 
 /// How often there is a look.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -22,12 +23,13 @@ const ERROR: usize = 300;
 pub struct Notifier {
     store: Store,
     plan: AlertPlan,
+    vault: Vault,
 }
 
 impl Notifier {
-    /// Tells people as `plan` says.
-    pub fn new(store: Store, plan: AlertPlan) -> Self {
-        Self { store, plan }
+    /// Tells people as `plan` says; `vault` opens what is sealed of receivers.
+    pub fn new(store: Store, plan: AlertPlan, vault: Vault) -> Self {
+        Self { store, plan, vault }
     }
 }
 
@@ -35,25 +37,26 @@ impl Notifier {
 impl Round for Notifier {
     async fn round(&mut self) -> Result<Duration, String> {
         if self.store.leads() {
-            look(&self.store, &self.plan).await.map_err(|error| error.to_string())?;
+            look(&self.store, &self.plan, &self.vault).await.map_err(|error| error.to_string())?;
         }
         Ok(LOOK_EVERY)
     }
 }
 
-async fn look(store: &Store, plan: &AlertPlan) -> Result<(), StoreError> {
+async fn look(store: &Store, plan: &AlertPlan, vault: &Vault) -> Result<(), StoreError> {
     while store.gather_notices(Utc::now(), plan.group_within).await? {}
     let due = store.due_deliveries(Utc::now(), courier::WITHIN * 2).await?;
     // One that is slow keeps the others of its lot waiting for as long as an attempt may take, and no longer.
-    for done in join_all(due.iter().map(|delivery| one(store, plan, delivery))).await {
+    for done in join_all(due.iter().map(|delivery| one(store, plan, vault, delivery))).await {
         done?;
     }
     Ok(())
 }
 
-async fn one(store: &Store, plan: &AlertPlan, delivery: &DueDelivery) -> Result<(), StoreError> {
-    let brought = match &delivery.target {
-        Some(target) => courier::bring(plan, target, &delivery.body).await,
+async fn one(store: &Store, plan: &AlertPlan, vault: &Vault, delivery: &DueDelivery) -> Result<(), StoreError> {
+    let brought = match delivery.receiver.as_ref().map(|receiver| receiver.target(vault)) {
+        Some(Ok(target)) => courier::bring(plan, &target, &delivery.body).await,
+        Some(Err(sealed)) => Err(CourierError::Hopeless(sealed.to_string())),
         None => Err(CourierError::Hopeless("its receiver was switched off".into())),
     };
     let outcome = match brought {

@@ -16,6 +16,7 @@ use crate::fleet::alerts::target::{check_url, shown};
 use crate::fleet::auth::Admin;
 use crate::fleet::state::Fleet;
 use crate::fleet::store::{AlertReceiverRow, DeliveryRow, instant, millis};
+use crate::fleet::vault::{Sealed, Vault, is_sealed};
 use crate::problem::{Answer, Problem};
 
 /// Receivers of an organization.
@@ -93,11 +94,14 @@ pub struct AlertReceiver {
     updated_at: DateTime<Utc>,
 }
 
-impl From<AlertReceiverRow> for AlertReceiver {
-    fn from(row: AlertReceiverRow) -> Self {
-        let (url, addresses) = match row.target() {
-            Target::Webhook { url, .. } => (Some(shown(&url)), None),
-            Target::Email(addresses) => (None, Some(addresses)),
+impl AlertReceiver {
+    /// As administrators see it.
+    pub fn new(row: AlertReceiverRow, vault: &Vault) -> Self {
+        let (url, addresses) = match row.target(vault) {
+            Ok(Target::Webhook { url, .. }) => (Some(shown(&url)), None),
+            Ok(Target::Email(addresses)) => (None, Some(addresses)),
+            // Its deliveries say so.
+            Err(Sealed) => (Some("…".into()), None),
         };
         Self {
             url,
@@ -162,7 +166,8 @@ fn url(fleet: &Fleet, text: &str) -> Result<String, Problem> {
 
 fn secret(text: &str) -> Result<String, Problem> {
     match (16..=200).contains(&text.len()) {
-        true => Ok(text.to_owned()),
+        true if !is_sealed(text) => Ok(text.to_owned()),
+        true => Err(Problem::bad_request("secret: it begins like one that is sealed already")),
         false => Err(Problem::bad_request("secret: 16 to 200 bytes")),
     }
 }
@@ -202,7 +207,7 @@ pub async fn create(fleet: web::Data<Fleet>, caller: Admin, body: web::Json<Crea
         _ => return Err(Problem::bad_request("url, with or without secret, or addresses: one of the two")),
     };
     let now = millis(Utc::now());
-    let row = AlertReceiverRow {
+    let mut row = AlertReceiverRow {
         id: Ulid::new().to_string(),
         org: caller.org.clone(),
         name: input::line("name", &body.name)?,
@@ -214,13 +219,14 @@ pub async fn create(fleet: web::Data<Fleet>, caller: Admin, body: web::Json<Crea
         created_at: now,
         updated_at: now,
     };
+    row.seal(&fleet.keys.vault);
     let (_, total) = fleet.store.alert_receivers(&caller.org, 0, 1).await.map_err(store_problem)?;
     if total >= MOST_RECEIVERS {
         return Err(Problem::conflict(format!("there are {MOST_RECEIVERS} receivers; delete one first")));
     }
     fleet.store.create_alert_receiver(&caller.actor(), &row).await.map_err(store_problem)?;
     let location = format!("/api/v1/alert-receivers/{}", row.id);
-    Ok(HttpResponse::Created().insert_header(("Location", location)).json(AlertReceiver::from(row)))
+    Ok(HttpResponse::Created().insert_header(("Location", location)).json(AlertReceiver::new(row, &fleet.keys.vault)))
 }
 
 /// Receivers, oldest first.
@@ -231,7 +237,7 @@ pub async fn list(fleet: web::Data<Fleet>, caller: Admin, page: web::Query<PageQ
     let span = page.check()?;
     let rows = fleet.store.alert_receivers(&caller.org, span.offset(), span.limit()).await;
     let (rows, total) = rows.map_err(store_problem)?;
-    let items: Vec<AlertReceiver> = rows.into_iter().map(AlertReceiver::from).collect();
+    let items: Vec<AlertReceiver> = rows.into_iter().map(|row| AlertReceiver::new(row, &fleet.keys.vault)).collect();
     Ok(HttpResponse::Ok().json(span.answer(items, total)))
 }
 
@@ -240,7 +246,8 @@ pub async fn list(fleet: web::Data<Fleet>, caller: Admin, page: web::Query<PageQ
     params(("id" = String, Path)), responses((status = 200, body = AlertReceiver), (status = 401, body = ProblemBody),
     (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn get(fleet: web::Data<Fleet>, caller: Admin, id: web::Path<String>) -> Answer {
-    Ok(HttpResponse::Ok().json(AlertReceiver::from(found(&fleet, &caller.org, &id).await?)))
+    let row = found(&fleet, &caller.org, &id).await?;
+    Ok(HttpResponse::Ok().json(AlertReceiver::new(row, &fleet.keys.vault)))
 }
 
 /// Changes a receiver.
@@ -277,8 +284,9 @@ pub async fn change(
     }
     row.enabled = body.enabled.unwrap_or(row.enabled);
     row.updated_at = millis(Utc::now());
+    row.seal(&fleet.keys.vault);
     match fleet.store.change_alert_receiver(&caller.actor(), &row).await.map_err(store_problem)? {
-        true => Ok(HttpResponse::Ok().json(AlertReceiver::from(row))),
+        true => Ok(HttpResponse::Ok().json(AlertReceiver::new(row, &fleet.keys.vault))),
         false => Err(no_such_receiver()),
     }
 }

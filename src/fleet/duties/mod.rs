@@ -93,8 +93,8 @@ pub(super) fn engage(house: &House, fleet: &web::Data<Fleet>, desk: &BrokerDesk,
     Rounds::engage(house, "audit", move || HeadSigner::new(own.clone(), signer.clone()));
     let (own, news) = (store.clone(), hub);
     Rounds::engage(house, "alerts", move || Watch::new(own.clone(), news.clone()));
-    let (own, plan) = (store, fleet.alerts.clone());
-    Rounds::engage(house, "notify", move || Notifier::new(own.clone(), plan.clone()));
+    let (own, plan, vault) = (store, fleet.alerts.clone(), fleet.keys.vault.clone());
+    Rounds::engage(house, "notify", move || Notifier::new(own.clone(), plan.clone(), vault.clone()));
     let own = fleet.clone();
     Rounds::engage(house, "rollouts", move || RolloutDriver::new(own.clone()));
     let (own, session, plan) = (fleet.clone(), desk.herald(), orders.home_assistant);

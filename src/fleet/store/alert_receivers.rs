@@ -4,8 +4,9 @@ use chrono::{DateTime, Utc};
 
 use super::audit::record;
 use super::sql::{query, query_as};
-use super::{Actor, Store, StoreError};
+use super::{Actor, Store, StoreError, opening};
 use crate::fleet::alerts::courier::Target;
+use crate::fleet::vault::{Sealed, Vault, is_sealed};
 
 /// A receiver as stored.
 #[derive(Clone, sqlx::FromRow)]
@@ -18,9 +19,9 @@ pub struct AlertReceiverRow {
     pub name: String,
     /// `webhook` or `email`.
     pub kind: String,
-    /// A URL, or a JSON array of addresses.
+    /// A URL, sealed, or a JSON array of addresses.
     pub target: String,
-    /// What a webhook's messages are signed with.
+    /// What a webhook's messages are signed with, sealed.
     pub secret: Option<String>,
     /// Less is not told.
     pub min_severity: String,
@@ -34,16 +35,32 @@ pub struct AlertReceiverRow {
 
 impl AlertReceiverRow {
     /// Where its messages go.
-    pub fn target(&self) -> Target {
-        target(&self.kind, &self.target, self.secret.clone())
+    ///
+    /// # Errors
+    /// [`Sealed`] when its address or its secret was sealed with another server's key.
+    pub fn target(&self, vault: &Vault) -> Result<Target, Sealed> {
+        if self.kind == "email" {
+            return Ok(Target::Email(serde_json::from_str(&self.target).unwrap_or_default()));
+        }
+        let secret = self.secret.as_deref().map(|secret| vault.open(&self.place("secret"), secret));
+        Ok(Target::Webhook { url: vault.open(&self.place("target"), &self.target)?, secret: secret.transpose()? })
     }
-}
 
-/// Where messages of a stored receiver go.
-pub(super) fn target(kind: &str, target: &str, secret: Option<String>) -> Target {
-    match kind {
-        "email" => Target::Email(serde_json::from_str(target).unwrap_or_default()),
-        _ => Target::Webhook { url: target.to_owned(), secret },
+    /// Seals what lies readable in it of a webhook: its address, whose path is a secret with some services, and what its
+    /// messages are signed with; `false` when there is nothing.
+    pub fn seal(&mut self, vault: &Vault) -> bool {
+        let mut done = false;
+        if self.kind != "email" && !is_sealed(&self.target) {
+            (self.target, done) = (vault.seal(&self.place("target"), &self.target), true);
+        }
+        if let Some(secret) = self.secret.as_deref().filter(|secret| !is_sealed(secret)) {
+            (self.secret, done) = (Some(vault.seal(&self.place("secret"), secret)), true);
+        }
+        done
+    }
+
+    fn place(&self, column: &str) -> String {
+        format!("alert_receivers/{}/{column}", self.id)
     }
 }
 
@@ -58,6 +75,45 @@ macro_rules! select_receiver {
 pub(super) use select_receiver;
 
 impl Store {
+    /// Seals what an earlier version of this program stored readable. On SQLite it leaves no trace of it in the file; copies made
+    /// before have it all the same.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn seal_older_receivers(&self, vault: &Vault) -> Result<(), StoreError> {
+        let rows: Vec<AlertReceiverRow> = query_as(select_receiver!("ORDER BY id")).fetch_all(&self.reader).await?;
+        let mut readable = Vec::new();
+        for before in rows {
+            let mut after = before.clone();
+            if after.seal(vault) {
+                readable.push((before, after));
+            }
+        }
+        if readable.is_empty() {
+            return Ok(());
+        }
+        opening::overwrite_freed(&self.writer, true).await?;
+        let mut tx = self.begin().await?;
+        for (before, after) in &readable {
+            // Another server may do the same at the same time.
+            query(
+                "UPDATE alert_receivers SET target = $2, secret = $3 WHERE id = $1 AND target = $4 \
+                 AND COALESCE(secret, '') = $5",
+            )
+            .bind(&after.id)
+            .bind(&after.target)
+            .bind(&after.secret)
+            .bind(&before.target)
+            .bind(before.secret.as_deref().unwrap_or_default())
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        opening::overwrite_freed(&self.writer, false).await?;
+        tracing::info!(receivers = readable.len(), "secrets of receivers are sealed from now on");
+        Ok(())
+    }
+
     /// Makes a receiver.
     ///
     /// # Errors

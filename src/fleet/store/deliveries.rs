@@ -9,11 +9,10 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use ulid::Ulid;
 
-use super::alert_receivers::{AlertReceiverRow, select_receiver, target};
+use super::alert_receivers::{AlertReceiverRow, select_receiver};
 use super::audit::record;
 use super::sql::{Tx, query, query_as};
 use super::{Actor, Store, StoreError, instant, millis};
-use crate::fleet::alerts::courier::Target;
 use crate::fleet::alerts::message::{Item, Message, NAMED};
 use crate::fleet::alerts::rule::Severity;
 use crate::fleet::alerts::silence::{Silence, silenced_until};
@@ -49,7 +48,6 @@ pub struct DeliveryRow {
 }
 
 /// A message to be sent now.
-#[derive(Debug)]
 pub struct DueDelivery {
     /// The same at every attempt.
     pub id: String,
@@ -57,8 +55,8 @@ pub struct DueDelivery {
     pub attempts: u32,
     /// JSON.
     pub body: String,
-    /// Where to; nowhere when the receiver was switched off.
-    pub target: Option<Target>,
+    /// To whom; to nobody when the receiver was switched off.
+    pub receiver: Option<AlertReceiverRow>,
 }
 
 /// What came of an attempt.
@@ -242,19 +240,13 @@ impl Store {
                     body
                 }
             };
-            let to: Option<(String, String, Option<String>)> =
-                query_as("SELECT kind, target, secret FROM alert_receivers WHERE id = $1 AND enabled = $2")
-                    .bind(&receiver)
-                    .bind(true)
-                    .fetch_optional(&mut *tx)
-                    .await?;
+            let receiver = query_as(select_receiver!("WHERE id = $1 AND enabled = $2"))
+                .bind(&receiver)
+                .bind(true)
+                .fetch_optional(&mut *tx)
+                .await?;
             tx.commit().await?;
-            all.push(DueDelivery {
-                id,
-                attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
-                body,
-                target: to.map(|(kind, to, secret)| target(&kind, &to, secret)),
-            });
+            all.push(DueDelivery { id, attempts: u32::try_from(attempts).unwrap_or(u32::MAX), body, receiver });
         }
         Ok(all)
     }

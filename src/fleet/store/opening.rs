@@ -157,6 +157,20 @@ async fn postgres(options: PgConnectOptions) -> Result<Pools, StoreError> {
     Ok(Pools { reader: Pool::Postgres(reader), writer: Pool::Postgres(writer) })
 }
 
+/// From now on what is freed in an SQLite file is overwritten as well; or no more, and what its log still holds of before is
+/// gone. Its writer's only connection has it so. A server's files are its own affair.
+pub(super) async fn overwrite_freed(writer: &Pool, on: bool) -> Result<(), StoreError> {
+    let Pool::Sqlite(writer) = writer else { return Ok(()) };
+    let statements: &[&'static str] = match on {
+        true => &["PRAGMA secure_delete = ON"],
+        false => &["PRAGMA secure_delete = OFF", "PRAGMA wal_checkpoint(TRUNCATE)"],
+    };
+    for statement in statements {
+        sqlx::query(*statement).execute(writer).await?;
+    }
+    Ok(())
+}
+
 fn opening(error: sqlx::Error) -> StoreError {
     match StoreError::from(error) {
         StoreError::Bug(reason) => StoreError::Unavailable(reason),

@@ -1,8 +1,11 @@
 //! Alerts on both engines: once each, through restarts and replicas, and quiet where they should be.
 
 use r58_mqtt::payload::InputBrief;
+use r58_mqtt::sign::CommandSigner;
 
 use super::*;
+use crate::fleet::alerts::courier::Target;
+use crate::fleet::vault::Vault;
 
 /// Everything reported until now, looked at `ahead` from now.
 async fn look(store: &Store, ahead: Duration) -> Vec<(String, String)> {
@@ -116,5 +119,58 @@ async fn a_look_in_small_lots_sees_every_device() {
             found += world.store.look_for_alerts(&mut since, upto, now).await.unwrap().changed.len();
         }
         assert_eq!(found, 450);
+    }
+}
+
+#[tokio::test]
+async fn secrets_that_an_older_version_left_readable_are_sealed_once_and_the_file_forgets_them() {
+    let (signer, marker) = (CommandSigner::generate(), "planted-in-a-receiver");
+    let (vault, stranger) = (Vault::of(&signer), Vault::of(&CommandSigner::generate()));
+    for world in World::both().await {
+        let receiver = |n: usize, kind: &str, target: String| AlertReceiverRow {
+            id: format!("r{n}"),
+            org: "default".into(),
+            name: format!("R {n}"),
+            kind: kind.into(),
+            target,
+            secret: (kind == "webhook").then(|| format!("{marker}-secret-{n}")),
+            min_severity: "warning".into(),
+            enabled: true,
+            created_at: 1,
+            updated_at: 1,
+        };
+        for n in 0..20 {
+            let row = receiver(n, "webhook", format!("https://hooks.example/{marker}-{n}"));
+            world.store.create_alert_receiver(&actor(), &row).await.unwrap();
+        }
+        let mail = receiver(20, "email", "[\"crew@stage.example\"]".into());
+        world.store.create_alert_receiver(&actor(), &mail).await.unwrap();
+        let readable = || {
+            let files = std::fs::read_dir(world._dir.path()).unwrap().map(|entry| entry.unwrap().path());
+            let found = |file: &std::path::PathBuf| {
+                let bytes = std::fs::read(file).unwrap();
+                bytes.windows(marker.len()).any(|window| window == marker.as_bytes())
+            };
+            files.filter(found).count()
+        };
+        assert_eq!(readable() > 0, !world.store.is_shared());
+        world.store.seal_older_receivers(&vault).await.unwrap();
+        assert_eq!(readable(), 0);
+        let (rows, _) = world.store.alert_receivers("default", 0, 50).await.unwrap();
+        assert!(rows.iter().all(|row| !format!("{}{:?}", row.target, row.secret).contains(marker)));
+        for row in &rows {
+            match row.target(&vault).unwrap() {
+                Target::Email(to) => assert_eq!(to, ["crew@stage.example"]),
+                Target::Webhook { url, secret } => {
+                    assert_eq!(url, format!("https://hooks.example/{marker}-{}", &row.id[1..]));
+                    assert_eq!(secret, Some(format!("{marker}-secret-{}", &row.id[1..])));
+                    assert!(row.target(&stranger).is_err());
+                }
+            }
+        }
+        // The next start finds nothing to do.
+        world.store.seal_older_receivers(&stranger).await.unwrap();
+        let (again, _) = world.store.alert_receivers("default", 0, 50).await.unwrap();
+        assert!(again.iter().zip(&rows).all(|(one, two)| one.target == two.target && one.secret == two.secret));
     }
 }
