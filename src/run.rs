@@ -228,6 +228,7 @@ fn alert_plan(alerts: &FleetAlertSettings, smtp: &SmtpSettings) -> Result<AlertP
                 SmtpTlsSetting::Tls => SmtpTls::Tls,
                 SmtpTlsSetting::None => SmtpTls::None,
             },
+            ca_file: smtp.ca_file.clone(),
             login: smtp.username.clone().zip(password),
             from,
         }),

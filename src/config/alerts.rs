@@ -71,6 +71,8 @@ pub struct SmtpSettings {
     pub port: Option<u16>,
     /// `starttls`, `tls` or `none`.
     pub tls: SmtpTlsSetting,
+    /// Authorities in PEM whose certificates are believed, and no others; those of the system without a file. Read for each letter.
+    pub ca_file: Option<PathBuf>,
     /// User, where it wants one.
     pub username: Option<String>,
     /// File with that user's password.
@@ -95,6 +97,7 @@ pub(super) fn judge(alerts: &FleetAlertSettings, smtp: &SmtpSettings, found: &mu
     found.both(("fleet.smtp.host", smtp.host.is_some()), ("fleet.smtp.from", smtp.from.is_some()));
     let password = smtp.password_file.is_some() || smtp.password.is_some();
     found.both(("fleet.smtp.username", smtp.username.is_some()), ("fleet.smtp.password_file", password));
+    found.file("fleet.smtp.ca_file", smtp.ca_file.as_deref());
     found.file("fleet.smtp.password_file", smtp.password_file.as_deref());
     let mailbox = |from: &str| from.parse::<lettre::message::Mailbox>().is_ok();
     found.unless(smtp.from.as_deref().is_none_or(mailbox), "fleet.smtp.from", "is not a mail address");

@@ -1,16 +1,19 @@
 //! Who is told of alerts: a webhook and a mail server, both real, both refusing at first.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use r58::fleet::alerts::courier::signature;
+use r58::fleet::alerts::courier::{CourierError, Target, bring, signature};
+use r58::fleet::alerts::message::Message;
 use r58::fleet::alerts::plan::{AlertPlan, SmtpPlan, SmtpTls};
+use r58_actors::fleet_link::identity::Secret;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 use crate::alerts::{WITHIN, alerts, presence, rule};
 use crate::environment::environment;
@@ -213,31 +216,58 @@ async fn nobody_makes_the_server_call_what_only_it_can_reach() {
     world.end().await;
 }
 
-/// The next letter.
-async fn letter(server: &mut tokio::io::Lines<BufReader<ChildStdout>>) -> Value {
-    let line = tokio::time::timeout(WITHIN, server.next_line()).await.expect("a letter").unwrap().unwrap();
-    serde_json::from_str(&line).unwrap()
+/// A mail server.
+struct Post {
+    port: u16,
+    server: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Post {
+    async fn new(arguments: &[&str]) -> Self {
+        let python = tokio::task::spawn_blocking(environment).await.unwrap();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clients/smtp.py");
+        let mut command = Command::new(python.join("bin/python"));
+        let started = command.arg(script).args(arguments).stdout(Stdio::piped()).kill_on_drop(true).spawn();
+        let mut server = started.unwrap();
+        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+        let port = tokio::time::timeout(WITHIN, lines.next_line()).await.expect("its port").unwrap().unwrap();
+        Self { port: port.parse().unwrap(), server, lines }
+    }
+
+    /// How it is spoken to.
+    fn plan(&self, tls: SmtpTls, ca_file: Option<&Path>, password: Option<&str>) -> SmtpPlan {
+        SmtpPlan {
+            host: "127.0.0.1".into(),
+            port: self.port,
+            tls,
+            ca_file: ca_file.map(Path::to_owned),
+            login: password.map(|password| ("r58".into(), Secret::new(password))),
+            from: "R58 fleet <r58@fleet.example>".into(),
+        }
+    }
+
+    /// The next letter or login.
+    async fn next(&mut self) -> Value {
+        let line = tokio::time::timeout(WITHIN, self.lines.next_line()).await.expect("a letter").unwrap().unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// Ends it; answers with what came and was not read yet.
+    async fn end(mut self) -> Vec<String> {
+        self.server.kill().await.unwrap();
+        let mut rest = Vec::new();
+        while let Some(line) = self.lines.next_line().await.unwrap() {
+            rest.push(line);
+        }
+        rest
+    }
 }
 
 #[actix_web::test]
 async fn mail_goes_to_every_address_again_when_it_was_put_off_and_is_the_same_letter() {
-    let python = tokio::task::spawn_blocking(environment).await.unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clients/smtp.py");
-    let mut server = Command::new(python.join("bin/python"))
-        .args([script, "1"])
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
-    let port = tokio::time::timeout(WITHIN, lines.next_line()).await.expect("its port").unwrap().unwrap();
-    let smtp = SmtpPlan {
-        host: "127.0.0.1".into(),
-        port: port.parse().unwrap(),
-        tls: SmtpTls::None,
-        login: None,
-        from: "R58 fleet <r58@fleet.example>".into(),
-    };
+    let mut post = Post::new(&["1"]).await;
+    let smtp = post.plan(SmtpTls::None, None, None);
     let world = World::with(|world| world.alerts = AlertPlan { smtp: Some(smtp), ..plan() }).await;
     let to = ["crew@stage.example", "night@stage.example"];
     let id = receiver(&world, json!({"name": "Crew", "addresses": to})).await;
@@ -245,11 +275,62 @@ async fn mail_goes_to_every_address_again_when_it_was_put_off_and_is_the_same_le
     world.enrol(&world.admin, "box1").await;
     presence(&world, "box1", true, 1).await;
     presence(&world, "box1", false, 1).await;
-    let (first, second) = (letter(&mut lines).await, letter(&mut lines).await);
+    let (first, second) = (post.next().await, post.next().await);
     assert_eq!((&first["taken"], &second["taken"], &second["to"]), (&json!(false), &json!(true), &json!(to)));
     assert_eq!((&first["id"], &second["subject"]), (&second["id"], &json!("[R58] critical Box box1: Box is gone")));
     assert!(second["text"].as_str().unwrap().contains("its connection broke"));
     assert_eq!(delivery(&world, &id, "sent").await["attempts"], 2);
-    server.kill().await.unwrap();
+    assert_eq!(post.end().await, [""; 0]);
     world.end().await;
+}
+
+#[actix_web::test]
+async fn mail_goes_by_tls_with_a_login_and_where_either_fails_it_says_why_and_nothing_goes_in_the_clear() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, own.cert.pem()).unwrap();
+    std::fs::write(&key, own.key_pair.serialize_pem()).unwrap();
+    let paper = ["--cert", cert.to_str().unwrap(), "--key", key.to_str().unwrap()];
+    let login = ["--login", "r58", "the right one"];
+    let serve = async |speaks: &str| {
+        let mut arguments = vec!["0", "--speaks", speaks];
+        arguments.extend(paper.iter().chain(&login));
+        Post::new(&arguments).await
+    };
+    let (mut upgrades, mut wraps, plain) = tokio::join!(serve("starttls"), serve("tls"), serve("plain"));
+    let message = Message {
+        v: 1,
+        delivery_id: "d".into(),
+        org: "default".into(),
+        test: true,
+        total: 0,
+        alerts: Vec::new(),
+    };
+    let message = serde_json::to_string(&message).unwrap();
+    let to = Target::Email(vec!["crew@stage.example".into()]);
+    let send = async |smtp: SmtpPlan| bring(&AlertPlan { smtp: Some(smtp), ..plan() }, &to, &message).await;
+    let fails = async |smtp: SmtpPlan| match send(smtp).await {
+        Err(CourierError::Failed(why)) => why,
+        other => panic!("{other:?}"),
+    };
+
+    for (post, tls) in [(&mut upgrades, SmtpTls::StartTls), (&mut wraps, SmtpTls::Tls)] {
+        send(post.plan(tls, Some(&cert), Some("the right one"))).await.unwrap();
+        assert_eq!(post.next().await, json!({"login": "r58", "good": true}));
+        let letter = post.next().await;
+        assert_eq!((&letter["tls"], &letter["user"], &letter["taken"]), (&json!(true), &json!("r58"), &json!(true)));
+        let wrong = fails(post.plan(tls, Some(&cert), Some("planted-wrong-one"))).await;
+        assert_eq!(wrong, "the mail server refuses the login of fleet.smtp (535)");
+        assert_eq!(post.next().await, json!({"login": "r58", "good": false}));
+        let none = fails(post.plan(tls, Some(&cert), None)).await;
+        assert_eq!(none, "the mail server refuses the login of fleet.smtp (530)");
+        let stranger = fails(post.plan(tls, None, Some("the right one"))).await;
+        assert!(stranger.contains("certificate"), "{stranger}");
+    }
+    let clear = fails(plain.plan(SmtpTls::StartTls, Some(&cert), Some("the right one"))).await;
+    assert!(clear.contains("STARTTLS is not supported"), "{clear}");
+    for post in [upgrades, wraps, plain] {
+        assert_eq!(post.end().await, [""; 0], "nothing else was said");
+    }
 }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use chrono::Utc;
 use hmac::{Hmac, Mac};
 use lettre::message::{Mailbox, header::ContentType};
+use lettre::transport::smtp;
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 use reqwest::redirect::Policy;
 use sha2::Sha256;
@@ -127,10 +128,9 @@ async fn mail(smtp: Option<&SmtpPlan>, addresses: &[String], message: &Message) 
     }
     let letter = letter.header(ContentType::TEXT_PLAIN).body(message.text());
     let letter = letter.map_err(|error| hopeless(format!("no letter could be made: {error}")))?;
-    let tls = || TlsParameters::new(smtp.host.clone()).map_err(|error| CourierError::Failed(error.to_string()));
     let tls = match smtp.tls {
-        SmtpTls::StartTls => Tls::Required(tls()?),
-        SmtpTls::Tls => Tls::Wrapper(tls()?),
+        SmtpTls::StartTls => Tls::Required(tls(smtp).await?),
+        SmtpTls::Tls => Tls::Wrapper(tls(smtp).await?),
         SmtpTls::None => Tls::None,
     };
     let transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&smtp.host);
@@ -138,5 +138,31 @@ async fn mail(smtp: Option<&SmtpPlan>, addresses: &[String], message: &Message) 
     if let Some((user, password)) = &smtp.login {
         transport = transport.credentials(Credentials::new(user.clone(), password.expose().to_owned()));
     }
-    transport.build().send(letter).await.map(|_| ()).map_err(|error| CourierError::Failed(error.to_string()))
+    transport.build().send(letter).await.map(|_| ()).map_err(|error| CourierError::Failed(refused(&error)))
+}
+
+async fn tls(smtp: &SmtpPlan) -> Result<TlsParameters, CourierError> {
+    let failed = |what: String| CourierError::Failed(format!("fleet.smtp.ca_file: {what}"));
+    let mut parameters = TlsParameters::builder(smtp.host.clone());
+    if let Some(file) = &smtp.ca_file {
+        let pem = tokio::fs::read(file).await.map_err(|error| failed(error.to_string()))?;
+        let authority = Certificate::from_pem(&pem).map_err(|error| failed(error.to_string()))?;
+        parameters = parameters.certificate_store(CertificateStore::None).add_root_certificate(authority);
+    }
+    parameters.build().map_err(|error| CourierError::Failed(error.to_string()))
+}
+
+/// Answers about a login (RFC 4954, section 6): it is wanted, it is too weak, it is wrong, it wants TLS.
+const ABOUT_LOGIN: [u16; 4] = [530, 534, 535, 538];
+
+/// Why a mail server did not take a letter. What it says of a login is left out: some repeat what they were given.
+fn refused(error: &smtp::Error) -> String {
+    match error.status().map(u16::from).filter(|code| ABOUT_LOGIN.contains(code)) {
+        Some(code) => format!("the mail server refuses the login of fleet.smtp ({code})"),
+        None if error.is_client() => {
+            let what = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            format!("the mail server does not do what fleet.smtp asks for: {what}")
+        }
+        None => error.to_string(),
+    }
 }

@@ -1,5 +1,6 @@
 //! How people are told.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use r58_actors::fleet_link::identity::Secret;
@@ -63,6 +64,8 @@ pub struct SmtpPlan {
     pub port: u16,
     /// How it is spoken to.
     pub tls: SmtpTls,
+    /// Whose certificates are believed, in PEM: these and no others; without a file those that the system believes.
+    pub ca_file: Option<PathBuf>,
     /// User and password, where it wants them.
     pub login: Option<(String, Secret)>,
     /// Address that mail comes from.
