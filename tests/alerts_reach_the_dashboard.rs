@@ -28,7 +28,7 @@ async fn state(site: &Site, wanted: &str) -> Value {
 }
 
 #[actix_web::test]
-async fn an_alert_appears_by_itself_is_silenced_and_taken_on_and_leaves_when_it_is_over() {
+async fn an_alert_appears_by_itself_is_silenced_taken_on_and_given_back_and_leaves_when_it_is_over() {
     let _stage = stage().await;
     let site = Site::start().await;
     let rules = site.api.get("/api/v1/alert-rules").await;
@@ -76,6 +76,37 @@ async fn an_alert_appears_by_itself_is_silenced_and_taken_on_and_leaves_when_it_
         .await;
     browser.screenshot("alerts-acknowledged").await;
     assert_eq!(state(&site, "acknowledged").await["acknowledged_by"], "user:admin@r58.local");
+    browser.click("unack-hot-box").await;
+    browser
+        .until(PATIENCE, "given back", &format!("{row}?.dataset.state === 'firing'"), "document.body.innerText")
+        .await;
+    state(&site, "firing").await;
+
+    // A silence of everything, without an alert; the one from before is ended.
+    browser.click("end-silence").await;
+    let none = "!document.querySelector('[data-testid=\"silence\"]')";
+    browser.until(PATIENCE, "no silence", none, "document.body.innerText").await;
+    browser.click("new-silence").await;
+    let whole = "const whom = document.querySelector('[data-testid=\"silence-whom\"]'); whom.value = 'all'; \
+                 whom.dispatchEvent(new Event('change', {bubbles: true})); \
+                 document.querySelector('[data-testid=\"new-silence-reason\"]').value = 'load-in'";
+    browser.script(whole).await;
+    let chosen = "!document.querySelector('[data-testid=\"silence-which\"]')";
+    browser.until(PATIENCE, "all boxes", chosen, "document.body.innerText").await;
+    browser.screenshot("alerts-new-silence").await;
+    browser.click("new-silence-begin").await;
+    let listed = "document.querySelector('[data-testid=\"silence\"]')?.innerText.includes('everything')";
+    browser.until(PATIENCE, "the silence", listed, "document.body.innerText").await;
+
+    // A rule with every field.
+    browser.click("edit-rule-disk").await;
+    let fill = "for (const [field, value] of [['threshold', '7.5'], ['seconds', '30'], ['device', 'hot-box']]) \
+                document.querySelector(`[data-testid=\"rule-${field}\"]`).value = value";
+    browser.script(fill).await;
+    browser.screenshot("alerts-rule").await;
+    browser.click("rule-save").await;
+    let said = "document.querySelector('[data-testid=\"rule-disk\"]')?.innerText.includes('less than 7.5 GB free for 30 s, until 9; hot-box')";
+    browser.until(PATIENCE, "the changed rule", said, "document.body.innerText").await;
     beat(&site, &token, 40.0).await;
     browser.until(PATIENCE, "over by itself", &format!("!{row} && {calm}"), "document.body.innerText").await;
     state(&site, "resolved").await;

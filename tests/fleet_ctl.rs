@@ -348,10 +348,16 @@ async fn alerts_their_rules_silences_and_receivers_are_looked_after_from_the_com
     assert!(
         world.run(&["alert", "rule", "list"]).await.out.contains("disk 20 for 60 s  critical  Disk of the tour  off")
     );
+    let one = json(&["rule", "change", id, "--device", "box1"]).await;
+    assert_eq!((&one["device_id"], &one["receiver_ids"]), (&"box1".into(), &Value::Null));
     json(&["rule", "delete", id]).await;
     let silence = json(&["silence", "create", "it moves", "--device", "box1", "--minutes", "5"]).await;
     assert!(world.run(&["alert", "silence", "list"]).await.out.contains("device_id box1"));
     json(&["silence", "end", silence["id"].as_str().unwrap()]).await;
+    let later = ["silence", "create", "the crew sleeps", "--all", "--from", "2099-01-01T00:00:00Z"];
+    assert_ne!(world.run(&[&["alert"], &later[..]].concat()).await.code, 0, "farther away than a year");
+    let silence = json(&later[..4]).await;
+    assert_eq!((&silence["all"], &silence["active"]), (&true.into(), &true.into()));
     let receiver = json(&["receiver", "create", "Pager", "--webhook", "https://hooks.invalid/s3cret"]).await;
     let id = receiver["id"].as_str().unwrap();
     assert_eq!(json(&["receiver", "change", id, "--min-severity", "critical"]).await["min_severity"], "critical");
@@ -362,6 +368,8 @@ async fn alerts_their_rules_silences_and_receivers_are_looked_after_from_the_com
     json(&["receiver", "delete", id]).await;
     assert_eq!(json(&["list"]).await, Value::Array(Vec::new()));
     assert_eq!(json(&["summary"]).await["open"], 0);
-    assert_eq!(world.run(&["alert", "ack", "nothing"]).await.code, 1);
+    for order in ["ack", "unack"] {
+        assert_eq!(world.run(&["alert", order, "nothing"]).await.code, 1);
+    }
     world.handle.stop().await;
 }

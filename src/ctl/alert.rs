@@ -1,5 +1,6 @@
 //! Alerts: what is the matter, its rules, silences, and who is told.
 
+use chrono::{DateTime, Duration, Utc};
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, CtlError};
@@ -42,6 +43,11 @@ pub enum Alert {
         #[arg(long)]
         note: Option<String>,
     },
+    /// Give an alert back that somebody took on.
+    Unack {
+        /// The alert.
+        id: String,
+    },
     /// Rules.
     #[command(subcommand)]
     Rule(Rule),
@@ -71,6 +77,12 @@ pub struct RuleValues {
     /// Devices with this tag; an empty one: all.
     #[arg(long)]
     tag: Option<String>,
+    /// This device alone; an empty one: all.
+    #[arg(long)]
+    device: Option<String>,
+    /// Tell this receiver and no other; may be given several times; an empty one: all.
+    #[arg(long)]
+    receiver: Vec<String>,
     /// In force or not.
     #[arg(long)]
     enabled: Option<bool>,
@@ -83,10 +95,24 @@ impl RuleValues {
             ("clear_threshold", self.clear_threshold.map(Value::from)),
             ("for_seconds", self.for_seconds.map(Value::from)),
             ("severity", self.severity.clone().map(Value::from)),
-            ("tag", self.tag.as_ref().map(|tag| if tag.is_empty() { Value::Null } else { json!(tag) })),
+            ("tag", self.tag.as_deref().map(or_null)),
+            ("device_id", self.device.as_deref().map(or_null)),
+            ("receiver_ids", self.receivers()),
             ("enabled", self.enabled.map(Value::from)),
         ])
     }
+
+    fn receivers(&self) -> Option<Value> {
+        match self.receiver.as_slice() {
+            [] => None,
+            [all] if all.is_empty() => Some(Value::Null),
+            named => Some(json!(named)),
+        }
+    }
+}
+
+fn or_null(text: &str) -> Value {
+    if text.is_empty() { Value::Null } else { json!(text) }
 }
 
 /// What to do with rules.
@@ -125,7 +151,7 @@ pub enum Rule {
 pub enum Silence {
     /// List silences.
     List,
-    /// Begin one, for a device, a rule, a tag, or what fits all that is given.
+    /// Begin one, for a device, a rule, a tag, or what fits all that is given; or for everything.
     Create {
         /// Why.
         reason: String,
@@ -138,7 +164,13 @@ pub enum Silence {
         /// Alerts of devices with this tag.
         #[arg(long)]
         tag: Option<String>,
-        /// How long, from now.
+        /// Every alert of the organization.
+        #[arg(long, conflicts_with_all = ["device", "rule", "tag"])]
+        all: bool,
+        /// When it begins, as 2026-12-01T18:00:00Z; now unless given.
+        #[arg(long)]
+        from: Option<DateTime<Utc>>,
+        /// How long, from its beginning.
         #[arg(long, default_value_t = 60)]
         minutes: u32,
     },
@@ -260,6 +292,10 @@ pub async fn run(client: &mut Client, output: Output, order: &Alert) -> Result<(
             let taken = client.post(&format!("/alerts/{}/acknowledge", segment(id)), &json!({"note": note})).await?;
             output.show(&taken, || plain(&one_line(&taken)));
         }
+        Alert::Unack { id } => {
+            let back = client.delete(&format!("/alerts/{}/acknowledge", segment(id))).await?;
+            output.show(&back, || plain(&one_line(&back)));
+        }
         Alert::Rule(order) => rule(client, output, order).await?,
         Alert::Silence(order) => silence(client, output, order).await?,
         Alert::Receiver(order) => receiver(client, output, order).await?,
@@ -282,15 +318,18 @@ fn one_line(alert: &Value) -> String {
 
 fn rule_line(rule: &Value) -> String {
     let threshold = rule["threshold"].as_f64().map(|threshold| format!(" {threshold}")).unwrap_or_default();
-    let tag = rule["tag"].as_str().map(|tag| format!("  only {tag}")).unwrap_or_default();
+    let only = |name: &str| rule[name].as_str().map(|only| format!("  only {only}")).unwrap_or_default();
+    let told = rule["receiver_ids"].as_array().map(|some| format!("  tells {}", some.len())).unwrap_or_default();
     let off = if rule["enabled"] == false { "  off" } else { "" };
     format!(
-        "{}  {}{threshold} for {} s  {}  {}{tag}{off}",
+        "{}  {}{threshold} for {} s  {}  {}{}{}{told}{off}",
         word(rule, "id"),
         word(rule, "kind"),
         rule["for_seconds"],
         word(rule, "severity"),
-        word(rule, "name")
+        word(rule, "name"),
+        only("tag"),
+        only("device_id")
     )
 }
 
@@ -322,11 +361,12 @@ fn silence_line(silence: &Value) -> String {
         .iter()
         .filter_map(|name| Some(format!("{name} {}", silence[*name].as_str()?)))
         .collect();
+    let what = if silence["all"] == true { "everything".to_owned() } else { what.join(", ") };
     let active = if silence["active"] == true { "active" } else { "not active" };
     format!(
         "{}  {active}  {}  until {}  {}",
         word(silence, "id"),
-        what.join(", "),
+        what,
         word(silence, "ends_at"),
         word(silence, "reason")
     )
@@ -335,9 +375,10 @@ fn silence_line(silence: &Value) -> String {
 async fn silence(client: &mut Client, output: Output, order: &Silence) -> Result<(), CtlError> {
     match order {
         Silence::List => lines(output, &client.all("/silences", &[]).await?, silence_line),
-        Silence::Create { reason, device, rule, tag, minutes } => {
-            let end = chrono::Utc::now() + chrono::Duration::minutes(i64::from(*minutes));
-            let body = json!({"reason": reason, "device_id": device, "rule_id": rule, "tag": tag, "ends_at": end});
+        Silence::Create { reason, device, rule, tag, all, from, minutes } => {
+            let end = from.unwrap_or_else(Utc::now) + Duration::minutes(i64::from(*minutes));
+            let body = json!({"reason": reason, "device_id": device, "rule_id": rule, "tag": tag, "all": all,
+                "starts_at": from, "ends_at": end});
             let made = client.post("/silences", &body).await?;
             output.show(&made, || plain(&silence_line(&made)));
         }

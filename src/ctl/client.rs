@@ -200,8 +200,8 @@ impl Client {
     ///
     /// # Errors
     /// When the server refuses or does not answer.
-    pub async fn delete(&mut self, path: &str) -> Result<(), CtlError> {
-        read(self.signed_in(Method::DELETE, path, None).await?).await.map(drop)
+    pub async fn delete(&mut self, path: &str) -> Result<Value, CtlError> {
+        read(self.signed_in(Method::DELETE, path, None).await?).await
     }
 
     /// Opens a stream of live updates.

@@ -65,14 +65,25 @@ async fn a_box_that_goes_away_is_an_alert_that_is_taken_on_and_over_when_it_is_b
         ("acknowledged".into(), "user:operator@default.example".into())
     );
     world.post(&path, &operator, json!({})).await.expect(200);
+    // Given back, and taken on anew.
+    let give_back = async |token: &str| world.call(Method::DELETE, &path, token, None).await;
+    give_back(&viewer).await.expect(403);
+    for _ in 0..2 {
+        let back = give_back(&operator).await.expect(200);
+        assert_eq!((back.text("state"), &back.body["acknowledged_by"]), ("firing".into(), &Value::Null));
+    }
+    assert_eq!(world.get("/api/v1/alerts/summary", &viewer).await.expect(200).body["firing"], 1);
+    world.post(&path, &operator, json!({"note": "on my way"})).await.expect(200);
     presence(&world, "box1", true, 2).await;
     let over = alerts(&world, "state=resolved", 1).await.remove(0);
     assert_eq!((&over["id"], &over["note"]), (&found["id"], &json!("on my way")));
     world.post(&path, &operator, json!({})).await.expect(409);
+    give_back(&operator).await.expect(409);
     // Another organization knows nothing of it.
     let stranger = world.user("other", "admin").await;
     world.get(&format!("/api/v1/alerts/{}", found["id"].as_str().unwrap()), &stranger).await.expect(404);
     world.post(&path, &stranger, json!({})).await.expect(404);
+    give_back(&stranger).await.expect(404);
     assert_eq!(world.get("/api/v1/alerts", &stranger).await.expect(200).body["items"], json!([]));
     world.end().await;
 }
@@ -95,6 +106,7 @@ async fn rules_are_made_changed_and_deleted_by_administrators_and_what_makes_no_
         (json!({"kind": "offline", "name": "n", "for_seconds": -1}), "for_seconds"),
         (json!({"kind": "offline", "name": " "}), "name"),
         (json!({"kind": "weather", "name": "n"}), "kind"),
+        (json!({"kind": "offline", "name": "n", "receiver_ids": []}), "receiver_ids"),
     ] {
         let refused = world.post("/api/v1/alert-rules", &world.admin, bad).await.expect(400);
         assert!(refused.text("detail").contains(field) || field == "kind", "{}", refused.body);
@@ -107,6 +119,21 @@ async fn rules_are_made_changed_and_deleted_by_administrators_and_what_makes_no_
     for method in [Method::GET, Method::DELETE] {
         world.call(method, &path, &stranger, None).await.expect(404);
     }
+    // One box alone, and one receiver; neither may be another organization's.
+    let receiver = json!({"name": "R", "url": "https://hooks.invalid/"});
+    let of_others = world.post("/api/v1/alert-receivers", &stranger, receiver.clone()).await.expect(201).text("id");
+    let receiver = world.post("/api/v1/alert-receivers", &world.admin, receiver).await.expect(201).text("id");
+    world.enrol(&stranger, "theirs").await;
+    world.enrol(&world.admin, "box1").await;
+    patch(json!({"device_id": "theirs"})).await.expect(404);
+    patch(json!({"receiver_ids": [receiver, of_others]})).await.expect(404);
+    let named = patch(json!({"device_id": "box1", "receiver_ids": [receiver, receiver]})).await.expect(200);
+    assert_eq!((&named.body["device_id"], &named.body["receiver_ids"]), (&json!("box1"), &json!([receiver])));
+    let one = format!("/api/v1/alert-receivers/{receiver}");
+    let kept = world.call(Method::DELETE, &one, &world.admin, None).await.expect(409);
+    assert!(kept.text("detail").contains("Disk of the tour"), "{}", kept.body);
+    patch(json!({"receiver_ids": null})).await.expect(200);
+    world.call(Method::DELETE, &one, &world.admin, None).await.expect(204);
     world.call(Method::DELETE, &path, &operator, None).await.expect(403);
     world.call(Method::DELETE, &path, &world.admin, None).await.expect(204);
     world.get(&path, &world.admin).await.expect(404);
@@ -136,8 +163,19 @@ async fn a_silence_shows_with_its_alerts_and_is_ended_early() {
     let stranger = world.user("other", "admin").await;
     world.get(&path, &stranger).await.expect(404);
     world.call(Method::DELETE, &path, &stranger, None).await.expect(404);
+    // Later, and for everything; ended before it began, it never is.
+    let later = json!({"all": true, "reason": "a holiday", "ends_at": until, "starts_at": until - chrono::Duration::minutes(9)});
+    let later = world.post("/api/v1/silences", &operator, later).await.expect(201);
+    assert_eq!((&later.body["all"], &later.body["active"]), (&json!(true), &json!(false)));
+    let path = format!("/api/v1/silences/{}", later.text("id"));
+    world.call(Method::DELETE, &path, &operator, None).await.expect(204);
+    assert_eq!(world.get(&path, &viewer).await.expect(200).body["active"], false);
+    let all = json!({"all": true, "reason": "load-in", "ends_at": until});
+    world.post("/api/v1/silences", &operator, all).await.expect(201);
+    assert!(alerts(&world, "state=open", 1).await[0]["silenced_until"].is_string());
     for (bad, status) in [
         (json!({"reason": "all", "ends_at": until}), 400),
+        (json!({"all": true, "device_id": "box1", "reason": "r", "ends_at": until}), 400),
         (json!({"device_id": "box1", "reason": "", "ends_at": until}), 400),
         (json!({"device_id": "box1", "reason": "r", "ends_at": Utc::now()}), 400),
         (json!({"device_id": "nobody", "reason": "r", "ends_at": until}), 404),

@@ -149,9 +149,10 @@ async fn a_site_that_goes_dark_is_one_signed_message_which_is_tried_until_it_arr
 #[actix_web::test]
 async fn what_is_silenced_is_told_when_the_silence_ends_and_so_is_its_end() {
     let world = World::with(|world| world.alerts = AlertPlan { group_within: Duration::ZERO, ..plan() }).await;
-    let hook = Hook::new(0);
-    receiver(&world, json!({"name": "Pager", "url": hook.url})).await;
-    rule(&world, "offline", json!({"for_seconds": 0})).await;
+    let (hook, other) = (Hook::new(0), Hook::new(0));
+    let pager = receiver(&world, json!({"name": "Pager", "url": hook.url})).await;
+    receiver(&world, json!({"name": "One that the rule does not name", "url": other.url})).await;
+    rule(&world, "offline", json!({"for_seconds": 0, "receiver_ids": [pager]})).await;
     for id in ["box1", "box2"] {
         world.enrol(&world.admin, id).await;
     }
@@ -173,7 +174,10 @@ async fn what_is_silenced_is_told_when_the_silence_ends_and_so_is_its_end() {
     let over = hook.calls(3).await;
     let over: Value = serde_json::from_str(&over[2].body).unwrap();
     assert_eq!((&over["alerts"][0]["event"], &over["alerts"][0]["device_id"]), (&json!("resolved"), &json!("box1")));
-    hook.server.stop(false).await;
+    assert_eq!(other.calls.lock().unwrap().len(), 0);
+    for hook in [hook, other] {
+        hook.server.stop(false).await;
+    }
     world.end().await;
 }
 
@@ -228,7 +232,8 @@ impl Post {
         let python = tokio::task::spawn_blocking(environment).await.unwrap();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clients/smtp.py");
         let mut command = Command::new(python.join("bin/python"));
-        let started = command.arg(script).args(arguments).stdout(Stdio::piped()).kill_on_drop(true).spawn();
+        let started =
+            command.args(["-W", "ignore", script]).args(arguments).stdout(Stdio::piped()).kill_on_drop(true).spawn();
         let mut server = started.unwrap();
         let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
         let port = tokio::time::timeout(WITHIN, lines.next_line()).await.expect("its port").unwrap().unwrap();
@@ -299,14 +304,8 @@ async fn mail_goes_by_tls_with_a_login_and_where_either_fails_it_says_why_and_no
         Post::new(&arguments).await
     };
     let (mut upgrades, mut wraps, plain) = tokio::join!(serve("starttls"), serve("tls"), serve("plain"));
-    let message = Message {
-        v: 1,
-        delivery_id: "d".into(),
-        org: "default".into(),
-        test: true,
-        total: 0,
-        alerts: Vec::new(),
-    };
+    let message =
+        Message { v: 1, delivery_id: "d".into(), org: "default".into(), test: true, total: 0, alerts: Vec::new() };
     let message = serde_json::to_string(&message).unwrap();
     let to = Target::Email(vec!["crew@stage.example".into()]);
     let send = async |smtp: SmtpPlan| bring(&AlertPlan { smtp: Some(smtp), ..plan() }, &to, &message).await;

@@ -213,6 +213,7 @@ async fn alerts_of_a_walk(walk: &mut Walk) {
     let firing = alerts(&walk.world, "state=firing&device=box9", 1).await.remove(0);
     let firing = firing["id"].as_str().unwrap();
     walk.does("POST", "/api/v1/alerts/{id}/acknowledge", &[firing], json!({}), "alert.acknowledge").await;
+    walk.does("DELETE", "/api/v1/alerts/{id}/acknowledge", &[firing], Value::Null, "alert.unacknowledge").await;
     walk.does("DELETE", of_rule, &[&rule], Value::Null, "alert_rule.delete").await;
     let until = chrono::Utc::now() + chrono::Duration::hours(1);
     let silence = json!({"device_id": "box9", "reason": "it rests", "ends_at": until});
@@ -248,7 +249,11 @@ async fn an_organizations_log_is_exported_and_verified_alone_and_goes_on_from_an
     world.enrol(&north, "north-1").await;
     let first = export(&world, &north).await;
     let verdict = check(&first, Kept::default()).unwrap();
-    assert_eq!((verdict.org.as_str(), verdict.changes), ("north", 3), "the user, the code, the device: {first}");
+    assert_eq!(
+        (verdict.org.as_str(), verdict.changes),
+        ("north", 4),
+        "the rules, the user, the code, the device: {first}"
+    );
     // More than are read at once, by two at a time.
     let change = async |n: usize| {
         let body = json!({"notes": format!("note {n}")});
@@ -260,9 +265,9 @@ async fn an_organizations_log_is_exported_and_verified_alone_and_goes_on_from_an
     world.enrol(&world.admin, "south-1").await;
     let second = export(&world, &north).await;
     let verdict = check(&second, kept(&first)).unwrap();
-    assert_eq!((verdict.changes, verdict.checkpoints), (523, 2), "the earlier head is among them");
+    assert_eq!((verdict.changes, verdict.checkpoints), (524, 2), "the earlier head is among them");
     assert!(second.starts_with(first.lines().next().unwrap()) && !second.contains("south"));
-    assert_eq!(check(&first, kept(&second)).unwrap_err().why, Why::Shortened(523));
+    assert_eq!(check(&first, kept(&second)).unwrap_err().why, Why::Shortened(524));
     let removed: Vec<&str> = second.lines().enumerate().filter(|(n, _)| *n != 100).map(|(_, line)| line).collect();
     let misfit = check(&removed.join("\n"), Kept::default()).unwrap_err();
     assert_eq!((misfit.line, misfit.why), (101, Why::Sequence { expected: 99 }));

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::access::{PUBLIC, body};
+use crate::alerts::{alerts, presence};
 use crate::live::Device;
 use crate::world::{PASSWORD, World};
 
@@ -102,7 +103,21 @@ async fn belongings(world: &World) -> Vec<(&'static str, String)> {
     let public = ed25519_dalek::SigningKey::from_bytes(&[7; 32]).verifying_key().to_bytes();
     let public = base64::engine::general_purpose::STANDARD.encode(public);
     let release_key = post("/release-keys", json!({"name": MARKER, "public_key": public})).await.text("id");
+    let receiver = json!({"name": MARKER, "url": format!("https://{MARKER}.example/"), "secret": MARKER.repeat(2)});
+    let receiver = post("/alert-receivers", receiver).await.text("id");
+    let rule = json!({"kind": "offline", "name": MARKER, "for_seconds": 0, "tag": MARKER, "receiver_ids": [receiver]});
+    let rule = post("/alert-rules", rule).await.text("id");
+    let until = chrono::Utc::now() + chrono::Duration::hours(1);
+    let silence = json!({"rule_id": rule, "tag": MARKER, "reason": MARKER, "ends_at": until});
+    let silence = post("/silences", silence).await.text("id");
+    presence(world, "box1", true, 1).await;
+    presence(world, "box1", false, 1).await;
+    let alert = alerts(world, "state=firing&device=box1", 1).await[0]["id"].as_str().unwrap().to_owned();
     vec![
+        ("/api/v1/alerts/", alert),
+        ("/api/v1/alert-rules/", rule),
+        ("/api/v1/alert-receivers/", receiver),
+        ("/api/v1/silences/", silence),
         ("/api/v1/devices/", "box1".into()),
         ("/api/v1/commands/", command),
         ("/api/v1/command-groups/", group),
@@ -150,6 +165,10 @@ async fn seen(world: &World, belongings: &[(&'static str, String)]) -> Vec<Value
         "/devices/box1/config",
         "/devices/box1/bundles",
         "/devices/summary",
+        "/alerts",
+        "/alert-rules",
+        "/alert-receivers",
+        "/silences",
     ] {
         all.push(world.get(&format!("/api/v1{path}"), &world.admin).await.expect(200).body);
     }

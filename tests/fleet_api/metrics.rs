@@ -21,6 +21,10 @@ async fn figures_of_the_server_are_for_its_token_and_those_of_an_organization_fo
     assert_eq!(status, 200);
     assert!(whole.contains(r#"r58_fleet_devices{org="default",state="unknown"} 1"#), "{whole}");
     assert!(whole.contains(r#"r58_fleet_devices{org="north",state="unknown"} 0"#), "{whole}");
+    assert!(
+        whole.contains(r#"r58_fleet_alerts_firing{kind="offline",org="default",severity="critical"} 0"#),
+        "{whole}"
+    );
     let route = r#"r58_fleet_http_requests_total{method="POST",route="/api/v1/devices/register",status="201"} 1"#;
     assert!(whole.contains(route), "{whole}");
 

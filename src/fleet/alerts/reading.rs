@@ -20,6 +20,8 @@ const SENSIBLE: f64 = 1e9;
 /// What is known of a device.
 #[derive(Debug, Clone, Default)]
 pub struct Reading {
+    /// Identifier.
+    pub device: String,
     /// Tags.
     pub tags: Vec<String>,
     /// In service.
@@ -84,7 +86,8 @@ impl Reading {
 
     /// Whether a rule is about this device.
     fn is_under(&self, rule: &Rule) -> bool {
-        self.in_service && rule.tag.as_ref().is_none_or(|tag| self.tags.contains(tag))
+        let named = rule.device.as_ref().is_none_or(|device| *device == self.device);
+        self.in_service && named && rule.tag.as_ref().is_none_or(|tag| self.tags.contains(tag))
     }
 
     /// What becomes of this device's alerts.

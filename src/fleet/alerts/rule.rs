@@ -160,6 +160,8 @@ pub struct Rule {
     pub severity: Severity,
     /// Devices with it; all when there is none.
     pub tag: Option<String>,
+    /// This device alone; all when there is none.
+    pub device: Option<String>,
 }
 
 /// The rules that every organization begins with: kind, name, threshold, seconds, severity.

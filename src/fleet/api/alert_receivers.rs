@@ -15,7 +15,7 @@ use crate::fleet::alerts::rule::Severity;
 use crate::fleet::alerts::target::{check_url, shown};
 use crate::fleet::auth::Admin;
 use crate::fleet::state::Fleet;
-use crate::fleet::store::{AlertReceiverRow, DeliveryRow, instant, millis};
+use crate::fleet::store::{AlertReceiverRow, DeliveryRow, Removed, instant, millis};
 use crate::fleet::vault::{Sealed, Vault, is_sealed};
 use crate::problem::{Answer, Problem};
 
@@ -291,14 +291,16 @@ pub async fn change(
     }
 }
 
-/// Deletes a receiver, with what is on its way to it.
+/// Deletes a receiver, with what is on its way to it. One that a rule names is kept, or that rule would tell nobody.
 #[utoipa::path(delete, path = "/api/v1/alert-receivers/{id}", tag = "alerts", security(("user" = [])),
     params(("id" = String, Path)), responses((status = 204), (status = 401, body = ProblemBody),
-    (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
+    (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
+    (status = 503, body = ProblemBody)))]
 pub async fn delete(fleet: web::Data<Fleet>, caller: Admin, id: web::Path<String>) -> Answer {
     match fleet.store.delete_alert_receiver(&caller.actor(), &id, Utc::now()).await.map_err(store_problem)? {
-        true => Ok(HttpResponse::NoContent().finish()),
-        false => Err(no_such_receiver()),
+        Removed::Done => Ok(HttpResponse::NoContent().finish()),
+        Removed::Unknown => Err(no_such_receiver()),
+        Removed::Named(rule) => Err(Problem::conflict(format!("the rule {rule:?} names it; change that first"))),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Rules of alerts. Everybody reads them, administrators change them.
 
+use std::collections::BTreeSet;
+
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -12,11 +14,13 @@ use super::{input, resource};
 use crate::fleet::alerts::rule::{Kind, LONGEST_FOR, Severity};
 use crate::fleet::auth::{Admin, Viewer};
 use crate::fleet::state::Fleet;
-use crate::fleet::store::{AlertRuleRow, instant, millis};
+use crate::fleet::store::{AlertRuleRow, Ruled, instant, millis};
 use crate::problem::{Answer, Problem};
 
 /// Rules of an organization: each is held against each heartbeat.
 const MOST_RULES: i64 = 200;
+/// Receivers that one rule names; an organization has no more.
+const MOST_RECEIVERS: usize = 50;
 
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
@@ -49,6 +53,12 @@ pub struct CreateAlertRule {
     /// Devices with this tag; all without one.
     #[schema(max_length = 200)]
     tag: Option<String>,
+    /// This device alone; all without one.
+    #[schema(max_length = 200)]
+    device_id: Option<String>,
+    /// Who is told, of those who are told of its severity; all of them unless given.
+    #[schema(min_items = 1, max_items = 50)]
+    receiver_ids: Option<Vec<String>>,
     /// In force unless false.
     enabled: Option<bool>,
 }
@@ -69,6 +79,14 @@ pub struct ChangeAlertRule {
     #[serde(default, deserialize_with = "input::nullable")]
     #[schema(value_type = Option<String>, max_length = 200)]
     tag: Option<Option<String>>,
+    /// `null`: all devices.
+    #[serde(default, deserialize_with = "input::nullable")]
+    #[schema(value_type = Option<String>, max_length = 200)]
+    device_id: Option<Option<String>>,
+    /// `null`: all receivers.
+    #[serde(default, deserialize_with = "input::nullable")]
+    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 50)]
+    receiver_ids: Option<Option<Vec<String>>>,
     /// Switched off, it ends its alerts.
     enabled: Option<bool>,
 }
@@ -84,7 +102,12 @@ pub struct AlertRule {
     clear_threshold: Option<f64>,
     for_seconds: i64,
     severity: Severity,
+    /// Devices with it.
     tag: Option<String>,
+    /// This device alone.
+    device_id: Option<String>,
+    /// Who is told; all receivers without them.
+    receiver_ids: Option<Vec<String>>,
     enabled: bool,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
@@ -94,6 +117,7 @@ impl From<AlertRuleRow> for AlertRule {
     fn from(row: AlertRuleRow) -> Self {
         Self {
             severity: Severity::from_stored(&row.severity),
+            receiver_ids: row.receiver_ids(),
             id: row.id,
             kind: row.kind,
             name: row.name,
@@ -101,6 +125,7 @@ impl From<AlertRuleRow> for AlertRule {
             clear_threshold: row.clear_threshold,
             for_seconds: row.for_s,
             tag: row.tag,
+            device_id: row.device_id,
             enabled: row.enabled,
             created_at: instant(row.created_at),
             updated_at: instant(row.updated_at),
@@ -119,11 +144,36 @@ fn no_such_rule() -> Problem {
     Problem::not_found("no such rule")
 }
 
+async fn device(fleet: &Fleet, org: &str, asked: Option<&str>) -> Result<Option<String>, Problem> {
+    let Some(id) = input::optional_line("device_id", asked)? else { return Ok(None) };
+    match fleet.store.device(org, &id).await.map_err(store_problem)? {
+        Some(_) => Ok(Some(id)),
+        None => Err(Problem::not_found("no such device")),
+    }
+}
+
+fn receivers(asked: Option<&[String]>) -> Result<Option<String>, Problem> {
+    let Some(asked) = asked else { return Ok(None) };
+    let all: BTreeSet<&String> = asked.iter().collect();
+    match (1..=MOST_RECEIVERS).contains(&all.len()) && all.iter().all(|id| id.len() <= input::LINE) {
+        true => Ok(Some(serde_json::json!(all).to_string())),
+        false => Err(Problem::bad_request(format!("receiver_ids: 1 to {MOST_RECEIVERS}, or none for all"))),
+    }
+}
+
+fn ruled(done: Ruled) -> Result<(), Problem> {
+    match done {
+        Ruled::Done => Ok(()),
+        Ruled::Unknown => Err(no_such_rule()),
+        Ruled::NoReceiver => Err(Problem::not_found("no such receiver")),
+    }
+}
+
 /// Makes a rule.
 #[utoipa::path(post, path = "/api/v1/alert-rules", tag = "alerts", security(("user" = [])), request_body = CreateAlertRule,
     responses((status = 201, body = AlertRule), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
-    (status = 403, body = ProblemBody), (status = 409, body = ProblemBody), (status = 413, body = ProblemBody),
-    (status = 415, body = ProblemBody), (status = 503, body = ProblemBody)))]
+    (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
+    (status = 413, body = ProblemBody), (status = 415, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn create(fleet: web::Data<Fleet>, caller: Admin, body: web::Json<CreateAlertRule>) -> Answer {
     let thresholds = body.kind.check(body.threshold, body.clear_threshold).map_err(Problem::bad_request)?;
     let now = millis(Utc::now());
@@ -137,6 +187,8 @@ pub async fn create(fleet: web::Data<Fleet>, caller: Admin, body: web::Json<Crea
         for_s: seconds(body.for_seconds.unwrap_or(60))?,
         severity: body.severity.unwrap_or(Severity::Warning).as_str().to_owned(),
         tag: input::optional_line("tag", body.tag.as_deref())?,
+        device_id: device(&fleet, &caller.org, body.device_id.as_deref()).await?,
+        receivers: receivers(body.receiver_ids.as_deref())?,
         enabled: body.enabled.unwrap_or(true),
         created_at: now,
         updated_at: now,
@@ -145,7 +197,7 @@ pub async fn create(fleet: web::Data<Fleet>, caller: Admin, body: web::Json<Crea
     if total >= MOST_RULES {
         return Err(Problem::conflict(format!("there are {MOST_RULES} rules; delete one first")));
     }
-    fleet.store.create_alert_rule(&caller.actor(), &row).await.map_err(store_problem)?;
+    ruled(fleet.store.create_alert_rule(&caller.actor(), &row).await.map_err(store_problem)?)?;
     let location = format!("/api/v1/alert-rules/{}", row.id);
     Ok(HttpResponse::Created().insert_header(("Location", location)).json(AlertRule::from(row)))
 }
@@ -198,15 +250,20 @@ pub async fn change(
     if let Some(tag) = &body.tag {
         row.tag = input::optional_line("tag", tag.as_deref())?;
     }
+    if let Some(asked) = &body.device_id {
+        row.device_id = device(&fleet, &caller.org, asked.as_deref()).await?;
+    }
+    if let Some(asked) = &body.receiver_ids {
+        row.receivers = receivers(asked.as_deref())?;
+    }
     if let Some(severity) = body.severity {
         row.severity = severity.as_str().to_owned();
     }
     row.enabled = body.enabled.unwrap_or(row.enabled);
     row.updated_at = millis(Utc::now());
-    match fleet.store.change_alert_rule(&caller.actor(), &row).await.map_err(store_problem)? {
-        true => Ok(HttpResponse::Ok().json(AlertRule::from(row))),
-        false => Err(no_such_rule()),
-    }
+    ruled(fleet.store.change_alert_rule(&caller.actor(), &row).await.map_err(store_problem)?)?;
+    fleet.hub.alerts_regrouped(&caller.org);
+    Ok(HttpResponse::Ok().json(AlertRule::from(row)))
 }
 
 /// Deletes a rule and ends its alerts.
@@ -215,7 +272,10 @@ pub async fn change(
     (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn delete(fleet: web::Data<Fleet>, caller: Admin, id: web::Path<String>) -> Answer {
     match fleet.store.delete_alert_rule(&caller.actor(), &id, Utc::now()).await.map_err(store_problem)? {
-        true => Ok(HttpResponse::NoContent().finish()),
+        true => {
+            fleet.hub.alerts_regrouped(&caller.org);
+            Ok(HttpResponse::NoContent().finish())
+        }
         false => Err(no_such_rule()),
     }
 }

@@ -19,7 +19,11 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(resource("/alerts", "GET").route(web::get().to(list)))
         .service(resource("/alerts/summary", "GET").route(web::get().to(summary)))
         .service(resource("/alerts/{id}", "GET").route(web::get().to(get)))
-        .service(resource("/alerts/{id}/acknowledge", "POST").route(web::post().to(acknowledge)));
+        .service(
+            resource("/alerts/{id}/acknowledge", "POST, DELETE")
+                .route(web::post().to(acknowledge))
+                .route(web::delete().to(unacknowledge)),
+        );
 }
 
 /// Which alerts.
@@ -249,10 +253,24 @@ pub async fn acknowledge(
 ) -> Answer {
     let note = input::optional_line("note", body.note.as_deref())?;
     let done = fleet.store.acknowledge_alert(&caller.actor(), &id, note.as_deref(), Utc::now()).await;
-    match done.map_err(store_problem)? {
+    told(&fleet, &caller.org, &id, done.map_err(store_problem)?).await
+}
+
+/// Gives an alert back that somebody took on: it fires again.
+#[utoipa::path(delete, path = "/api/v1/alerts/{id}/acknowledge", tag = "alerts", security(("user" = [])),
+    params(("id" = String, Path)), responses((status = 200, body = Alert), (status = 401, body = ProblemBody),
+    (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
+    (status = 503, body = ProblemBody)))]
+pub async fn unacknowledge(fleet: web::Data<Fleet>, caller: Operator, id: web::Path<String>) -> Answer {
+    let done = fleet.store.unacknowledge_alert(&caller.actor(), &id, Utc::now()).await;
+    told(&fleet, &caller.org, &id, done.map_err(store_problem)?).await
+}
+
+async fn told(fleet: &Fleet, org: &str, id: &str, done: Acknowledged) -> Answer {
+    match done {
         Acknowledged::Done => {
-            fleet.hub.alert_changed(&caller.org, &id);
-            shown(&fleet, &caller.org, &id).await
+            fleet.hub.alert_changed(org, id);
+            shown(fleet, org, id).await
         }
         Acknowledged::Unknown => Err(no_such_alert()),
         Acknowledged::Not(state) => Err(Problem::conflict(format!("the alert is {state}"))),

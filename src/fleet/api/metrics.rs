@@ -33,6 +33,7 @@ pub async fn metrics(fleet: web::Data<Fleet>, request: HttpRequest) -> Answer {
     for rows in [&mut census.devices, &mut census.commands] {
         rows.retain(|(org, ..)| *org == caller.org);
     }
+    census.alerts.retain(|(org, ..)| *org == caller.org);
     let sheet = Sheet::new("fleet", fleet.started.elapsed());
     organizations(&sheet, &census);
     sheet.answer()
@@ -65,6 +66,8 @@ async fn whole(fleet: &Fleet) -> Result<Sheet, crate::problem::Problem> {
     sheet.held(meters.ended.clone());
     sheet.held(meters.effect_seconds.clone());
     sheet.held(fleet.meters.untold.clone());
+    sheet.held(meters.look_seconds.clone());
+    sheet.held(meters.looked.clone());
     sheet.held(fleet.meters.requests.clone());
     sheet.held(fleet.meters.seconds.clone());
     sheet.gauges(
@@ -98,6 +101,12 @@ fn organizations(sheet: &Sheet, census: &Census) {
     let labels = ["org", "state"];
     sheet.gauges("r58_fleet_devices", "Boxes in service.", labels, census.devices.iter().map(row));
     sheet.gauges("r58_fleet_commands_open", "Commands that have not ended.", labels, census.commands.iter().map(row));
+    let alerts = census.alerts.iter().map(|(org, severity, kind, count)| {
+        let labels: [&str; 3] = [org, severity, kind];
+        (labels, *count as f64)
+    });
+    let labels = ["org", "severity", "kind"];
+    sheet.gauges("r58_fleet_alerts_firing", "Alerts that nobody took on.", labels, alerts);
 }
 
 fn ingest(sheet: &Sheet, stats: &IngestStats) {

@@ -18,7 +18,7 @@ use super::{
         organizations::list, organizations::create, organizations::get, organizations::change,
         users::list, users::create, users::get, users::change, users::delete, users::reset_password,
         api_keys::list, api_keys::create, api_keys::delete,
-        alerts::list, alerts::summary, alerts::get, alerts::acknowledge, silences::list, silences::create, silences::get,
+        alerts::list, alerts::summary, alerts::get, alerts::acknowledge, alerts::unacknowledge, silences::list, silences::create, silences::get,
         silences::end, alert_rules::list, alert_rules::create, alert_rules::get, alert_rules::change, alert_rules::delete,
         alert_receivers::list, alert_receivers::create, alert_receivers::get, alert_receivers::change,
         alert_receivers::delete, alert_receivers::deliveries, alert_receivers::test,

@@ -23,7 +23,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(resource("/silences/{id}", "GET, DELETE").route(web::get().to(get)).route(web::delete().to(end)));
 }
 
-/// A silence to be begun. At least one of rule, device and tag; what is given has to fit all together.
+/// A silence to be begun. At least one of rule, device and tag, which have to fit all together; or `all`.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateSilence {
@@ -31,6 +31,8 @@ pub struct CreateSilence {
     device_id: Option<String>,
     #[schema(max_length = 200)]
     tag: Option<String>,
+    /// Every alert of the organization; said on purpose, and with none of the above.
+    all: Option<bool>,
     #[schema(max_length = 200)]
     reason: String,
     /// Now unless given.
@@ -46,6 +48,8 @@ pub struct SilenceAnswer {
     rule_id: Option<String>,
     device_id: Option<String>,
     tag: Option<String>,
+    /// Every alert of the organization.
+    all: bool,
     reason: String,
     created_by: String,
     created_at: DateTime<Utc>,
@@ -59,6 +63,7 @@ impl From<SilenceRow> for SilenceAnswer {
     fn from(row: SilenceRow) -> Self {
         Self {
             active: (row.starts_at..row.ends_at).contains(&millis(Utc::now())),
+            all: row.rule_id.is_none() && row.device_id.is_none() && row.tag.is_none(),
             id: row.id,
             rule_id: row.rule_id,
             device_id: row.device_id,
@@ -80,8 +85,9 @@ impl From<SilenceRow> for SilenceAnswer {
 pub async fn create(fleet: web::Data<Fleet>, caller: Operator, body: web::Json<CreateSilence>) -> Answer {
     let now = Utc::now();
     let tag = input::optional_line("tag", body.tag.as_deref())?;
-    if body.rule_id.is_none() && body.device_id.is_none() && tag.is_none() {
-        return Err(Problem::bad_request("rule_id, device_id or tag: at least one of them"));
+    let names_none = body.rule_id.is_none() && body.device_id.is_none() && tag.is_none();
+    if names_none != body.all.unwrap_or(false) {
+        return Err(Problem::bad_request("rule_id, device_id or tag: at least one of them, or else all"));
     }
     let starts_at = body.starts_at.unwrap_or(now).max(now);
     if body.ends_at <= starts_at || body.ends_at > now + LONGEST {

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::audit::record;
 use super::sql::{query, query_as};
-use super::{Actor, Store, StoreError, opening};
+use super::{Actor, Store, StoreError, millis, opening};
 use crate::fleet::alerts::courier::Target;
 use crate::fleet::vault::{Sealed, Vault, is_sealed};
 
@@ -73,6 +73,20 @@ macro_rules! select_receiver {
     };
 }
 pub(super) use select_receiver;
+
+/// Who takes one away and who names one in a rule pass here one after the other.
+pub(super) const RECEIVERS: &str = "alert_receivers";
+
+/// What came of deleting a receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// Done.
+    Done,
+    /// There is no such receiver.
+    Unknown,
+    /// This rule names it, and would tell nobody.
+    Named(String),
+}
 
 impl Store {
     /// Seals what an earlier version of this program stored readable. On SQLite it leaves no trace of it in the file; copies made
@@ -191,12 +205,34 @@ impl Store {
         Ok(true)
     }
 
-    /// Deletes a receiver, with what is on its way to it; `false` when it is gone.
+    /// Deletes a receiver, with what is on its way to it, unless a rule names it.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn delete_alert_receiver(&self, actor: &Actor, id: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
-        self.delete("DELETE FROM alert_receivers WHERE id = $1 AND org = $2", "alert_receiver.delete", actor, id, now)
-            .await
+    pub async fn delete_alert_receiver(
+        &self,
+        actor: &Actor,
+        id: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Removed, StoreError> {
+        let mut tx = self.begin().await?;
+        tx.alone(RECEIVERS, &actor.org).await?;
+        let rules: Vec<(String, String)> =
+            query_as("SELECT name, receivers FROM alert_rules WHERE org = $1 AND receivers IS NOT NULL ORDER BY id")
+                .bind(&actor.org)
+                .fetch_all(&mut *tx)
+                .await?;
+        // An identifier is in quotes there, and has none in it.
+        let quoted = format!("\"{id}\"");
+        if let Some((rule, _)) = rules.into_iter().find(|(_, named)| named.contains(&quoted)) {
+            return Ok(Removed::Named(rule));
+        }
+        let gone = query("DELETE FROM alert_receivers WHERE id = $1 AND org = $2").bind(id).bind(&actor.org);
+        if gone.execute(&mut *tx).await?.rows_affected() == 0 {
+            return Ok(Removed::Unknown);
+        }
+        record(&mut tx, actor, "alert_receiver.delete", id, None, millis(now)).await?;
+        tx.commit().await?;
+        Ok(Removed::Done)
     }
 }

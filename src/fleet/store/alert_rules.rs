@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use ulid::Ulid;
 
+use super::alert_receivers::RECEIVERS;
 use super::audit::record;
 use super::sql::{QueryBuilder, Tx, query, query_as};
 use super::{Actor, Store, StoreError, millis};
@@ -29,6 +30,10 @@ pub struct AlertRuleRow {
     pub severity: String,
     /// Devices with it.
     pub tag: Option<String>,
+    /// This device.
+    pub device_id: Option<String>,
+    /// Who is told, a JSON array of identifiers; all receivers when there is none.
+    pub receivers: Option<String>,
     /// In force.
     pub enabled: bool,
     /// Milliseconds since 1970.
@@ -48,15 +53,32 @@ impl AlertRuleRow {
             name: self.name,
             for_s: self.for_s,
             tag: self.tag,
+            device: self.device_id,
         })
     }
+
+    /// Who is told; everybody when there are none.
+    pub fn receiver_ids(&self) -> Option<Vec<String>> {
+        serde_json::from_str(self.receivers.as_deref()?).ok()
+    }
+}
+
+/// What came of making or changing a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ruled {
+    /// Done.
+    Done,
+    /// There is no such rule.
+    Unknown,
+    /// It names a receiver that the organization does not have.
+    NoReceiver,
 }
 
 macro_rules! select_rule {
     ($tail:literal) => {
         concat!(
-            "SELECT id, org, kind, name, threshold, clear_threshold, for_s, severity, tag, enabled, created_at, updated_at \
-             FROM alert_rules ",
+            "SELECT id, org, kind, name, threshold, clear_threshold, for_s, severity, tag, device_id, receivers, enabled, \
+             created_at, updated_at FROM alert_rules ",
             $tail
         )
     };
@@ -64,8 +86,8 @@ macro_rules! select_rule {
 
 async fn insert(tx: &mut Tx, row: &AlertRuleRow) -> Result<(), StoreError> {
     query(
-        "INSERT INTO alert_rules (id, org, kind, name, threshold, clear_threshold, for_s, severity, tag, enabled, created_at, \
-         updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)",
+        "INSERT INTO alert_rules (id, org, kind, name, threshold, clear_threshold, for_s, severity, tag, device_id, \
+         receivers, enabled, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)",
     )
     .bind(&row.id)
     .bind(&row.org)
@@ -76,6 +98,8 @@ async fn insert(tx: &mut Tx, row: &AlertRuleRow) -> Result<(), StoreError> {
     .bind(row.for_s)
     .bind(&row.severity)
     .bind(&row.tag)
+    .bind(&row.device_id)
+    .bind(&row.receivers)
     .bind(row.enabled)
     .bind(row.created_at)
     .execute(&mut **tx)
@@ -83,9 +107,27 @@ async fn insert(tx: &mut Tx, row: &AlertRuleRow) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Whether the organization has every receiver that a rule names. None of them goes before the transaction ends.
+async fn knows_receivers(tx: &mut Tx, org: &str, row: &AlertRuleRow) -> Result<bool, StoreError> {
+    let Some(named) = row.receiver_ids() else { return Ok(true) };
+    tx.alone(RECEIVERS, org).await?;
+    let mut select = QueryBuilder::new("SELECT id FROM alert_receivers WHERE org = ");
+    select.push_bind(org.to_owned()).push(" AND id IN (");
+    let mut list = select.separated(", ");
+    for id in &named {
+        list.push_bind(id.clone());
+    }
+    list.push_unseparated(")");
+    let known: Vec<(String,)> = select.build_query_as().fetch_all(&mut **tx).await?;
+    Ok(named.iter().all(|id| known.iter().any(|(other,)| other == id)))
+}
+
 /// Ends what a rule has open, because it is not in force any more.
 async fn end_alerts_of(tx: &mut Tx, rule: &str, why: &str, now: i64) -> Result<(), StoreError> {
-    query("DELETE FROM alerts WHERE rule_id = $1 AND state = 'pending'").bind(rule).execute(&mut **tx).await?;
+    query("DELETE FROM alerts WHERE rule_id = $1 AND resolved_at IS NULL AND state = 'pending'")
+        .bind(rule)
+        .execute(&mut **tx)
+        .await?;
     query(
         "UPDATE alerts SET state = 'resolved', resolved_at = $2, resolution = $3, due_at = NULL, updated_at = $2, \
          notify_at = CASE WHEN notified THEN $2 ELSE NULL END WHERE rule_id = $1 AND resolved_at IS NULL",
@@ -98,8 +140,9 @@ async fn end_alerts_of(tx: &mut Tx, rule: &str, why: &str, now: i64) -> Result<(
     Ok(())
 }
 
-/// Makes the usual rules of an organization, once in its life.
-pub(super) async fn make_usual(tx: &mut Tx, org: &str, now: i64) -> Result<(), StoreError> {
+/// Makes the usual rules of the actor's organization, once in its life.
+pub(super) async fn make_usual(tx: &mut Tx, actor: &Actor, now: i64) -> Result<(), StoreError> {
+    let org = actor.org.as_str();
     let first = query("UPDATE organizations SET alert_rules_made = $2 WHERE id = $1 AND alert_rules_made <> $2");
     if first.bind(org).bind(true).execute(&mut **tx).await?.rows_affected() == 0 {
         return Ok(());
@@ -116,13 +159,15 @@ pub(super) async fn make_usual(tx: &mut Tx, org: &str, now: i64) -> Result<(), S
             for_s,
             severity: severity.as_str().to_owned(),
             tag: None,
+            device_id: None,
+            receivers: None,
             enabled: true,
             created_at: now,
             updated_at: now,
         };
         insert(tx, &row).await?;
     }
-    Ok(())
+    record(tx, actor, "alert_rule.create_usual", org, Some(format!("{} rules", USUAL.len())), now).await
 }
 
 impl Store {
@@ -137,7 +182,7 @@ impl Store {
             .await?;
         for (org,) in without {
             let mut tx = self.begin().await?;
-            make_usual(&mut tx, &org, millis(now)).await?;
+            make_usual(&mut tx, &Actor::server(&org), millis(now)).await?;
             tx.commit().await?;
         }
         Ok(())
@@ -147,12 +192,15 @@ impl Store {
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn create_alert_rule(&self, actor: &Actor, row: &AlertRuleRow) -> Result<(), StoreError> {
+    pub async fn create_alert_rule(&self, actor: &Actor, row: &AlertRuleRow) -> Result<Ruled, StoreError> {
         let mut tx = self.begin().await?;
+        if !knows_receivers(&mut tx, &actor.org, row).await? {
+            return Ok(Ruled::NoReceiver);
+        }
         insert(&mut tx, row).await?;
         record(&mut tx, actor, "alert_rule.create", &row.id, Some(row.name.clone()), row.created_at).await?;
         tx.commit().await?;
-        Ok(())
+        Ok(Ruled::Done)
     }
 
     /// One page of an organization's rules, oldest first, and how many there are.
@@ -177,15 +225,18 @@ impl Store {
         Ok(query_as(select_rule!("WHERE id = $1 AND org = $2")).bind(id).bind(org).fetch_optional(&self.reader).await?)
     }
 
-    /// Replaces what may change of a rule; `false` when it is gone. One that is switched off ends its alerts.
+    /// Replaces what may change of a rule. One that is switched off ends its alerts.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn change_alert_rule(&self, actor: &Actor, row: &AlertRuleRow) -> Result<bool, StoreError> {
+    pub async fn change_alert_rule(&self, actor: &Actor, row: &AlertRuleRow) -> Result<Ruled, StoreError> {
         let mut tx = self.begin().await?;
+        if !knows_receivers(&mut tx, &actor.org, row).await? {
+            return Ok(Ruled::NoReceiver);
+        }
         let done = query(
             "UPDATE alert_rules SET name = $3, threshold = $4, clear_threshold = $5, for_s = $6, severity = $7, tag = $8, \
-             enabled = $9, updated_at = $10 WHERE id = $1 AND org = $2",
+             enabled = $9, updated_at = $10, device_id = $11, receivers = $12 WHERE id = $1 AND org = $2",
         )
         .bind(&row.id)
         .bind(&actor.org)
@@ -197,17 +248,19 @@ impl Store {
         .bind(&row.tag)
         .bind(row.enabled)
         .bind(row.updated_at)
+        .bind(&row.device_id)
+        .bind(&row.receivers)
         .execute(&mut *tx)
         .await?;
         if done.rows_affected() == 0 {
-            return Ok(false);
+            return Ok(Ruled::Unknown);
         }
         if !row.enabled {
             end_alerts_of(&mut tx, &row.id, "its rule was switched off", row.updated_at).await?;
         }
         record(&mut tx, actor, "alert_rule.change", &row.id, Some(row.name.clone()), row.updated_at).await?;
         tx.commit().await?;
-        Ok(true)
+        Ok(Ruled::Done)
     }
 
     /// Deletes a rule and ends its alerts; `false` when it is gone.

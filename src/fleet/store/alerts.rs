@@ -7,7 +7,7 @@ pub use evaluation::{Looked, Since};
 use chrono::{DateTime, Duration, Utc};
 
 use super::audit::record;
-use super::sql::{QueryBuilder, query, query_as};
+use super::sql::{QueryBuilder, Tx, query, query_as};
 use super::{Actor, Store, StoreError, millis};
 
 /// How long an alert that is over is kept.
@@ -73,7 +73,7 @@ pub struct AlertFilter {
     pub kind: Option<&'static str>,
 }
 
-/// What came of an acknowledgement.
+/// What came of taking an alert on, or of giving it back.
 #[derive(Debug)]
 pub enum Acknowledged {
     /// Done, or done before.
@@ -90,6 +90,20 @@ macro_rules! select_alert {
          d.tags AS device_tags, a.subject, a.state, a.value, a.detail, a.since, a.raised_at, a.acknowledged_at, \
          a.acknowledged_by, a.note, a.resolved_at, a.resolution, a.notified FROM alerts a JOIN devices d ON d.id = a.device_id "
     };
+}
+
+/// How an alert stands that was not changed; it is done if somebody did it before.
+async fn standing(tx: &mut Tx, org: &str, id: &str, wanted: &str) -> Result<Acknowledged, StoreError> {
+    let held: Option<(String,)> = query_as("SELECT state FROM alerts WHERE id = $1 AND org = $2")
+        .bind(id)
+        .bind(org)
+        .fetch_optional(&mut **tx)
+        .await?;
+    Ok(match held {
+        None => Acknowledged::Unknown,
+        Some((state,)) if state == wanted => Acknowledged::Done,
+        Some((state,)) => Acknowledged::Not(state),
+    })
 }
 
 impl Store {
@@ -181,16 +195,36 @@ impl Store {
             tx.commit().await?;
             return Ok(Acknowledged::Done);
         }
-        let held: Option<(String,)> = query_as("SELECT state FROM alerts WHERE id = $1 AND org = $2")
-            .bind(id)
-            .bind(&actor.org)
-            .fetch_optional(&mut *tx)
-            .await?;
-        Ok(match held {
-            None => Acknowledged::Unknown,
-            Some((state,)) if state == "acknowledged" => Acknowledged::Done,
-            Some((state,)) => Acknowledged::Not(state),
-        })
+        standing(&mut tx, &actor.org, id, "acknowledged").await
+    }
+
+    /// Gives an alert back that somebody took on: it fires again, and people hear of it if they have not yet.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn unacknowledge_alert(
+        &self,
+        actor: &Actor,
+        id: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Acknowledged, StoreError> {
+        let mut tx = self.begin().await?;
+        let done = query(
+            "UPDATE alerts SET state = 'firing', acknowledged_at = NULL, acknowledged_by = NULL, note = NULL, \
+             notify_at = CASE WHEN notified THEN NULL ELSE $3 END, updated_at = $3 WHERE id = $1 AND org = $2 \
+             AND state = 'acknowledged'",
+        )
+        .bind(id)
+        .bind(&actor.org)
+        .bind(millis(now))
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() > 0 {
+            record(&mut tx, actor, "alert.unacknowledge", id, None, millis(now)).await?;
+            tx.commit().await?;
+            return Ok(Acknowledged::Done);
+        }
+        standing(&mut tx, &actor.org, id, "firing").await
     }
 
     /// Removes what was over long ago: alerts and silences.

@@ -1,5 +1,5 @@
-//! How many there are: devices by state, kept up with every change by the tables' own triggers (migration 47), and commands
-//! that have not ended.
+//! How many there are: devices by state, kept up with every change by the tables' own triggers (migration 47), commands that
+//! have not ended, and alerts that fire.
 //!
 //! A change writes down what moved, in its own transaction; the leader adds that up now and then ([`Store::add_up_moves`]). What
 //! is read is both together in one statement, so it is exact at that moment, and costs the same for ten devices and a million.
@@ -12,6 +12,9 @@ use super::{Store, StoreError};
 
 /// How many of something there are: organization, state, count.
 pub type Counted = (String, String, i64);
+
+/// How many alerts nobody took on: organization, severity, kind, count.
+pub type Firing = (String, String, String, i64);
 
 /// States of devices in service.
 pub const IN_SERVICE: [&str; 3] = ["online", "offline", "unknown"];
@@ -29,6 +32,8 @@ pub struct Census {
     pub devices: Vec<Counted>,
     /// Commands that have not ended, by state.
     pub commands: Vec<Counted>,
+    /// Alerts that nobody took on, also none where a rule looks for some.
+    pub alerts: Vec<Firing>,
 }
 
 /// An organization's devices by state; every state has an entry.
@@ -57,7 +62,7 @@ pub struct Total {
 }
 
 impl Store {
-    /// Counts devices and open commands of every organization.
+    /// Counts devices, open commands and firing alerts of every organization.
     ///
     /// # Errors
     /// Those of the database.
@@ -70,9 +75,16 @@ impl Store {
         let commands = query_as(
             "SELECT org, state, COUNT(*) FROM commands WHERE finished_at IS NULL GROUP BY org, state ORDER BY org, state",
         );
+        let alerts = query_as(
+            "SELECT org, severity, kind, COUNT(alert) FROM (\
+             SELECT org, severity, kind, NULL AS alert FROM alert_rules WHERE enabled = $1 UNION ALL \
+             SELECT org, severity, kind, id FROM alerts WHERE resolved_at IS NULL AND state = 'firing') found \
+             GROUP BY org, severity, kind ORDER BY org, severity, kind",
+        );
         Ok(Census {
             devices: devices.fetch_all(&self.reader).await?,
             commands: commands.fetch_all(&self.reader).await?,
+            alerts: alerts.bind(true).fetch_all(&self.reader).await?,
         })
     }
 

@@ -84,6 +84,7 @@ struct NoticeRow {
     state: String,
     notified: bool,
     notify_at: i64,
+    receivers: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -167,7 +168,8 @@ impl Store {
     pub async fn gather_notices(&self, now: DateTime<Utc>, within: Duration) -> Result<bool, StoreError> {
         let at = millis(now);
         let due: Vec<NoticeRow> = query_as(
-            "SELECT a.id, a.org, a.rule_id, a.severity, a.device_id, d.tags, a.state, a.notified, a.notify_at FROM alerts a \
+            "SELECT a.id, a.org, a.rule_id, a.severity, a.device_id, d.tags, a.state, a.notified, a.notify_at, \
+             a.receivers FROM alerts a \
              JOIN devices d ON d.id = a.device_id WHERE a.notify_at IS NOT NULL AND a.notify_at <= $1 \
              ORDER BY a.notify_at LIMIT $2",
         )
@@ -376,7 +378,10 @@ async fn gather(
     .await?;
     let Some(event) = event.filter(|_| later.is_none() && done.rows_affected() > 0) else { return Ok(()) };
     let severity = Severity::from_stored(&notice.severity);
-    for receiver in receivers.iter().filter(|one| severity >= Severity::from_stored(&one.min_severity)) {
+    let named: Option<Vec<String>> = notice.receivers.as_deref().and_then(|list| serde_json::from_str(list).ok());
+    let wants = |one: &&AlertReceiverRow| severity >= Severity::from_stored(&one.min_severity);
+    let is_named = |one: &&AlertReceiverRow| named.as_ref().is_none_or(|named| named.contains(&one.id));
+    for receiver in receivers.iter().filter(wants).filter(is_named) {
         let delivery = gathering(tx, &notice.org, &receiver.id, now, until).await?;
         query("INSERT INTO alert_delivery_items (delivery_id, alert_id, event) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING")
             .bind(&delivery)

@@ -40,6 +40,10 @@ pub struct StoreMeters {
     pub ended: IntCounterVec,
     /// From when a command was made, or was allowed to begin, until its success was stored.
     pub effect_seconds: Histogram,
+    /// Time of one look for alerts.
+    pub look_seconds: Histogram,
+    /// Devices that were looked at for alerts.
+    pub looked: IntCounter,
 }
 
 impl Default for StoreMeters {
@@ -71,6 +75,13 @@ impl Default for StoreMeters {
                 "From when a command was made, or was allowed to begin, until its success was stored.",
                 &EFFECT,
             ),
+            look_seconds: histogram(
+                "r58_fleet_alert_look_duration_seconds",
+                "Time of one look for alerts, at the boxes that were heard of since the last one.",
+                &SECONDS,
+            ),
+            looked: IntCounter::new("r58_fleet_alert_looked_boxes_total", "Boxes that were looked at for alerts.")
+                .expect("a proper name"),
         }
     }
 }

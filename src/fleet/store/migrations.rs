@@ -61,6 +61,15 @@ const MIGRATIONS: &[(i64, &str, Text)] = &[
     ),
     (48, "boot clocks", Text::Both(include_str!("../migrations/0048_boot_clocks.sql"))),
     (49, "overdue", Text::Both(include_str!("../migrations/0049_overdue.sql"))),
+    (50, "alert rules name", Text::Both(include_str!("../migrations/0050_alert_rules_name.sql"))),
+    (
+        51,
+        "gone",
+        Text::Each(
+            include_str!("../migrations/0051_gone.sqlite.sql"),
+            include_str!("../migrations/0051_gone.postgres.sql"),
+        ),
+    ),
 ];
 
 /// The newest version that this program knows.

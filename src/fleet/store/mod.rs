@@ -51,8 +51,8 @@ mod status;
 mod tokens;
 mod users;
 
-pub use alert_receivers::AlertReceiverRow;
-pub use alert_rules::AlertRuleRow;
+pub use alert_receivers::{AlertReceiverRow, Removed};
+pub use alert_rules::{AlertRuleRow, Ruled};
 pub use alerts::{Acknowledged, AlertFilter, AlertRow, Looked, Since};
 pub use api_keys::{ApiKeyRow, NewApiKey};
 pub use audit::{Actor, AuditFilter};

@@ -55,7 +55,6 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(|error| StoreError::from(error).conflict("an organization with this id"))?;
-        make_usual(&mut tx, id, millis(now)).await?;
         query(
             "INSERT INTO users (id, org, email, name, role, password_hash, is_active, generation, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8)",
@@ -74,6 +73,7 @@ impl Store {
         record(&mut tx, actor, "organization.create", id, Some(name.to_owned()), millis(now)).await?;
         // In the books of the new organization as well: that is where its people look.
         let inside = Actor { org: id.to_owned(), name: actor.name.clone() };
+        make_usual(&mut tx, &inside, millis(now)).await?;
         record(&mut tx, &inside, "user.create", &admin.id, Some(admin.role.clone()), millis(now)).await?;
         tx.commit().await?;
         Ok(())

@@ -85,7 +85,7 @@ impl Store {
             .bind(millis(now))
             .execute(&mut *tx)
             .await?;
-        make_usual(&mut tx, id, millis(now)).await?;
+        make_usual(&mut tx, &Actor::server(id), millis(now)).await?;
         tx.commit().await?;
         Ok(())
     }

@@ -4,11 +4,13 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { attempt, toast } from "../common/toasts.js";
 import { DialogButtons } from "../common/dialog_buttons.js";
 import { Mark, moment } from "./alert_parts.js";
-import { Receivers, Rules, Silences } from "./alert_settings.js";
+import { Receivers } from "./alert_receivers.js";
+import { Rules } from "./alert_rules.js";
+import { Silences } from "./alert_silences.js";
 import { type Alert, failed, isMore, loadAlerts, open, ordered, over, summary, watchAlerts, worst } from "./alerts.js";
 import { Ago } from "./parts.js";
 import { Link } from "./router.js";
-import { api, mayAdminister, mayOperate } from "./session.js";
+import { api, change, mayAdminister, mayOperate } from "./session.js";
 
 /** How many alerts nobody took on, beside the word that leads to them. */
 export function AlertCount() {
@@ -65,6 +67,11 @@ function Row({ alert, onSilence }: { alert: Alert; onSilence: () => void }) {
       await api<Alert>(`/alerts/${encodeURIComponent(alert.id)}/acknowledge`, {});
       await loadAlerts();
     });
+  const giveBack = () =>
+    attempt("Give back", async () => {
+      await change<Alert>("DELETE", `/alerts/${encodeURIComponent(alert.id)}/acknowledge`);
+      await loadAlerts();
+    });
   const name = `${alert.rule_name} on ${alert.device_name}`;
   return (
     <li class={alert.state} data-testid={`alert-${alert.device_id}-${alert.kind}`} data-state={alert.state}>
@@ -84,6 +91,11 @@ function Row({ alert, onSilence }: { alert: Alert; onSilence: () => void }) {
           {alert.state === "firing" ? (
             <button class="small primary" onClick={() => void take()} aria-label={`Acknowledge: ${name}`} data-testid={`ack-${alert.device_id}`}>
               Acknowledge
+            </button>
+          ) : null}
+          {alert.state === "acknowledged" ? (
+            <button class="small" onClick={() => void giveBack()} aria-label={`Give back: ${name}`} data-testid={`unack-${alert.device_id}`}>
+              Give back
             </button>
           ) : null}
           {alert.silenced_until ? null : (

@@ -74,6 +74,15 @@ impl Server {
         let request = self.http.get(format!("{}/api/v1{path}", self.url)).bearer_auth(&self.token);
         Ok(request.send().await?.error_for_status()?.json().await?)
     }
+
+    /// What `/metrics` tells whoever has its token.
+    ///
+    /// # Errors
+    /// What HTTP says.
+    pub async fn metrics(&self, token: &str) -> Result<String> {
+        let request = self.http.get(format!("{}/metrics", self.url)).bearer_auth(token);
+        Ok(request.send().await?.error_for_status()?.text().await?)
+    }
 }
 
 /// A running fleet server beside a broker of ours.

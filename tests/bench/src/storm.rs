@@ -18,6 +18,7 @@ use crate::process::Process;
 use crate::table::{Row, Unit, median, percentile};
 
 const DEVICES: usize = 10_000;
+const METRICS_TOKEN: &str = "only-the-benchmark-knows";
 /// Commands that are timed, one after the other.
 const COMMANDS: usize = 300;
 /// Heartbeats come once in so many seconds.
@@ -35,8 +36,10 @@ const SETTLES_WITHIN: u64 = 3 * EVERY;
 /// When devices stay away, or a heartbeat is lost.
 pub async fn rows() -> Result<Vec<Row>> {
     let home = Home::new(
-        "[log]\nfilter = \"off\"\n[fleet]\nlisten = \"127.0.0.1:0\"\n[fleet.broker]\nlisten = \"127.0.0.1:0\"\n",
+        "[log]\nfilter = \"off\"\n[fleet]\nlisten = \"127.0.0.1:0\"\nmetrics_token_file = \"metrics-token\"\n[fleet.broker]\n\
+         listen = \"127.0.0.1:0\"\n",
     )?;
+    home.write("metrics-token", METRICS_TOKEN)?;
     let mut server = Server::start(&home, None).await?;
     let since = server.process.started();
     let found = |line: &str| line.split("mqtt://").nth(1).map(|addr| addr.trim().to_owned());
@@ -66,7 +69,9 @@ pub async fn rows() -> Result<Vec<Row>> {
     let mut sim = Process::start("r58 sim", &mut command)?;
     until_online(&server, &mut sim).await?;
     // Each has said its first heartbeat by then.
+    let before = Looks::until_now(&server).await?;
     tokio::time::sleep(Duration::from_secs(EVERY)).await;
+    let after = Looks::until_now(&server).await?;
     let full = server.process.resident()?;
 
     let clicks = clicks(&server, broker.parse()?).await?;
@@ -94,13 +99,43 @@ pub async fn rows() -> Result<Vec<Row>> {
 
     let among = format!("{DEVICES} devices");
     let figure = |value: Option<f64>| value.context("no figure");
+    let looks = Looks {
+        seconds: after.seconds - before.seconds,
+        count: after.count - before.count,
+        heartbeats: after.heartbeats - before.heartbeats,
+    };
+    ensure!(looks.count > 0.0 && looks.heartbeats > 0.0, "nobody looked for alerts");
     Ok(vec![
         Row::new(format!("{among}: memory of the server for each"), Unit::Kb, (full - empty) / DEVICES as f64 / 1e3),
         Row::new(format!("{among}: memory of the server"), Unit::Mb, full / 1e6),
         Row::new(format!("{among}: click to effect, p50"), Unit::Ms, figure(median(&clicks))?),
         Row::new(format!("{among}: click to effect, p99"), Unit::Ms, figure(percentile(&clicks, 99))?),
+        Row::new(format!("{among}: a look for alerts, one a second"), Unit::Ms, looks.seconds * 1e3 / looks.count),
+        Row::new(format!("{among}: alerts, for each heartbeat"), Unit::Ms, looks.seconds * 1e3 / looks.heartbeats),
         Row::new(format!("{among}: all cut off to all back, nothing lost"), Unit::Seconds, storm),
     ])
+}
+
+/// What looking for alerts has cost since the server started.
+struct Looks {
+    seconds: f64,
+    count: f64,
+    heartbeats: f64,
+}
+
+impl Looks {
+    async fn until_now(server: &Server) -> Result<Self> {
+        let told = server.metrics(METRICS_TOKEN).await?;
+        let figure = |name: &str| {
+            let line = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|value| value.parse::<f64>().ok()).with_context(|| format!("no {name}"))
+        };
+        Ok(Self {
+            seconds: figure("r58_fleet_alert_look_duration_seconds_sum")?,
+            count: figure("r58_fleet_alert_look_duration_seconds_count")?,
+            heartbeats: figure("r58_fleet_heartbeats_stored_total")?,
+        })
+    }
 }
 
 async fn online(server: &Server) -> Result<u64> {

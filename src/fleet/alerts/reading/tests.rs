@@ -12,7 +12,7 @@ const NOW: i64 = 1_800_000_000_000;
 fn rule(kind: Kind, threshold: Option<f64>, for_s: i64) -> Rule {
     let thresholds = kind.check(threshold, None).unwrap();
     let name = kind.as_str().to_owned();
-    Rule { id: name.clone(), kind, name, thresholds, for_s, severity: Severity::Warning, tag: None }
+    Rule { id: name.clone(), kind, name, thresholds, for_s, severity: Severity::Warning, tag: None, device: None }
 }
 
 fn reading(change: impl FnOnce(&mut Heartbeat)) -> Reading {
@@ -112,13 +112,17 @@ fn a_clock_is_wrong_when_it_is_far_off_or_not_set() {
 }
 
 #[test]
-fn a_rule_is_about_the_devices_with_its_tag_and_what_it_leaves_is_resolved() {
+fn a_rule_is_about_the_devices_that_it_selects_and_what_it_leaves_is_resolved() {
     let mut rule = rule(Kind::Offline, None, 0);
     rule.tag = Some("tour".into());
     let mut gone = Reading { in_service: true, presence: "offline".into(), ..Reading::default() };
     assert_eq!(steps(&gone, &rule, &[]), []);
     assert_eq!(steps(&gone, &rule, &[open(&rule, "")]), [(String::new(), Step::Resolve)]);
     gone.tags = vec!["tour".into()];
+    assert_eq!(steps(&gone, &rule, &[]), [(String::new(), Step::Raise { since: NOW })]);
+    rule.device = Some("box7".into());
+    assert_eq!(steps(&gone, &rule, &[]), [], "with the tag, and another one");
+    gone.device = "box7".into();
     assert_eq!(steps(&gone, &rule, &[]), [(String::new(), Step::Raise { since: NOW })]);
 }
 

@@ -19,6 +19,13 @@ use crate::fleet::store::{Store, StoreError, millis};
 /// Devices looked at in one transaction.
 const AT_ONCE: usize = 200;
 
+/// Devices that were heard of, the first to be heard of first.
+const HEARD: &str = "SELECT device_no, last_seen FROM device_state WHERE presence = 'online' AND last_seen > $1 \
+                     AND last_seen <= $2 ORDER BY last_seen LIMIT $3";
+/// Devices that went away.
+const GONE: &str = "SELECT device_no, presence_at FROM device_state WHERE presence = 'offline' AND presence_at > $1 \
+                    AND presence_at <= $2 ORDER BY presence_at LIMIT $3";
+
 /// Up to where the devices' reports were looked at, milliseconds since 1970, and where the round over all stands.
 #[derive(Debug, Clone, Copy)]
 pub struct Since {
@@ -94,24 +101,10 @@ impl Store {
     /// Devices to look at now, each once, and `since` moved on.
     async fn to_look_at(&self, since: &mut Since, upto: i64, now: i64) -> Result<(Vec<i64>, bool), StoreError> {
         let most = i64::try_from(AT_ONCE).unwrap_or(i64::MAX);
-        let heard: Vec<(i64, i64)> = query_as(
-            "SELECT device_no, last_seen FROM device_state WHERE presence = 'online' AND last_seen > $1 AND last_seen <= $2 \
-             ORDER BY last_seen LIMIT $3",
-        )
-        .bind(since.heard)
-        .bind(upto)
-        .bind(most)
-        .fetch_all(&self.reader)
-        .await?;
-        let gone: Vec<(i64, i64)> = query_as(
-            "SELECT device_no, presence_at FROM device_state WHERE presence = 'offline' AND presence_at > $1 \
-             AND presence_at <= $2 ORDER BY presence_at LIMIT $3",
-        )
-        .bind(since.gone)
-        .bind(upto)
-        .bind(most)
-        .fetch_all(&self.reader)
-        .await?;
+        let heard: Vec<(i64, i64)> =
+            query_as(HEARD).bind(since.heard).bind(upto).bind(most).fetch_all(&self.reader).await?;
+        let gone: Vec<(i64, i64)> =
+            query_as(GONE).bind(since.gone).bind(upto).bind(most).fetch_all(&self.reader).await?;
         let due: Vec<(i64,)> =
             query_as("SELECT device_no FROM alerts WHERE due_at IS NOT NULL AND due_at <= $1 ORDER BY due_at LIMIT $2")
                 .bind(now)
@@ -151,12 +144,15 @@ impl Store {
         upto: DateTime<Utc>,
         now: DateTime<Utc>,
     ) -> Result<Looked, StoreError> {
+        let timer = self.meters.look_seconds.start_timer();
         let mut next = *since;
         let (devices, more) = self.to_look_at(&mut next, millis(upto), millis(now)).await?;
         let mut looked = Looked { more, ..Looked::default() };
         for some in devices.chunks(AT_ONCE) {
             looked.changed.extend(self.look_at(some, millis(now)).await?);
         }
+        timer.observe_duration();
+        self.meters.looked.inc_by(devices.len() as u64);
         *since = next;
         Ok(looked)
     }
@@ -239,6 +235,7 @@ fn reading(row: &ReadingRow) -> (Reading, Option<String>) {
     let memory = heartbeat.as_ref().map_or_else(|| held.clone(), |(heartbeat, at)| held.with(heartbeat, *at));
     let news = (memory != held).then(|| serde_json::to_string(&memory).ok()).flatten();
     let reading = Reading {
+        device: row.id.clone(),
         tags: serde_json::from_str(&row.tags).unwrap_or_default(),
         in_service: row.decommissioned_at.is_none(),
         presence: row.presence.clone(),
@@ -264,8 +261,8 @@ async fn write(tx: &mut Tx, decided: &Decided<'_>, now: i64) -> Result<Option<St
         let id = Ulid::new().to_string();
         let done = query(
             "INSERT INTO alerts (id, org, rule_id, rule_name, kind, severity, device_id, device_no, subject, state, value, \
-             detail, since, due_at, raised_at, notify_at, notified, updated_at) \
-             SELECT $1, $2, id, name, kind, severity, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $13, $14 FROM alert_rules \
+             detail, since, due_at, raised_at, notify_at, notified, updated_at, receivers) \
+             SELECT $1, $2, id, name, kind, severity, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $13, $14, receivers FROM alert_rules \
              WHERE id = $3 AND enabled = $15 ON CONFLICT DO NOTHING",
         )
         .bind(&id)
@@ -322,4 +319,25 @@ async fn write(tx: &mut Tx, decided: &Decided<'_>, now: i64) -> Result<Option<St
     let done = done.execute(&mut **tx).await?;
     let seen = matches!(change.step, Step::Raise { .. } | Step::Resolve);
     Ok((done.rows_affected() > 0 && seen).then(|| id.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::store::sql::Pool;
+
+    /// Without it a look costs what all devices cost, however few of them said something.
+    #[tokio::test]
+    async fn a_look_goes_by_when_devices_were_heard_of_and_reads_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(None, None, dir.path()).await.unwrap();
+        let Pool::Sqlite(pool) = &store.reader else { panic!("a file") };
+        for (statement, range) in [(HEARD, "presence=? AND last_seen>"), (GONE, "presence=? AND presence_at>")] {
+            let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let plan = sqlx::query_as::<_, (i64, i64, i64, String)>(plan).bind(1).bind(2).bind(3);
+            let plan = plan.fetch_all(pool).await.unwrap();
+            assert!(plan.len() == 1 && plan[0].3.contains(range), "{statement}: {plan:?}");
+        }
+        store.close().await;
+    }
 }

@@ -35,6 +35,11 @@ async fn every_organization_has_the_usual_rules_once_and_a_deleted_one_stays_awa
         world.store.ensure_organization("default", "again", Utc::now()).await.unwrap();
         assert_eq!(world.store.alert_rules("default", 0, 50).await.unwrap().1, 6);
         assert_eq!(world.store.alert_rules("other", 0, 50).await.unwrap().1, 7);
+        let made = AuditFilter { action: Some("alert_rule.create_usual".into()), ..AuditFilter::default() };
+        for org in ["default", "other"] {
+            let noted = world.store.changes(org, &made, None, 9).await.unwrap();
+            assert_eq!((noted.len(), noted[0].actor.as_str()), (1, "server"));
+        }
     }
 }
 
@@ -92,7 +97,7 @@ async fn a_rule_that_is_switched_off_ends_its_alerts() {
         let (rules, _) = world.store.alert_rules("default", 0, 50).await.unwrap();
         let offline = rules.into_iter().find(|rule| rule.kind == "offline").unwrap();
         let off = AlertRuleRow { enabled: false, ..offline };
-        assert!(world.store.change_alert_rule(&actor(), &off).await.unwrap());
+        assert_eq!(world.store.change_alert_rule(&actor(), &off).await.unwrap(), Ruled::Done);
         assert!(open(&world.store, "default").await.is_empty());
         assert!(look(&world.store, Duration::seconds(200)).await.is_empty());
     }

@@ -1,0 +1,2 @@
+-- PostgreSQL knows how many are away and takes the index that has only those.
+SELECT 1;
