@@ -8,6 +8,7 @@ use r58::proxies::TrustedProxies;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::alerts;
 use crate::world::{PASSWORD, World, plan};
 
 /// Paths that are for devices alone.
@@ -133,7 +134,23 @@ async fn an_administrator_of_another_organization_sees_and_changes_nothing() {
     let codes = world.get("/api/v1/enrolment-codes", &world.admin).await.expect(200);
     let stranger = world.user("other", "admin").await;
     let code = codes.body["items"][0]["id"].as_str().unwrap().to_owned();
-    for id in ["box1", command.text("id").as_str(), own.as_str(), code.as_str()] {
+    let made = async |path: &str| {
+        let body = body(&Method::POST, path).map(|mut body| {
+            if path.ends_with("/silences") {
+                body["ends_at"] = json!(chrono::Utc::now() + chrono::Duration::hours(1));
+            }
+            body
+        });
+        world.call(Method::POST, path, &world.admin, body).await.expect(201).text("id")
+    };
+    let (rule, receiver) = (made("/api/v1/alert-rules").await, made("/api/v1/alert-receivers").await);
+    let silence = made("/api/v1/silences").await;
+    alerts::rule(&world, "offline", json!({"for_seconds": 0})).await;
+    alerts::presence(&world, "box1", true, 1).await;
+    alerts::presence(&world, "box1", false, 1).await;
+    let alert = alerts::alerts(&world, "state=firing", 1).await[0]["id"].as_str().unwrap().to_owned();
+    let command = command.text("id");
+    for id in ["box1", &command, &own, &code, &rule, &receiver, &silence, &alert] {
         for (method, path, _) in world.operations(id) {
             // Organizations are for platform administrators, whom the stranger is none of.
             if !path.contains(id) || path.contains("/organizations/") || path.ends_with(OF_DEVICES) {

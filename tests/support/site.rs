@@ -175,7 +175,10 @@ pub struct Api {
 impl Api {
     /// Signs in as the administrator of the first start.
     pub async fn sign_in(base: &str, password: &str) -> Self {
-        let http = Client::builder().timeout(Duration::from_secs(10)).build().expect("a client");
+        // The server ends a connection that is idle for five seconds; a request must not meet that half-way.
+        let idle = Duration::from_secs(2);
+        let http =
+            Client::builder().timeout(Duration::from_secs(10)).pool_idle_timeout(idle).build().expect("a client");
         let mut api = Self { base: base.to_owned(), http, token: String::new() };
         let tokens = api.post("/api/v1/auth/login", &json!({"email": "admin@r58.local", "password": password})).await;
         api.token = tokens["access_token"].as_str().expect("a token").to_owned();
