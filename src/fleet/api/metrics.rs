@@ -106,7 +106,7 @@ fn organizations(sheet: &Sheet, census: &Census) {
         (labels, *count as f64)
     });
     let labels = ["org", "severity", "kind"];
-    sheet.gauges("r58_fleet_alerts_firing", "Alerts that nobody took on.", labels, alerts);
+    sheet.gauges("r58_fleet_alerts_firing", "Alerts that fire and were not taken on.", labels, alerts);
 }
 
 fn ingest(sheet: &Sheet, stats: &IngestStats) {
