@@ -224,6 +224,7 @@ async fn alerts(walk: &Walk<'_>) {
     walk.does(&["alert", "summary"]).await;
     walk.is_refused(&["alert", "show", "none"]).await;
     walk.is_refused(&["alert", "ack", "none"]).await;
+    walk.is_refused(&["alert", "unack", "none"]).await;
     let rule = walk.does(&["alert", "rule", "create", "disk", "Disk of the tour", "--threshold", "20"]).await;
     walk.does(&["alert", "rule", "change", id(&rule), "--severity", "info"]).await;
     walk.does(&["alert", "rule", "list"]).await;
