@@ -91,8 +91,9 @@ async fn a_rollout_is_followed_live_and_halts_when_boxes_fail() {
     see(&browser, "why", "Failed on 1 box.").await;
     browser.click("only-failed").await;
     see(&browser, "who", "no room on the disk").await;
-    let one = "return [...document.querySelectorAll('.members li')].map((one) => one.dataset.testid)";
-    assert_eq!(browser.script(one).await, json!(["member-box-3"]));
+    let alone =
+        "[...document.querySelectorAll('.members li')].map((one) => one.dataset.testid).join() === 'member-box-3'";
+    browser.until(PATIENCE, "that one alone", alone, "document.body.innerText").await;
     assert_accessible(&browser, "a rollout that halted").await;
     fits_everywhere(&browser, "rollout-halted").await;
 

@@ -66,7 +66,11 @@ async fn in_postgres(fleet: &Fleet, url: &str) -> Result<Vec<Row>> {
         copied.push(copy(&pool).await?);
     }
     store.close().await;
+    let bytes = "SELECT CAST(SUM(pg_total_relation_size(relid)) AS DOUBLE PRECISION) / (SELECT COUNT(*) FROM heartbeats) \
+                 FROM pg_partition_tree('heartbeats')";
+    let bytes = sqlx::query_scalar::<_, f64>(bytes).fetch_one(&pool).await?;
     pool.close().await;
+    let size = Row::new("a heartbeat in PostgreSQL, its index included", Unit::Kb, bytes / 1e3);
     let rows =
         [("heartbeats stored (broker, Ingest, PostgreSQL)", ours), ("heartbeats stored (PostgreSQL alone)", alone)];
     let copied = median(&copied).context("no figure")?;
@@ -76,6 +80,7 @@ async fn in_postgres(fleet: &Fleet, url: &str) -> Result<Vec<Row>> {
             let row = Row::new(what, Unit::PerSecond, ours).against("COPY of these rows", Ok(copied));
             Ok(row.target(Target::RatioAtLeast(0.5)))
         })
+        .chain([Ok(size)])
         .collect()
 }
 
