@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use futures_util::StreamExt as _;
+use r58_actors::bundle_courier::PIECE;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -12,6 +15,7 @@ use sha2::{Digest, Sha256};
 use super::support::axe::assert_accessible;
 use super::support::dashboard::{find, fits_everywhere, signed_in, type_into};
 use super::support::r58::{PATIENCE, R58};
+use super::support::road::Road;
 use super::support::site::{Boxed, Site};
 use super::support::{stage, until};
 
@@ -26,6 +30,8 @@ struct Rig {
     site: Site,
     boxed: Boxed,
     device: R58,
+    /// From the box to the fleet's API.
+    road: Road,
     _secrets: tempfile::TempDir,
 }
 
@@ -44,8 +50,9 @@ impl Rig {
              [device.sfu]\napp_id = \"app\"\nsecret_file = \"{dir}/sfu\"\nbase_url = \"http://127.0.0.1:9\"\n"
         );
         let boxed = site.enrol("box1", &more).await;
-        let device = start(&boxed).await;
-        let rig = Self { site, boxed, device, _secrets: secrets };
+        let road = Road::to(&site.api.base).await;
+        let device = start(&boxed, &road).await;
+        let rig = Self { site, boxed, device, road, _secrets: secrets };
         rig.is_online().await;
         rig
     }
@@ -64,9 +71,10 @@ impl Rig {
     }
 }
 
-async fn start(boxed: &Boxed) -> R58 {
+async fn start(boxed: &Boxed, road: &Road) -> R58 {
     let mut command = boxed.command();
-    R58::spawn("device", command.env("R58__DEVICE__CREW_PASSWORD", CREW)).await.with_crew_password(CREW)
+    command.env("R58__DEVICE__CREW_PASSWORD", CREW).env("R58__DEVICE__LINK__FLEET_URL", &road.url);
+    R58::spawn("device", &mut command).await.with_crew_password(CREW)
 }
 
 /// Reads a stream of server-sent events until one fits.
@@ -151,9 +159,10 @@ async fn logs_and_bundles_come_from_a_box_whoever_is_killed_and_hold_none_of_its
     rig.site.kill_fleet();
     rig.device.process.kill();
     rig.site.start_fleet().await;
-    rig.device = start(&rig.boxed).await;
+    rig.device = start(&rig.boxed, &rig.road).await;
     said.extend(unpacked(&rig.downloaded(&id).await));
     rig.is_online().await;
+    said.extend(a_large_one_with_the_server_killed_within_a_piece(&mut rig).await);
     said.push(("its page".into(), on_its_page(&rig, &id).await));
 
     // And everything else that either side says.
@@ -186,6 +195,70 @@ async fn logs_and_bundles_come_from_a_box_whoever_is_killed_and_hold_none_of_its
     assert_eq!(rig.raw(Method::DELETE, &format!("/api/v1/bundles/{id}")).await.status(), StatusCode::NO_CONTENT);
     assert_eq!(rig.raw(Method::GET, &format!("/api/v1/bundles/{id}/download")).await.status(), StatusCode::NOT_FOUND);
     assert!(!rig.site.state_file(&format!("bundles/{id}.tar.gz")).exists());
+}
+
+/// The server is killed when one piece of a bundle is there for certain and a part of the next has come; back again, it gets the rest
+/// and nothing of what it had, and the bundle is there whole, and once. Answers with what is in it.
+async fn a_large_one_with_the_server_killed_within_a_piece(rig: &mut Rig) -> BTreeMap<String, String> {
+    // Two pieces of what no compression makes smaller than three quarters.
+    let noise = |n: u64| STANDARD_NO_PAD.encode(Sha256::digest(n.to_le_bytes()));
+    let words: Vec<String> = (0..2 * PIECE / 43).map(noise).collect();
+    let log = words.chunks(100).map(|line| line.join(" ")).collect::<Vec<_>>().join("\n");
+    std::fs::write(rig.boxed.state_file("logs").join("log-0.jsonl"), &log).expect("an old log");
+
+    rig.road.let_through(PIECE + PIECE / 4);
+    let made = rig.site.api.post("/api/v1/devices/box1/bundles", &json!({})).await;
+    let path = format!("/api/v1/bundles/{}", word(&made, "id"));
+    let standing = async |rig: &Rig, what: &str| {
+        until(PATIENCE, what, || async {
+            let bundle = rig.site.api.call(Method::GET, &path, None).await?;
+            if bundle["received_bytes"] == PIECE { Ok(bundle) } else { Err(bundle.to_string()) }
+        })
+        .await
+    };
+    rig.road.is_held().await;
+    let before = standing(rig, "one piece").await;
+    assert_eq!(before["state"], "uploading");
+    rig.site.kill_fleet();
+    // Killed a moment later, it would have written some of the next piece and not yet counted it.
+    let file = rig.site.state_file(&format!("bundles/{}.tar.gz", word(&made, "id")));
+    let mut kept = std::fs::read(&file).expect("the piece");
+    assert_eq!(kept.len() as u64, PIECE);
+    kept.extend([0x5a; 70_000]);
+    std::fs::write(&file, kept).expect("written");
+    rig.site.start_fleet().await;
+    standing(rig, "the same piece").await;
+
+    let passed = rig.road.passed();
+    rig.road.open();
+    let archive = rig.downloaded(word(&made, "id")).await;
+    let rest = archive.len() as u64 - PIECE;
+    let again = rig.road.passed() - passed;
+    assert!((rest..rest + PIECE / 2).contains(&again), "{again} bytes came for a rest of {rest}");
+
+    // The box knows it as delivered, of the very bytes that it made, and has told so once.
+    let note = format!("bundles/{}.json", word(&made, "id"));
+    until(PATIENCE, "delivered", || async {
+        let note = rig.boxed.state_json(&note);
+        if note["state"] == "delivered" { Ok(()) } else { Err(note.to_string()) }
+    })
+    .await;
+    assert_eq!(rig.boxed.state_json(&note)["sha256"], hex::encode(Sha256::digest(&archive)));
+    let told = |line: &&str| line.contains("is with the fleet") && line.contains(word(&made, "id"));
+    until(PATIENCE, "its word", || async {
+        let said = rig.device.process.output();
+        if said.lines().filter(told).count() == 1 { Ok(()) } else { Err(said) }
+    })
+    .await;
+    let listed = rig.site.api.get("/api/v1/devices/box1/bundles").await;
+    let same = listed["items"].as_array().expect("bundles").iter().filter(|bundle| bundle["id"] == made["id"]).count();
+    assert_eq!((same, &listed["total"]), (1, &json!(3)), "{listed}");
+    assert_eq!(std::fs::read_dir(rig.site.state_file("bundles")).expect("files").count(), 3);
+
+    let mut files = unpacked(&archive);
+    let held = files.remove("logs/00000000000000000000.jsonl").expect("the old log");
+    assert_eq!(held, log, "byte by byte");
+    files
 }
 
 /// The same for whoever looks at the box on the dashboard, live: its actors, log and bundles, and a take from the click to its

@@ -24,7 +24,7 @@ const SECRET: &str = "sixteen bytes and more";
 
 /// What came to a webhook.
 #[derive(Clone)]
-struct Call {
+pub struct Call {
     delivery: String,
     timestamp: i64,
     signature: String,
@@ -32,14 +32,14 @@ struct Call {
 }
 
 /// A webhook of this test's own, which refuses the first calls.
-struct Hook {
-    url: String,
+pub struct Hook {
+    pub url: String,
     calls: Arc<Mutex<Vec<Call>>>,
-    server: actix_web::dev::ServerHandle,
+    pub server: actix_web::dev::ServerHandle,
 }
 
 impl Hook {
-    fn new(refusals: usize) -> Self {
+    pub fn new(refusals: usize) -> Self {
         let calls: Arc<Mutex<Vec<Call>>> = Arc::default();
         let held = calls.clone();
         let server = HttpServer::new(move || {
@@ -69,7 +69,7 @@ impl Hook {
     }
 
     /// Waits for so many calls.
-    async fn calls(&self, count: usize) -> Vec<Call> {
+    pub async fn calls(&self, count: usize) -> Vec<Call> {
         let end = tokio::time::Instant::now() + WITHIN;
         loop {
             let calls = self.calls.lock().unwrap().clone();
@@ -82,7 +82,7 @@ impl Hook {
     }
 }
 
-fn plan() -> AlertPlan {
+pub fn plan() -> AlertPlan {
     AlertPlan {
         allow_private_targets: true,
         group_within: Duration::from_millis(1_500),
@@ -93,7 +93,7 @@ fn plan() -> AlertPlan {
     }
 }
 
-async fn receiver(world: &World, body: Value) -> String {
+pub async fn receiver(world: &World, body: Value) -> String {
     world.post("/api/v1/alert-receivers", &world.admin, body).await.expect(201).text("id")
 }
 

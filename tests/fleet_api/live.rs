@@ -85,7 +85,7 @@ impl Device {
 }
 
 /// The dashboard's stream.
-struct Stream {
+pub struct Stream {
     response: Response,
     buffer: String,
     /// What came so far.
@@ -93,7 +93,7 @@ struct Stream {
 }
 
 impl Stream {
-    async fn open(world: &World, token: &str) -> Self {
+    pub async fn open(world: &World, token: &str) -> Self {
         Self::open_for(world, token, "").await
     }
 
@@ -107,7 +107,7 @@ impl Stream {
         stream
     }
 
-    async fn until(&mut self, what: &str, wanted: impl Fn(&str, &Value) -> bool) -> Value {
+    pub async fn until(&mut self, what: &str, wanted: impl Fn(&str, &Value) -> bool) -> Value {
         let found = timeout(LIMIT, async {
             loop {
                 while let Some(end) = self.buffer.find("\n\n") {
@@ -128,7 +128,7 @@ impl Stream {
     }
 }
 
-fn heartbeat(seq: u64, cpu: f64) -> Vec<u8> {
+pub fn heartbeat(seq: u64, cpu: f64) -> Vec<u8> {
     let mut heartbeat = Heartbeat { boot_seq: 1, seq, ts: chrono::Utc::now(), interval_s: 60, ..Heartbeat::default() };
     heartbeat.metrics.cpu_percent = Some(cpu);
     heartbeat.version = "9.9".into();

@@ -20,6 +20,7 @@ mod commands;
 mod config;
 mod description;
 mod devices;
+mod duties;
 #[path = "../support/environment.rs"]
 mod environment;
 mod home_assistant;

@@ -20,6 +20,7 @@ pub mod process;
 pub mod python;
 pub mod r58;
 pub mod rmqttd;
+pub mod road;
 pub mod sdp;
 pub mod sfu;
 pub mod sim;
