@@ -58,6 +58,14 @@ async fn the_places_of_the_dashboard_show_and_change_what_the_server_holds() {
         role.dispatchEvent(new Event('change', {{ bubbles: true }}))"
     );
     browser.script(&role).await;
+    // What others do meanwhile comes by itself, here and at the log and the releases below.
+    let grace =
+        json!({"name": "Grace", "email": "grace@example.org", "role": "viewer", "password": "another good password"});
+    let grace = site.api.post("/api/v1/users", &grace).await;
+    see(&browser, "a user whom somebody else added", "grace@example.org").await;
+    let path = format!("/api/v1/users/{}", grace["id"].as_str().expect("an id"));
+    site.api.call(Method::PATCH, &path, Some(&json!({"is_active": false}))).await.expect("switched off");
+    see(&browser, "that somebody else switched her off", "switched off").await;
     browser.screenshot("users-wall").await;
     browser.click("add-key").await;
     type_into(&browser, &[("dialog[open] [name=name]", "monitoring")]).await;
@@ -68,6 +76,8 @@ async fn the_places_of_the_dashboard_show_and_change_what_the_server_holds() {
 
     visit(&browser, "/audit").await;
     see(&browser, "the change of the role", "user.change").await;
+    site.api.delete(&path).await;
+    see(&browser, "what somebody else did meanwhile", "user.delete").await;
     type_into(&browser, &[("[data-testid=audit-action]", "api_key.create")]).await;
     let only = "document.querySelectorAll('[data-testid=changes] tbody tr').length === 1";
     browser.until(PATIENCE, "the one that fits", only, "document.body.innerText").await;
@@ -80,8 +90,6 @@ async fn the_places_of_the_dashboard_show_and_change_what_the_server_holds() {
     let release = json!({"version": "1.4.0", "channel": "stable", "artifact_url": "https://releases.example/r58.tar",
         "checksum_sha256": "00".repeat(32), "size_bytes": 12_000_000, "changelog": "Quieter fans"});
     site.api.post("/api/v1/releases", &release).await;
-    visit(&browser, "/map").await;
-    visit(&browser, "/releases").await;
     see(&browser, "the release", "Quieter fans").await;
 
     for place in ["/", "/alerts", "/releases", "/users", "/audit", "/map"] {

@@ -195,7 +195,7 @@ fn told_of_heat(hook: &Hook) -> Vec<(String, String)> {
 /// Collects the live events of one server, until the test ends; comes again when it is told to.
 async fn watch(api: &Api) -> Arc<Mutex<String>> {
     let told = Arc::new(Mutex::new(String::new()));
-    let request = api.http.get(format!("{}/api/v1/events", api.base)).bearer_auth(api.token());
+    let request = api.http.get(format!("{}/api/v1/events?changes=true", api.base)).bearer_auth(api.token());
     let request = request.timeout(Duration::from_secs(600));
     let keeper = told.clone();
     tokio::spawn(async move {
@@ -277,6 +277,19 @@ async fn two_of_three_servers_are_killed_under_load_and_nothing_is_lost_or_done_
     progress("heartbeats of every box stored").await;
     let addresses: Vec<String> = servers.iter().map(address).collect();
     picture_everywhere(&api, &addresses, &boxes[0]).await;
+    // What an administrator does at one server is told at the others.
+    let mut other = api.clone();
+    other.base = address(&servers[led]);
+    other
+        .post(
+            "/api/v1/users",
+            &json!({"name": "A", "email": "a@b.example", "role": "viewer", "password": "a good one"}),
+        )
+        .await;
+    until(PATIENCE, "live news of the user", || async {
+        if live.lock().expect("told").contains("{\"kind\":\"user\"}") { Ok(()) } else { Err("silence") }
+    })
+    .await;
     beat(&api, &hot, 95.0).await;
     until(PATIENCE, "a message about heat", || async { told_of_heat(&hook).first().cloned().ok_or("silence") }).await;
 

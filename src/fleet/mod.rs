@@ -207,6 +207,8 @@ pub async fn start(plan: FleetPlan) -> Result<FleetHandle, FleetError> {
         }
     };
     let hub = Hub::new(store.is_shared());
+    let news = hub.clone();
+    store.tell_of_changes(move |changes| news.kinds_changed(changes));
     let holder = replicas::holder();
     if store.is_shared() {
         // Until the lease is granted, nobody here leads. A file's only server always does.

@@ -35,6 +35,12 @@ const ALERTS: usize = 20;
 
 /// Told to who shows a part of the devices, when others changed.
 pub const MOVED: &str = "moved";
+/// Told to who asked for it, of each change in the audit log.
+pub const CHANGED: &str = "changed";
+/// Who may come in may have changed: streams look again whether theirs still may.
+pub const ACCESS: &str = "access";
+/// Kinds of changes that may end a session.
+const WHO: &[&str] = &["user", "api_key"];
 /// Ends the streams of every organization, so that their readers read everything anew.
 pub const MISSED: &str = "missed";
 
@@ -45,13 +51,13 @@ pub struct Update {
     pub org: Arc<str>,
     /// The device that it speaks of.
     pub device: Option<Arc<str>>,
-    /// `device`, `command`, `alert`, `alerts`, `rollout` or `thumbnail`.
+    /// `device`, `command`, `alert`, `alerts`, `rollout`, `release`, `thumbnail`, [`MOVED`], [`CHANGED`], [`ACCESS`] or [`MISSED`].
     pub event: &'static str,
     /// JSON in one line.
     pub data: Arc<str>,
 }
 
-/// What changed: organization and identifier.
+/// What changed: organization and identifier, or kind.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     /// Devices.
@@ -62,6 +68,8 @@ pub(super) struct Notes {
     pub alerts: BTreeSet<(String, String)>,
     /// Rollouts.
     pub rollouts: BTreeSet<(String, String)>,
+    /// Kinds of things, of which the audit log has changes; `sign_in` besides.
+    pub kinds: BTreeSet<(String, String)>,
 }
 
 /// Notes for the other servers of the same database.
@@ -220,6 +228,16 @@ impl Hub {
         });
     }
 
+    /// Notes changes that the audit log has: organizations and kinds of things.
+    pub fn kinds_changed(&self, kinds: BTreeSet<(String, String)>) {
+        self.note(|notes| notes.kinds.extend(kinds.iter().cloned()));
+    }
+
+    /// Notes that somebody signed in.
+    pub fn signed_in(&self, org: &str) {
+        self.kinds_changed([(org.to_owned(), "sign_in".to_owned())].into());
+    }
+
     /// Tells that a picture came in.
     pub fn picture_came(&self, org: &str, device: &str, name: &str, seq: u64) {
         if self.inner.updates.receiver_count() > 0 {
@@ -255,6 +273,7 @@ impl Hub {
             held.commands.extend(notes.commands);
             held.alerts.extend(notes.alerts);
             held.rollouts.extend(notes.rollouts);
+            held.kinds.extend(notes.kinds);
         });
     }
 
@@ -299,6 +318,15 @@ impl Hub {
     }
 
     async fn run_once(&self, store: &Store, notes: Notes) -> Result<(), StoreError> {
+        for (org, kind) in &notes.kinds {
+            self.tell(org, CHANGED, &serde_json::json!({ "kind": kind }));
+            if kind == "release" {
+                self.tell(org, "release", &serde_json::json!({}));
+            }
+            if WHO.contains(&kind.as_str()) {
+                self.tell(org, ACCESS, &serde_json::json!({}));
+            }
+        }
         self.inner.interests.moved(&notes.devices);
         let devices: Vec<(String, String)> = self.inner.interests.sift(notes.devices).into_iter().collect();
         for same_org in devices.chunk_by(|a, b| a.0 == b.0) {

@@ -29,6 +29,8 @@ struct Text {
     alerts: Vec<(String, String)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rollouts: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    kinds: Vec<(String, String)>,
     /// More than could be said.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     much: bool,
@@ -39,13 +41,14 @@ fn texts(from: &str, notes: Notes) -> Vec<String> {
     let mut texts = vec![Text { from: from.to_owned(), ..Text::default() }];
     let mut size = 0;
     type Which = fn(&mut Text) -> &mut Vec<(String, String)>;
-    let kinds: [(Which, BTreeSet<(String, String)>); 4] = [
+    let families: [(Which, BTreeSet<(String, String)>); 5] = [
+        (|text| &mut text.kinds, notes.kinds),
         (|text| &mut text.commands, notes.commands),
         (|text| &mut text.rollouts, notes.rollouts),
         (|text| &mut text.alerts, notes.alerts),
         (|text| &mut text.devices, notes.devices),
     ];
-    let notes = kinds.into_iter().flat_map(|(which, keys)| keys.into_iter().map(move |key| (which, key)));
+    let notes = families.into_iter().flat_map(|(which, keys)| keys.into_iter().map(move |key| (which, key)));
     for (which, key) in notes {
         // Identifiers are plain; the rest is punctuation and the frame.
         let more = key.0.len() + key.1.len() + 8;
@@ -103,6 +106,7 @@ pub(super) async fn hear(store: Store, hub: Hub, broker: Arc<dyn BrokerSide>, ho
             commands: text.commands.into_iter().collect(),
             alerts: text.alerts.into_iter().collect(),
             rollouts: text.rollouts.into_iter().collect(),
+            kinds: text.kinds.into_iter().collect(),
         });
     }
 }
@@ -124,6 +128,7 @@ mod tests {
             commands: [key(0)].into(),
             alerts: [key(0)].into(),
             rollouts: [key(0)].into(),
+            kinds: [key(0)].into(),
         };
         let cut = texts("me", notes(300));
         assert!(cut.len() > 2 && cut.iter().all(|text| text.len() <= LONGEST));

@@ -187,6 +187,7 @@ async fn send(
         platform: false,
         key: None,
         expires_at: now,
+        generation: 0,
     };
     let arguments =
         Map::from_iter([("version".to_owned(), json!(rollout.version)), ("force".to_owned(), json!(false))]);

@@ -107,6 +107,12 @@ impl Stream {
         stream
     }
 
+    /// Reads to its end.
+    async fn end(mut self) {
+        let read = async { while self.response.chunk().await.unwrap().is_some() {} };
+        timeout(LIMIT, read).await.expect("the stream goes on");
+    }
+
     pub async fn until(&mut self, what: &str, wanted: impl Fn(&str, &Value) -> bool) -> Value {
         let found = timeout(LIMIT, async {
             loop {
@@ -236,6 +242,52 @@ async fn a_stream_tells_nothing_of_another_organization() {
     let first = stream.until("any card", |event, _| event == "device").await;
     assert_eq!(first["id"], "theirs");
     drop(stream);
+    world.end().await;
+}
+
+#[actix_web::test]
+async fn changes_are_told_to_administrators_who_ask_and_who_is_switched_off_hears_nothing_more() {
+    let world = World::new().await;
+    let (viewer, operator) = (world.user("default", "viewer").await, world.user("default", "operator").await);
+    let key = json!({"name": "k", "scopes": ["events:read", "audit:read"]});
+    let key = world.post("/api/v1/api-keys", &world.admin, key).await.expect(201).text("key");
+    for token in [&viewer, &operator, &key] {
+        world.get("/api/v1/events?changes=true", token).await.expect(403);
+    }
+    let other = world.user("other", "admin").await;
+    let mut asked = Stream::open_for(&world, &world.admin, "?devices=&changes=true").await;
+    let mut stranger = Stream::open_for(&world, &other, "?changes=true").await;
+    let mut plain = Stream::open(&world, &viewer).await;
+    let by_key = Stream::open(&world, &key).await;
+
+    let user = json!({"name": "Ada", "email": "ada@example.org", "role": "viewer", "password": "a good password"});
+    world.post("/api/v1/users", &world.admin, user).await.expect(201);
+    asked.until("the new user", |event, data| event == "changed" && data["kind"] == "user").await;
+    world.sign_in("viewer@default.example").await;
+    asked.until("who signed in", |event, data| event == "changed" && data["kind"] == "sign_in").await;
+    let release = json!({"version": "1.4.0", "channel": "stable", "artifact_url": "https://releases.example/r58.tar",
+        "checksum_sha256": "00".repeat(32), "size_bytes": 12_000_000});
+    world.post("/api/v1/releases", &world.admin, release).await.expect(201);
+    plain
+        .until("the release, which everybody may read", |event, _| {
+            assert_ne!(event, "changed");
+            event == "release"
+        })
+        .await;
+    world.post("/api/v1/enrolment-codes", &other, json!({})).await.expect(201);
+    let first = stranger.until("any change", |event, _| event == "changed").await;
+    assert_eq!(first["kind"], "enrolment_code", "of another organization");
+
+    // A stream that a key opened ends with any change of users: who has the key shows it again.
+    by_key.end().await;
+    let users = world.get("/api/v1/users", &world.admin).await.expect(200).body;
+    let named = |user: &&Value| user["email"] == "viewer@default.example";
+    let id = users["items"].as_array().unwrap().iter().find(named).unwrap()["id"].as_str().unwrap().to_owned();
+    let off = Some(json!({"is_active": false}));
+    world.call(reqwest::Method::PATCH, &format!("/api/v1/users/{id}"), &world.admin, off).await.expect(200);
+    plain.end().await;
+    asked.until("the end of it", |event, data| event == "changed" && data["kind"] == "user").await;
+    drop((asked, stranger));
     world.end().await;
 }
 

@@ -164,6 +164,7 @@ impl Boxed {
 }
 
 /// The fleet's API, as the administrator.
+#[derive(Clone)]
 pub struct Api {
     /// Base address.
     pub base: String,

@@ -73,6 +73,7 @@ pub async fn login(request: HttpRequest, fleet: web::Data<Fleet>, body: web::Jso
     };
     let now = Utc::now();
     fleet.store.note_login(&user.id, now).await.map_err(store_problem)?;
+    fleet.hub.signed_in(&user.org);
     let tokens = issue(&fleet, &user, &Ulid::new().to_string(), now).await?;
     tracing::info!(user = %user.email, %from, "signed in");
     Ok(HttpResponse::Ok().json(tokens))

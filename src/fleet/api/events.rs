@@ -16,9 +16,9 @@ use utoipa::IntoParams;
 
 use super::problem::ProblemBody;
 use super::resource;
-use crate::fleet::auth::{Session, Viewer};
+use crate::fleet::auth::{self, Role, Session, Viewer};
 use crate::fleet::push::interest::{Interest, Wanted};
-use crate::fleet::push::{MISSED, Update};
+use crate::fleet::push::{ACCESS, CHANGED, MISSED, Update};
 use crate::fleet::state::Fleet;
 use crate::problem::{Answer, Problem};
 
@@ -39,6 +39,8 @@ pub struct EventsQuery {
     /// Identifiers with commas between them, up to 400, or nothing for none; every device unless given.
     #[param(max_length = 26000)]
     devices: Option<String>,
+    /// Whether to hear of every change in the audit log, too; for administrators. An API key cannot ask for it.
+    changes: Option<bool>,
 }
 
 impl EventsQuery {
@@ -50,16 +52,28 @@ impl EventsQuery {
             false => Err(Problem::bad_request(format!("devices: at most {MOST_NAMED}"))),
         }
     }
+
+    /// Whether changes are wanted, by somebody who may read them.
+    fn changes(&self, caller: &Session) -> Result<bool, Problem> {
+        let wanted = self.changes.unwrap_or(false);
+        match wanted && (caller.role < Role::Admin || caller.key.is_some()) {
+            true => Err(Problem::forbidden("changes are told to administrators only, and to no API key")),
+            false => Ok(wanted),
+        }
+    }
 }
 
 /// Server-sent events: `hello` first, then `device` with a card, `command` with a command, `alert` with an alert, `alerts` when many
-/// changed, `rollout` with the {id} of one that moved, `thumbnail` with {device_id, name, seq}. Who names devices hears of these
-/// alone, at once how they are, and by `moved` that others changed, at most every five seconds. The stream ends with the access
-/// token, and when its reader is so slow that updates were lost; who connects again should read everything anew.
+/// changed, `rollout` with the {id} of one that moved, `release` when releases changed, `thumbnail` with {device_id, name, seq}, and
+/// to who asks for it `changed` with the {kind} of what the audit log has a change of, such as `user`. Who names devices hears of
+/// these alone, at once how they are, and by `moved` that others changed, at most every five seconds. The stream ends with the
+/// access token, when its user may no longer come in, and when its reader is so slow that updates were lost; who connects again
+/// should read everything anew.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", security(("user" = [])), params(EventsQuery), responses(
     (status = 200, content_type = "text/event-stream", body = String), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
-    (status = 503, body = ProblemBody)))]
+    (status = 403, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn events(fleet: web::Data<Fleet>, caller: Viewer, query: web::Query<EventsQuery>) -> Answer {
+    let changes = query.changes(&caller)?;
     let (updates, interest) = fleet.hub.listen(&caller.org, query.wanted()?);
     let left = (caller.expires_at - Utc::now()).to_std().unwrap_or_default();
     let now = Instant::now();
@@ -73,6 +87,8 @@ pub async fn events(fleet: web::Data<Fleet>, caller: Viewer, query: web::Query<E
         keep_alive,
         ends: now + left,
         session: caller.0,
+        changes,
+        fleet: fleet.clone(),
     };
     let lines = stream::unfold(listener, |mut listener| async move {
         let line = listener.next().await?;
@@ -94,6 +110,9 @@ struct Listener {
     keep_alive: Interval,
     ends: Instant,
     session: Session,
+    /// Whether it hears of every change.
+    changes: bool,
+    fleet: web::Data<Fleet>,
 }
 
 impl Listener {
@@ -112,7 +131,14 @@ impl Listener {
             };
             match update {
                 Ok(update) if *update.org == *self.session.org => {
-                    if !self.interest.wants(update.device.as_deref(), update.event) {
+                    if update.event == ACCESS {
+                        if auth::lasts(&self.fleet, &self.session).await {
+                            continue;
+                        }
+                        return None;
+                    }
+                    let hears = update.event != CHANGED || self.changes;
+                    if !hears || !self.interest.wants(update.device.as_deref(), update.event) {
                         continue;
                     }
                     return Some(format!("event: {}\ndata: {}\n\n", update.event, update.data).into());

@@ -30,7 +30,7 @@ use utoipa::ToSchema;
 use self::scope::{Need, Scope};
 use super::api::problem::store_problem;
 use super::state::Fleet;
-use super::store::{Actor, ApiKeyRow, instant};
+use super::store::{Actor, ApiKeyRow, UserRow, instant};
 use crate::problem::Problem;
 
 /// How an API key begins.
@@ -87,6 +87,8 @@ pub struct Session {
     pub key: Option<String>,
     /// End of the access token.
     pub expires_at: DateTime<Utc>,
+    /// The user's generation when the session was checked.
+    pub generation: i64,
 }
 
 impl Session {
@@ -152,7 +154,15 @@ async fn session_of_key(fleet: &Fleet, key: &str, request: &HttpRequest) -> Resu
         org: key.org,
         platform: false,
         key: Some(key.id),
+        generation: 0,
     })
+}
+
+/// Whether a session that was checked before would be again. One of an API key is not: whoever has it shows it again.
+pub async fn lasts(fleet: &Fleet, session: &Session) -> bool {
+    let user = fleet.store.user(&session.org, &session.user_id).await;
+    let same = |user: &UserRow| user.is_active && user.generation == session.generation;
+    session.key.is_none() && matches!(user, Ok(Some(user)) if same(&user))
 }
 
 /// Checks an access token.
@@ -171,6 +181,7 @@ pub async fn session_of(fleet: &Fleet, bearer: &str) -> Result<Session, Problem>
             role: Role::from_stored(&user.role),
             platform: user.platform,
             key: None,
+            generation: user.generation,
             expires_at: DateTime::from_timestamp(claims.exp, 0).unwrap_or_default(),
         }),
         None => Err(Problem::unauthorized("the access token is not valid any more")),

@@ -120,6 +120,7 @@ pub(super) async fn record(
     .execute(&mut **tx)
     .await?;
     query("UPDATE audit_heads SET hash = $2 WHERE org = $1").bind(org).bind(hash).execute(&mut **tx).await?;
+    tx.changed(&actor.org, action.split('.').next().unwrap_or_default());
     Ok(())
 }
 

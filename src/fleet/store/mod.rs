@@ -86,7 +86,7 @@ use std::sync::{Arc, RwLock};
 
 use chrono::{DateTime, Utc};
 
-use self::sql::{Pool, Tx, query, query_as};
+use self::sql::{Changes, Pool, Told, Tx, query, query_as};
 
 /// What ingest needs to know of a device for each message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,6 +101,7 @@ pub struct Store {
     numbers: Arc<RwLock<HashMap<String, (String, DeviceNo)>>>,
     leadership: Arc<leader::Leadership>,
     meters: meters::StoreMeters,
+    told: Told,
 }
 
 impl Store {
@@ -112,10 +113,21 @@ impl Store {
     /// by another process or is damaged; when either was written by a newer version.
     pub async fn open(url: Option<&str>, password: Option<&str>, state_dir: &Path) -> Result<Self, StoreError> {
         let opening::Pools { reader, writer } = opening::open(url, password, state_dir).await?;
-        let store =
-            Self { reader, writer, numbers: Arc::default(), leadership: Arc::default(), meters: Default::default() };
+        let store = Self {
+            reader,
+            writer,
+            numbers: Arc::default(),
+            leadership: Arc::default(),
+            meters: Default::default(),
+            told: Told::default(),
+        };
         store.chain_older_changes().await?;
         Ok(store)
+    }
+
+    /// From now on `tell` hears of each change in the audit log that was made here, once it lasts: organization and kind of thing.
+    pub(crate) fn tell_of_changes(&self, tell: impl Fn(Changes) + Send + Sync + 'static) {
+        self.told.listen(tell);
     }
 
     /// Whether other servers may use the same database.
@@ -139,7 +151,7 @@ impl Store {
     }
 
     async fn begin(&self) -> Result<Tx, StoreError> {
-        Ok(self.writer.begin().await?)
+        Ok(self.writer.begin().await?.telling(&self.told))
     }
 
     /// One page of an organization's rows and how many there are. `rows` takes organization, limit and offset, `count` the

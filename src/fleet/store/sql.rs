@@ -12,6 +12,7 @@
 //! have been native beside it anyway.
 
 mod builder;
+mod told;
 mod value;
 
 use std::ops::{Deref, DerefMut};
@@ -21,6 +22,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, FromRow, Postgres, SqlSafeStr, SqlStr, Sqlite};
 
 pub(crate) use self::builder::QueryBuilder;
+pub(crate) use self::told::{Changes, Told};
 pub(crate) use self::value::{Bind, Value};
 
 /// Stands in a statement's text where a value goes, until the engine is known. No statement of ours holds it otherwise.
@@ -47,10 +49,11 @@ pub(crate) enum Pool {
 impl Pool {
     /// Begins a transaction.
     pub async fn begin(&self) -> Result<Tx, sqlx::Error> {
-        Ok(Tx(match self {
+        let conn = match self {
             Self::Sqlite(pool) => Conn::Sqlite(pool.begin().await?),
             Self::Postgres(pool) => Conn::Postgres(pool.begin().await?),
-        }))
+        };
+        Ok(Tx { conn, changes: Changes::default(), told: Told::default() })
     }
 
     /// Which engine.
@@ -89,21 +92,38 @@ impl Conn {
 }
 
 /// A transaction; undone unless it is committed.
-pub(crate) struct Tx(Conn);
+pub(crate) struct Tx {
+    conn: Conn,
+    changes: Changes,
+    told: Told,
+}
 
 impl Tx {
+    /// Will tell there of what was noted in it, once it is made to last.
+    pub fn telling(mut self, told: &Told) -> Self {
+        self.told = told.clone();
+        self
+    }
+
+    /// Notes that something of this `kind` changed in an organization.
+    pub fn changed(&mut self, org: &str, kind: &str) {
+        self.changes.insert((org.to_owned(), kind.to_owned()));
+    }
+
     /// Makes it last.
     pub async fn commit(self) -> Result<(), sqlx::Error> {
-        match self.0 {
-            Conn::Sqlite(tx) => tx.commit().await,
-            Conn::Postgres(tx) => tx.commit().await,
+        match self.conn {
+            Conn::Sqlite(tx) => tx.commit().await?,
+            Conn::Postgres(tx) => tx.commit().await?,
         }
+        self.told.tell(self.changes);
+        Ok(())
     }
 
     /// Undoes it.
     #[cfg(test)]
     pub async fn rollback(self) -> Result<(), sqlx::Error> {
-        match self.0 {
+        match self.conn {
             Conn::Sqlite(tx) => tx.rollback().await,
             Conn::Postgres(tx) => tx.rollback().await,
         }
@@ -126,13 +146,13 @@ impl Deref for Tx {
     type Target = Conn;
 
     fn deref(&self) -> &Conn {
-        &self.0
+        &self.conn
     }
 }
 
 impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut Conn {
-        &mut self.0
+        &mut self.conn
     }
 }
 

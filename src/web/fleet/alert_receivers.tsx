@@ -4,11 +4,14 @@ import { useEffect } from "preact/hooks";
 import { attempt, toast } from "../common/toasts.js";
 import { one, read, type Receiver, receivers, said } from "./alert_lists.js";
 import { Mark, SeverityField } from "./alert_parts.js";
+import { receiversMoved } from "./alerts.js";
 import type { Page } from "./contract.js";
 import { api, change } from "./session.js";
+import { useChanges } from "./store.js";
 
 export function Receivers() {
-  useEffect(() => void attempt("Receivers", () => read("/alert-receivers", receivers)), []);
+  useChanges();
+  useEffect(() => void attempt("Receivers", () => read("/alert-receivers", receivers)), [receiversMoved.value]);
   return (
     <details class="panel" data-testid="receivers">
       <summary>Who is told</summary>

@@ -49,6 +49,8 @@ export const isMore = signal(false);
 export const failed = signal<string | null>(null);
 /** Grows when silences, rules or receivers may have changed. */
 export const turns = signal(0);
+/** Grows when who is told may have changed; administrators alone hear of it. */
+export const receiversMoved = signal(0);
 /** The page is shown, so the lists are wanted. */
 const watched = signal(false);
 

@@ -1,27 +1,13 @@
 // Who changed what: the audit log, newest first, with filters; its export is a file that `r58 ctl audit verify` proves.
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { attempt } from "../common/toasts.js";
 import { wordsFor } from "../common/problem.js";
+import { ALL, anew, auditQuery, onward, withNewest, type Changes, type Filter, type Listed } from "./changes.js";
 import { api, apiRaw, mayAdminister } from "./session.js";
 import { Ago } from "./parts.js";
-import { Failed } from "./read.js";
-
-interface Change {
-  seq: number;
-  at: string;
-  actor: string;
-  action: string;
-  target: string;
-  detail?: string | null;
-  hash: string;
-}
-
-interface Changes {
-  items: Change[];
-  has_more: boolean;
-  next_cursor?: string;
-}
+import { Failed, useStir } from "./read.js";
+import { noted, useChanges } from "./store.js";
 
 interface Verdict {
   valid: boolean;
@@ -33,34 +19,12 @@ interface Verdict {
   reason?: string;
 }
 
-interface Filter {
-  actor: string;
-  action: string;
-  target: string;
-  since: string;
-  until: string;
-}
-
-const ALL: Filter = { actor: "", action: "", target: "", since: "", until: "" };
-
-/** The query of a list. A day in the form is the whole of that day here, wherever the server stands. Pure. */
-export function auditQuery(filter: Filter, cursor: string | null): string {
-  const params = new URLSearchParams({ limit: "100" });
-  for (const key of ["actor", "action", "target"] as const) if (filter[key].trim()) params.set(key, filter[key].trim());
-  const day = (text: string, more: number) => {
-    const [year = 0, month = 1, date = 1] = text.split("-").map(Number);
-    return new Date(year, month - 1, date + more).toISOString();
-  };
-  if (filter.since) params.set("since", day(filter.since, 0));
-  if (filter.until) params.set("until", day(filter.until, 1));
-  if (cursor) params.set("cursor", cursor);
-  return `?${params}`;
-}
+/** Milliseconds for which changes are gathered before the log is read again. */
+const GATHER = 300;
 
 export function Audit() {
   const [filter, setFilter] = useState(ALL);
-  const [changes, setChanges] = useState<Change[] | null>(null);
-  const [cursor, setCursor] = useState<string | null>(null);
+  const [list, setList] = useState<Listed | null>(null);
   const [failed, setFailed] = useState<string | null>(null);
 
   const [verdict, setVerdict] = useState<Verdict | null>(null);
@@ -76,32 +40,37 @@ export function Audit() {
     }
   }
 
-  async function load(next: Filter, from: string | null): Promise<void> {
+  const wanted = useRef(filter);
+  wanted.current = filter;
+  async function load(asked: Filter, from: string | null, taken: (held: Listed | null, page: Changes) => Listed): Promise<void> {
     try {
-      const page = await api<Changes>(`/audit${auditQuery(next, from)}`);
-      setChanges((held) => (from === null || held === null ? page.items : [...held, ...page.items]));
-      setCursor(page.has_more ? (page.next_cursor ?? null) : null);
+      const page = await api<Changes>(`/audit${auditQuery(asked, from)}`);
+      // Another filter has been set meanwhile.
+      if (wanted.current !== asked) return;
+      setList((held) => taken(held, page));
       setFailed(null);
     } catch (error) {
-      setFailed(wordsFor(error));
+      if (wanted.current === asked) setFailed(wordsFor(error));
     }
   }
 
+  useChanges();
+  // What came meanwhile goes on top; a list that somebody walked down stays as long as it is.
+  useStir({ seen: noted.value, gather: GATHER }, () => void load(filter, null, withNewest));
+
   useEffect(() => {
-    const typed = setTimeout(() => void load(filter, null), changes === null ? 0 : 300);
+    const typed = setTimeout(() => void load(filter, null, anew), list === null ? 0 : 300);
     return () => clearTimeout(typed);
   }, [filter]);
 
   if (!mayAdminister.value) return <main class="place-page">Only administrators read the audit log.</main>;
+  const { items: changes, cursor } = list ?? { items: null, cursor: null };
   const set = (key: keyof Filter) => (event: { currentTarget: HTMLInputElement }) => setFilter({ ...filter, [key]: event.currentTarget.value });
   return (
     <main class="place-page">
       <div class="row spread">
         <h1>Audit log</h1>
         <div class="row">
-          <button class="small" onClick={() => void load(filter, null)}>
-            Read anew
-          </button>
           <button class="small" onClick={() => void attempt("Verify", verify)} disabled={verifying} data-testid="verify">
             {verifying ? "Verifying…" : "Verify"}
           </button>
@@ -169,7 +138,7 @@ export function Audit() {
           </tbody>
         </table>
       ) : null}
-      {cursor ? <button onClick={() => void load(filter, cursor)}>Show more</button> : null}
+      {cursor ? <button onClick={() => void load(filter, cursor, onward)}>Show more</button> : null}
     </main>
   );
 }

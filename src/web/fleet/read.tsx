@@ -27,7 +27,6 @@ export function useRead<T>(read: () => Promise<T>, key = "", stir?: Stir): Read<
   /** Questions so far, and the latest whose answer counts: an older one that comes later is passed over. */
   const asked = useRef(0);
   const answered = useRef(0);
-  const waiting = useRef<ReturnType<typeof setTimeout>>();
   latest.current = read;
 
   const again = async (): Promise<void> => {
@@ -51,22 +50,27 @@ export function useRead<T>(read: () => Promise<T>, key = "", stir?: Stir): Read<
     return () => {
       // Nothing that was asked before counts any more.
       answered.current = asked.current;
-      clearTimeout(waiting.current);
-      waiting.current = undefined;
     };
   }, [key]);
+  useStir(stir, () => void again());
+  return { found, failed, again };
+}
 
-  const readAt = useRef(stir?.seen);
+/** Runs something some time after it stirred. */
+export function useStir(stir: Stir | undefined, run: () => void): void {
+  const latest = useRef(run);
+  latest.current = run;
+  const waiting = useRef<ReturnType<typeof setTimeout>>();
+  const seen = useRef(stir?.seen);
   useEffect(() => {
-    if (stir === undefined || stir.seen === readAt.current) return;
-    readAt.current = stir.seen;
+    if (stir === undefined || stir.seen === seen.current) return;
+    seen.current = stir.seen;
     waiting.current ??= setTimeout(() => {
       waiting.current = undefined;
-      void again();
+      latest.current();
     }, stir.gather);
   }, [stir?.seen]);
-
-  return { found, failed, again };
+  useEffect(() => () => clearTimeout(waiting.current), []);
 }
 
 /** Why something is not here. */

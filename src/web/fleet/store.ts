@@ -2,16 +2,17 @@
 // nothing is polled.
 
 import { batch, computed, effect, signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import { openEvents, type Link } from "../common/events.js";
 import { NoPicture, Pictures } from "../common/pictures.js";
 import { Problem, wordsFor } from "../common/problem.js";
-import { alertsMoved, forgetAlerts, loadAlerts } from "./alerts.js";
+import { alertsMoved, forgetAlerts, loadAlerts, receiversMoved } from "./alerts.js";
 import { letterOf } from "./cells.js";
 import { withCommand } from "./commands.js";
 import type { Card, Command, Detail, Page } from "./contract.js";
-import { EVENTS, eventsPath } from "./wanted.js";
+import { EVENTS, eventsPath, isOfAll } from "./wanted.js";
 import { forgetRoll, idOf, inSight, loadRoll, othersMoved, pushed, whole } from "./roll.js";
-import { api, apiRaw, bearer, onStreamRefused } from "./session.js";
+import { api, apiRaw, bearer, mayAdminister, onStreamRefused } from "./session.js";
 
 export const link = signal<Link>({ up: false, since: Date.now(), why: null, refused: false });
 /** A clock for relative times; once a second. */
@@ -22,8 +23,29 @@ export const pushedStates = signal<ReadonlyMap<string, string>>(new Map());
 /** Moves whenever commands or boxes did, for places that read what follows from them. */
 export const stirred = signal(0);
 
-/** Moves whenever a rollout did, or a command, which may be one of a rollout. */
+/** Moves whenever a rollout or a release did, or a command, which may be one of a rollout. */
 export const rolled = signal(0);
+
+/** Moves whenever somebody signed in, or users or keys changed. */
+export const peopled = signal(0);
+/** Moves whenever the audit log got another change. */
+export const noted = signal(0);
+/** Places on the screen that show changes: only while there is one are these pushed. */
+const followers = signal(0);
+
+/** Has changes pushed for as long as the place is shown. */
+export function useChanges(): void {
+  useEffect(() => {
+    followers.value += 1;
+    return () => void (followers.value -= 1);
+  }, []);
+}
+
+function changesMissed(): void {
+  peopled.value += 1;
+  noted.value += 1;
+  receiversMoved.value += 1;
+}
 
 export const openDevice = signal<string | null>(null);
 export const detail = signal<Detail | null>(null);
@@ -110,6 +132,9 @@ function receive(card: Card): void {
   }, GATHER);
 }
 
+/** Kinds of changes that the page of users shows. */
+const PEOPLE = ["user", "api_key", "sign_in"];
+
 function onEvent(name: string, data: string): void {
   switch (name) {
     case "hello":
@@ -125,8 +150,16 @@ function onEvent(name: string, data: string): void {
       receive(JSON.parse(data) as Card);
       break;
     case "rollout":
+    case "release":
       rolled.value += 1;
       break;
+    case "changed": {
+      const { kind } = JSON.parse(data) as { kind: string };
+      if (PEOPLE.includes(kind)) peopled.value += 1;
+      if (kind === "alert_receiver") receiversMoved.value += 1;
+      if (kind !== "sign_in") noted.value += 1;
+      break;
+    }
     case "command": {
       stirred.value += 1;
       rolled.value += 1;
@@ -149,20 +182,29 @@ function reload(): void {
   pushedStates.value = new Map();
   stirred.value += 1;
   rolled.value += 1;
+  changesMissed();
   void loadRoll();
   void loadAlerts();
   if (openDevice.value) void loadDevice(openDevice.value);
 }
 
 /** What is asked to be pushed: of a small fleet everything, of a large one what is on the screen. */
-const address = computed(() => eventsPath(whole.value ? null : [...inSight.value, ...(openDevice.value ? [openDevice.value] : [])]));
+const address = computed(() =>
+  eventsPath(whole.value ? null : [...inSight.value, ...(openDevice.value ? [openDevice.value] : [])], followers.value > 0 && mayAdminister.value),
+);
 /** A list that is scrolled asks when it comes to rest (milliseconds). */
 const RESTED = 400;
 
-/** Opens a stream of its own; `over` is called once, when it first is up. */
-function follow(url: string, over: (() => void) | null): () => void {
-  let first = over;
-  return openEvents({
+interface Stream {
+  url: string;
+  up: boolean;
+  close(): void;
+}
+
+/** Opens a stream, in place of the one `before` as soon as it is up. */
+function follow(url: string, before: Stream | null): Stream {
+  const stream: Stream = { url, up: false, close: () => undefined };
+  const close = openEvents({
     url,
     headers: bearer,
     // The server says at least "still here" every fifteen seconds.
@@ -170,46 +212,39 @@ function follow(url: string, over: (() => void) | null): () => void {
     onEvent,
     onLink(value) {
       link.value = value;
+      stream.up = value.up;
       if (!value.up) return;
-      // One that takes over from another has missed nothing: the boxes it names are told at once.
-      if (first && url !== EVENTS) first();
-      else {
-        first?.();
-        reload();
-      }
-      first = null;
+      // One that takes over from another that is up has missed nothing of what that one told, and the boxes it names are told at
+      // once; but of changes it tells from now on.
+      const took = before !== null && before.up && (isOfAll(before.url) || !isOfAll(url));
+      before?.close();
+      before = null;
+      if (took) changesMissed();
+      else reload();
     },
     onRefused: onStreamRefused,
   });
+  stream.close = () => {
+    before?.close();
+    close();
+  };
+  return stream;
 }
 
 /** Follows the fleet until the returned function is called. */
 export function followFleet(): () => void {
   const ticking = setInterval(() => (now.value = Date.now()), 1_000);
-  let followed = EVENTS;
-  let close = follow(followed, null);
+  let stream = follow(EVENTS, null);
   let resting: ReturnType<typeof setTimeout> | undefined;
   const unwatch = effect(() => {
     const url = address.value;
     clearTimeout(resting);
-    if (url === followed) return;
-    resting = setTimeout(() => {
-      followed = url;
-      const before = close;
-      const next = follow(url, () => {
-        before();
-        close = next;
-      });
-      close = () => {
-        before();
-        next();
-      };
-    }, RESTED);
+    if (url !== stream.url) resting = setTimeout(() => (stream = follow(url, stream)), RESTED);
   });
   return () => {
     unwatch();
     clearTimeout(resting);
-    close();
+    stream.close();
     clearInterval(ticking);
     forgetRoll();
     forgetAlerts();

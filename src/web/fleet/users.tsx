@@ -8,6 +8,10 @@ import { Ago } from "./parts.js";
 import { Failed, useRead } from "./read.js";
 import { Secret } from "./secret.js";
 import { api, change, mayAdminister, user as me } from "./session.js";
+import { peopled, useChanges } from "./store.js";
+
+/** Milliseconds for which changes are gathered before the lists are read again. */
+const GATHER = 300;
 
 interface Person {
   id: string;
@@ -62,7 +66,8 @@ function Accounts() {
     const [people, keys] = await Promise.all([api<Page<Person>>("/users?page_size=200"), api<Page<Key>>("/api-keys?page_size=200")]);
     return { people: people.items, keys: keys.items };
   };
-  const { found, failed, again: load } = useRead(read);
+  useChanges();
+  const { found, failed, again: load } = useRead(read, "", { seen: peopled.value, gather: GATHER });
   const people = found?.people ?? null;
   const keys = found?.keys ?? [];
 

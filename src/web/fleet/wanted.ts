@@ -56,9 +56,15 @@ export const EVENTS = "/api/v1/events";
 /** Boxes that a stream can name. */
 const NAMED = 400;
 
-/** The stream of some boxes, or of all with null; those beyond what can be named are left to the next reading. */
-export function eventsPath(ids: readonly string[] | null): string {
-  if (ids === null) return EVENTS;
-  const named = [...new Set(ids)].slice(0, NAMED).sort();
-  return `${EVENTS}?devices=${named.map(encodeURIComponent).join(",")}`;
+/**
+ * The stream of some boxes, or of all with null, and of changes where these are read; boxes beyond what can be named are left to the
+ * next reading.
+ */
+export function eventsPath(ids: readonly string[] | null, changes = false): string {
+  const named = ids === null ? [] : [`devices=${[...new Set(ids)].slice(0, NAMED).sort().map(encodeURIComponent).join(",")}`];
+  const asked = [...named, ...(changes ? ["changes=true"] : [])];
+  return asked.length === 0 ? EVENTS : `${EVENTS}?${asked.join("&")}`;
 }
+
+/** Whether a stream speaks of every box. */
+export const isOfAll = (path: string): boolean => !path.includes("devices=");

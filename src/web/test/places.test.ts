@@ -39,6 +39,8 @@ test("arrow keys walk the cells as they stand and never leave them", () => {
 test("of a small fleet everything is pushed, of a large one each box on the screen once", () => {
   assert.equal(eventsPath(null), EVENTS);
   assert.equal(eventsPath([]), `${EVENTS}?devices=`);
+  assert.equal(eventsPath(null, true), `${EVENTS}?changes=true`);
+  assert.equal(eventsPath(["a"], true), `${EVENTS}?devices=a&changes=true`);
   assert.equal(eventsPath(["b", "a", "b"]), `${EVENTS}?devices=a,b`);
   const many = Array.from({ length: 1_000 }, (_, n) => `box-${n}`);
   assert.equal(eventsPath(many).split(",").length, 400);
