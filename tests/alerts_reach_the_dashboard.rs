@@ -3,7 +3,9 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::support::axe::assert_accessible;
 use super::support::browser::{Browser, Capture};
+use super::support::dashboard::{find, see, type_into};
 use super::support::r58::PATIENCE;
 use super::support::site::Site;
 use super::support::{stage, until};
@@ -100,12 +102,28 @@ async fn an_alert_appears_by_itself_is_silenced_taken_on_and_given_back_and_leav
 
     // A rule with every field.
     browser.click("edit-rule-disk").await;
-    let fill = "for (const [field, value] of [['threshold', '7.5'], ['seconds', '30'], ['device', 'hot-box']]) \
+    let fill = "for (const [field, value] of [['threshold', '7.5'], ['seconds', '30']]) \
                 document.querySelector(`[data-testid=\"rule-${field}\"]`).value = value";
     browser.script(fill).await;
-    browser.screenshot("alerts-rule").await;
+    // A box that is none is refused; one that is searched for is chosen by keys.
+    type_into(&browser, &[("[data-testid=rule-device]", "nope")]).await;
+    see(&browser, "that there is none", "There is no box “nope”.").await;
     browser.click("rule-save").await;
-    let said = "document.querySelector('[data-testid=\"rule-disk\"]')?.innerText.includes('less than 7.5 GB free for 30 s, until 9; hot-box')";
+    type_into(&browser, &[("[data-testid=rule-device]", "hot-b")]).await;
+    find(&browser, "the box", "[data-testid=rule-device-list] [role=option]").await;
+    browser.screenshot("alerts-rule").await;
+    assert_accessible(&browser, "a box to choose").await;
+    let key = |key: &str| {
+        format!(
+            "document.querySelector('[data-testid=rule-device]').dispatchEvent(new KeyboardEvent('keydown', {{ key: '{key}', bubbles: true }}));"
+        )
+    };
+    browser.script(&key("ArrowDown")).await;
+    find(&browser, "the box walked to", "[data-testid=rule-device][aria-activedescendant]").await;
+    browser.script(&key("Enter")).await;
+    find(&browser, "the box chosen", "[name=device_id][value=hot-box]").await;
+    browser.click("rule-save").await;
+    let said = "document.querySelector('[data-testid=\"rule-disk\"]')?.innerText.includes('less than 7.5 GB free for 30 s, until 9; Hot box')";
     browser.until(PATIENCE, "the changed rule", said, "document.body.innerText").await;
     beat(&site, &token, 40.0).await;
     browser.until(PATIENCE, "over by itself", &format!("!{row} && {calm}"), "document.body.innerText").await;

@@ -67,7 +67,8 @@ async fn prometheus_reads_both_sides_and_every_query_of_the_dashboard_has_an_ans
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("metrics-token");
     std::fs::write(&file, TOKEN).expect("write the token");
-    let site = Site::with_fleet(&format!("metrics_token_file = {:?}\n", file.display().to_string())).await;
+    let keys = format!("metrics_token_file = {:?}\nhome_assistant = [\"default\"]\n", file.display().to_string());
+    let site = Site::with_fleet(&keys).await;
     let boxed = site.enrol("watched", "").await;
     let device = boxed.start().await;
 
@@ -94,8 +95,13 @@ async fn prometheus_reads_both_sides_and_every_query_of_the_dashboard_has_an_ans
     let done = site.api.command("watched", "identify", json!({"seconds": 1})).await;
     site.api.ended(&done).await;
 
-    let (status, fleet) = scrape(&site.api.base, TOKEN).await;
-    assert_eq!(status, StatusCode::OK, "{fleet}");
+    // Home Assistant is told of boxes a moment after the broker is reached.
+    let fleet = until(PATIENCE, "the count of boxes that Home Assistant is not told of", || async {
+        let (status, fleet) = scrape(&site.api.base, TOKEN).await;
+        assert_eq!(status, StatusCode::OK, "{fleet}");
+        if fleet.contains("r58_fleet_home_assistant_untold") { Ok(fleet) } else { Err(fleet) }
+    })
+    .await;
     // A load is the difference between two looks at the machine.
     let own = until(PATIENCE, "the box's load", || async {
         let (status, own) = scrape(&device.device, "").await;

@@ -72,12 +72,12 @@ export const KINDS: Record<string, string> = {
 };
 
 /** "less than 5 GB free for 60 s, until 6; boxes with the tag tour". Pure. */
-export function condition(rule: Rule): string {
+export function condition(rule: Rule, boxName = (id: string) => id): string {
   const measure = UNITS[rule.kind];
   const what = measure ? `${measure.below ? "less than " : ""}${rule.threshold} ${measure.unit}${measure.below ? "" : " or more"}` : (KINDS[rule.kind] ?? rule.kind);
   const until = measure && rule.clear_threshold != null ? `, until ${rule.clear_threshold}` : "";
   const held = rule.for_seconds > 0 ? ` for ${rule.for_seconds} s` : "";
-  const whom = [rule.device_id, rule.tag && `boxes with the tag ${rule.tag}`].filter(Boolean).join(", of ");
+  const whom = [rule.device_id && boxName(rule.device_id), rule.tag && `boxes with the tag ${rule.tag}`].filter(Boolean).join(", of ");
   return `${what}${held}${until}${whom ? `; ${whom}` : ""}`;
 }
 
@@ -126,7 +126,7 @@ export function standing(all: Silence[], now: number): Silence[] {
 export const ruleName = (id: string): string => rules.value.find((rule) => rule.id === id)?.name ?? "a rule";
 
 /** What the fields of a form hold. */
-export function said(form: HTMLFormElement): Said {
-  const fields = [...new FormData(form).entries()].map(([name, value]) => [name, String(value).trim() || undefined]);
+export function said(form: FormData): Said {
+  const fields = [...form.entries()].map(([name, value]) => [name, String(value).trim() || undefined]);
   return Object.fromEntries(fields) as Said;
 }

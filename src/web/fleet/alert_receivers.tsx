@@ -75,7 +75,7 @@ function NewReceiver() {
   const make = async (event: Event) => {
     event.preventDefault();
     const shape = event.currentTarget as HTMLFormElement;
-    const form = said(shape);
+    const form = said(new FormData(shape));
     const to = form.to ?? "";
     const mail = to.includes("@") && !/^https?:/i.test(to);
     const where = mail ? { addresses: to.split(/[\s,;]+/).filter(Boolean) } : { url: to, secret: form.secret };

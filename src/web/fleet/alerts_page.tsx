@@ -1,13 +1,13 @@
 // Alerts: what is the matter, the worst first; taken on, silenced, and for administrators who is told and by which rules.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect } from "preact/hooks";
+import { FormDialog } from "../common/form_dialog.js";
 import { attempt, toast } from "../common/toasts.js";
-import { DialogButtons } from "../common/dialog_buttons.js";
 import { Mark, moment } from "./alert_parts.js";
 import { Receivers } from "./alert_receivers.js";
 import { Rules } from "./alert_rules.js";
 import { Silences } from "./alert_silences.js";
-import { type Alert, failed, isMore, loadAlerts, open, ordered, over, summary, watchAlerts, worst } from "./alerts.js";
+import { type Alert, failed, isMore, loadAlerts, ordered, over, summary, watchAlerts, worst } from "./alerts.js";
 import { Ago } from "./parts.js";
 import { Link } from "./router.js";
 import { api, change, mayAdminister, mayOperate } from "./session.js";
@@ -25,7 +25,6 @@ export function AlertCount() {
 
 export function Alerts() {
   useEffect(watchAlerts, []);
-  const [chosen, choose] = useState<Alert | null>(null);
   return (
     <main class="alerts">
       <section class="panel" aria-label="Open alerts">
@@ -42,7 +41,7 @@ export function Alerts() {
         ) : null}
         <ul class="alert-list" aria-label="Open alerts">
           {ordered.value.map((alert) => (
-            <Row key={alert.id} alert={alert} onSilence={() => choose(alert)} />
+            <Row key={alert.id} alert={alert} />
           ))}
         </ul>
         {isMore.value ? <p class="muted">Only the newest are shown; `r58 ctl alert list` has all.</p> : null}
@@ -51,17 +50,17 @@ export function Alerts() {
       <Past />
       <Rules />
       {mayAdminister.value ? <Receivers /> : null}
-      {chosen ? <SilenceDialog alert={chosen} onClose={() => choose(null)} /> : null}
     </main>
   );
 }
 
 function told(): string {
-  const count = summary.value?.open ?? open.value.length;
-  return count === 0 ? "Nothing is the matter." : `${count} open, ${summary.value?.firing ?? 0} that nobody took on`;
+  if (summary.value === null) return failed.value === null ? "Loading…" : "";
+  const count = summary.value.open;
+  return count === 0 ? "Nothing is the matter." : `${count} open, ${summary.value.firing} that nobody took on`;
 }
 
-function Row({ alert, onSilence }: { alert: Alert; onSilence: () => void }) {
+function Row({ alert }: { alert: Alert }) {
   const take = () =>
     attempt("Acknowledge", async () => {
       await api<Alert>(`/alerts/${encodeURIComponent(alert.id)}/acknowledge`, {});
@@ -98,11 +97,7 @@ function Row({ alert, onSilence }: { alert: Alert; onSilence: () => void }) {
               Give back
             </button>
           ) : null}
-          {alert.silenced_until ? null : (
-            <button class="small" onClick={onSilence} aria-label={`Silence: ${name}`} data-testid={`silence-${alert.device_id}`}>
-              Silence
-            </button>
-          )}
+          {alert.silenced_until ? null : <Silence alert={alert} name={name} />}
         </div>
       ) : null}
     </li>
@@ -131,52 +126,46 @@ function Past() {
   );
 }
 
-function SilenceDialog({ alert, onClose }: { alert: Alert; onClose: () => void }) {
-  const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => dialog.current?.showModal(), []);
-  const begin = async (event: Event) => {
-    event.preventDefault();
-    const form = new FormData(event.currentTarget as HTMLFormElement);
-    const whole = form.get("what") === "device";
-    const ends = new Date(Date.now() + Number(form.get("minutes")) * 60_000).toISOString();
-    const body = { device_id: alert.device_id, ...(whole ? {} : { rule_id: alert.rule_id }), reason: String(form.get("reason")), ends_at: ends };
-    const done = await attempt("Silence", async () => {
-      await api("/silences", body);
-      await loadAlerts();
-    });
-    if (!done) return;
+function Silence({ alert, name }: { alert: Alert; name: string }) {
+  const begin = async (fields: FormData) => {
+    const whole = fields.get("what") === "device";
+    const ends = new Date(Date.now() + Number(fields.get("minutes")) * 60_000).toISOString();
+    const body = { device_id: alert.device_id, ...(whole ? {} : { rule_id: alert.rule_id }), reason: String(fields.get("reason")), ends_at: ends };
+    await api("/silences", body);
+    await loadAlerts();
     toast("Silenced", "good");
-    dialog.current?.close();
   };
   return (
-    <dialog ref={dialog} aria-label="Silence" onClose={onClose}>
-      <form class="stack" onSubmit={(event) => void begin(event)}>
-        <h1>Silence {alert.device_name}</h1>
-        <p class="muted">Alerts show all the same; nobody is told of them.</p>
-        <label class="field">
-          What
-          <select name="what">
-            <option value="rule">{alert.rule_name} on this box</option>
-            <option value="device">everything on this box</option>
-          </select>
-        </label>
-        <label class="field">
-          For
-          <select name="minutes">
-            <option value="60">one hour</option>
-            <option value="480">eight hours</option>
-            <option value="1440">one day</option>
-            <option value="10080">one week</option>
-          </select>
-        </label>
-        <label class="field">
-          Reason
-          <input name="reason" required maxLength={200} data-testid="silence-reason" />
-        </label>
-        <DialogButtons dialog={dialog} testId="silence-begin">
-          Silence
-        </DialogButtons>
-      </form>
-    </dialog>
+    <FormDialog
+      opens="Silence"
+      title={`Silence ${alert.device_name}`}
+      does="Silence"
+      label={`Silence: ${name}`}
+      openId={`silence-${alert.device_id}`}
+      doId="silence-begin"
+      onDo={begin}
+    >
+      <p class="muted">Alerts show all the same; nobody is told of them.</p>
+      <label class="field">
+        What
+        <select name="what">
+          <option value="rule">{alert.rule_name} on this box</option>
+          <option value="device">everything on this box</option>
+        </select>
+      </label>
+      <label class="field">
+        For
+        <select name="minutes">
+          <option value="60">one hour</option>
+          <option value="480">eight hours</option>
+          <option value="1440">one day</option>
+          <option value="10080">one week</option>
+        </select>
+      </label>
+      <label class="field">
+        Reason
+        <input name="reason" required maxLength={200} data-testid="silence-reason" />
+      </label>
+    </FormDialog>
   );
 }

@@ -130,7 +130,7 @@ export function Audit() {
                   {change.action}
                 </td>
                 <td data-name="To">{change.target}</td>
-                <td data-name="Detail" class="muted">
+                <td data-name={change.detail ? "Detail" : undefined} class="muted">
                   {change.detail ?? ""}
                 </td>
               </tr>

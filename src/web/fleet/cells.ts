@@ -31,6 +31,19 @@ export function layout(count: number, width: number, size: number): Grid {
   return { columns, pitch, height: Math.max(1, Math.ceil(count / columns)) * pitch };
 }
 
+const SIZES = [56, 40, 28, 20, 14, 9, 6];
+/** Part of a window that cells and the names of their groups may fill before cells become smaller. */
+const FILLED = 0.6;
+/** Height of a group's name, in pixels. */
+const HEAD = 40;
+
+/** The largest cells with which so many in so many groups fit a window, in pixels: to be seen from afar, and to be hit by a finger. */
+export function sizeFor(count: number, groups: number, width: number, height: number): number {
+  const least = count > 20_000 ? 6 : count > 2_000 ? 9 : 14;
+  const area = (size: number) => count * (size + 1) ** 2 + groups * (HEAD + size / 2) * width;
+  return SIZES.find((size) => size > least && area(size) <= FILLED * width * height) ?? least;
+}
+
 /** The letter of a box that was pushed. */
 export function letterOf(card: Card): string {
   if (card.online) return inTrouble(card) ? "t" : "o";

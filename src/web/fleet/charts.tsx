@@ -1,11 +1,12 @@
 // Figures of the open box over hours to weeks: the mean as a line, smallest and largest as a band, one time under the pointer in all
-// charts. A new point comes with the heartbeat that begins it.
+// charts. They move with the heartbeats.
 
 import { signal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { clock, figure } from "../common/format.js";
 import { wordsFor } from "../common/problem.js";
 import type { Detail } from "./contract.js";
+import { useStir } from "./read.js";
 import { draw, rangeOf, scaleOf, SPANS, summaryOf, ticks, valueAt, valuesOf, type Series, type Span } from "./series.js";
 import { api } from "./session.js";
 import { now } from "./store.js";
@@ -26,6 +27,9 @@ const KINDS: readonly Kind[] = [
   { name: "load_avg", words: "Load", unit: "", decimals: 1, scale: null },
 ];
 
+/** Milliseconds for which heartbeats are gathered before the figures are read again. */
+const GATHER = 5_000;
+
 const span = signal<Span>(SPANS[2]!);
 const shown = signal<{ series: Series; range: { from: number; to: number }; span: Span } | null>(null);
 const failed = signal<string | null>(null);
@@ -34,24 +38,26 @@ const pointed = signal<number | null>(null);
 
 export function Charts({ box, id }: { box: Detail; id: string }) {
   const chosen = span.value;
-  const heard = Date.parse(box.last_seen ?? "");
-  const bucket = Number.isNaN(heard) ? 0 : Math.floor(heard / (chosen.seconds * 1000));
-  useEffect(() => {
-    let over = false;
+  const asked = useRef(0);
+  const read = () => {
+    const mine = ++asked.current;
     const range = rangeOf(chosen, Date.now());
     const [from, to] = [range.from, range.to].map((at) => new Date(at).toISOString());
     api<Series>(`/devices/${encodeURIComponent(id)}/metrics?from=${from}&to=${to}&bucket=${chosen.bucket}`).then(
       (series) => {
-        if (over) return;
+        if (mine !== asked.current) return;
         shown.value = { series, range, span: chosen };
         failed.value = null;
       },
-      (error: unknown) => !over && (failed.value = wordsFor(error)),
+      (error: unknown) => mine === asked.current && (failed.value = wordsFor(error)),
     );
-    return () => {
-      over = true;
-    };
-  }, [id, chosen, bucket]);
+  };
+  useEffect(() => {
+    read();
+    return () => void (asked.current += 1);
+  }, [id, chosen]);
+  // The first heartbeat is shown at once, those that follow together.
+  useStir({ seen: box.last_seen ?? "", gather: shown.value?.series.points.length ? GATHER : 0 }, read);
   useEffect(
     () => () => {
       shown.value = null;

@@ -3,7 +3,7 @@
 // and the list say the same in words.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { layout, counted, step, type Grid, type StateGroup, type States } from "./cells.js";
+import { counted, layout, sizeFor, step, type Grid, type StateGroup, type States } from "./cells.js";
 import { Failed, useRead } from "./read.js";
 import { go } from "./router.js";
 import { api } from "./session.js";
@@ -69,7 +69,8 @@ export function StateMap() {
   const groups = states?.groups ?? [];
   const counts = counted(groups, pushed);
   const total = counts.o + counts.t + counts.f + counts.u;
-  const size = total > 20_000 ? 6 : total > 2_000 ? 9 : 14;
+  const { width, height } = useWindow();
+  const size = sizeFor(total, groups.length, width, height);
   return (
     <main class="place-page wide">
       <div class="row spread">
@@ -94,10 +95,22 @@ export function StateMap() {
       {states?.truncated ? <p class="muted">Only the first 200,000 boxes are shown.</p> : null}
       {states === null && !failed ? <p class="muted">Loading…</p> : null}
       {groups.map((group) => (
-        <Group key={group.name} group={group} pushed={pushed} size={size} />
+        <Group key={group.name} group={group} by={by} pushed={pushed} size={size} />
       ))}
     </main>
   );
+}
+
+/** The window's size, in pixels. */
+function useWindow(): { width: number; height: number } {
+  const measure = () => ({ width: innerWidth, height: innerHeight });
+  const [size, setSize] = useState(measure);
+  useEffect(() => {
+    const onResize = () => setSize(measure());
+    addEventListener("resize", onResize);
+    return () => removeEventListener("resize", onResize);
+  }, []);
+  return size;
 }
 
 function Sample({ letter }: { letter: string }) {
@@ -109,7 +122,7 @@ function Sample({ letter }: { letter: string }) {
   return <canvas ref={canvas} width={36} height={36} aria-hidden="true" />;
 }
 
-function Group({ group, pushed, size }: { group: StateGroup; pushed: ReadonlyMap<string, string>; size: number }) {
+function Group({ group, by, pushed, size }: { group: StateGroup; by: "place" | "tag"; pushed: ReadonlyMap<string, string>; size: number }) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const [width, setWidth] = useState(0);
   const [at, setAt] = useState<number | null>(null);
@@ -146,7 +159,7 @@ function Group({ group, pushed, size }: { group: StateGroup; pushed: ReadonlyMap
 
   const counts = counted([group], pushed);
   const words = `${counts.o} online, ${counts.t} need a look, ${counts.f} offline, ${counts.u} never seen`;
-  const name = group.name || "Elsewhere";
+  const name = group.name || (by === "place" ? "Without a place" : "Without a tag");
   const pointed = (event: MouseEvent): number | null => {
     const index = Math.floor(event.offsetY / grid.pitch) * grid.columns + Math.floor(event.offsetX / grid.pitch);
     return event.offsetX < grid.columns * grid.pitch && index >= 0 && index < group.ids.length ? index : null;

@@ -3,11 +3,11 @@
 import { useState } from "preact/hooks";
 import { FormDialog } from "../common/form_dialog.js";
 import { attempt } from "../common/toasts.js";
+import { TagField } from "./alert_parts.js";
 import { commandMood, elapsed, took } from "./commands.js";
 import type { Command, Page } from "./contract.js";
 import { Ago } from "./parts.js";
 import { Failed, useRead } from "./read.js";
-import { tags } from "./roll.js";
 import { Link } from "./router.js";
 import { api, change, mayAdminister } from "./session.js";
 import { shares, type Release, type Rollout } from "./staged.js";
@@ -191,15 +191,7 @@ function Start({ releases, onMade }: { releases: Release[]; onMade(): Promise<vo
           ))}
         </select>
       </label>
-      <label class="field">
-        To boxes with this tag; all on its channel without one
-        <input name="tag" maxLength={200} autocomplete="off" list="rollout-tags" />
-      </label>
-      <datalist id="rollout-tags">
-        {tags.value.map((one) => (
-          <option key={one.tag} value={one.tag} />
-        ))}
-      </datalist>
+      <TagField name="tag" label="To boxes with this tag; all on its channel without one" />
       <label class="field">
         To how many percent of them
         <input name="percent" type="number" min={1} max={100} defaultValue={5} required />

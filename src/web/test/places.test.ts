@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { counted, layout, letterOf, step } from "../fleet/cells.js";
+import { counted, layout, letterOf, sizeFor, step } from "../fleet/cells.js";
 import { EVENTS, eventsPath } from "../fleet/wanted.js";
 import type { Card } from "../fleet/contract.js";
 
@@ -10,6 +10,14 @@ test("a hundred thousand cells find room on a wall, and one finds room on a phon
   assert.ok(wall.height < 1_400, String(wall.height));
   assert.deepEqual(layout(1, 360, 14), { columns: 24, pitch: 15, height: 15 });
   assert.equal(layout(3, 0, 14).columns, 1);
+});
+
+test("cells are as large as a window lets them, and small only where there are many", () => {
+  assert.equal(sizeFor(40, 1, 3_840, 2_160), 56);
+  assert.equal(sizeFor(100_000, 1, 3_840, 2_160), 6);
+  assert.equal(sizeFor(100_000, 1, 390, 844), 6);
+  assert.equal(sizeFor(40, 3, 390, 844), 40);
+  assert.equal(sizeFor(300, 200, 390, 844), 14, "each of many places has its line anyway");
 });
 
 test("a box that was pushed is counted as it is now, not as it was read", () => {
