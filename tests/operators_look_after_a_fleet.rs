@@ -1,11 +1,13 @@
 //! The dashboard's places beside the boxes, in a real browser against a real server: the map of states, users, releases and the
 //! audit log, at the size of a wall and of a phone, by keyboard where there is nothing else to click.
 
+use std::collections::HashMap;
+
 use reqwest::Method;
 use serde_json::json;
 
 use super::support::axe::{assert_accessible, assert_asks_nobody_else};
-use super::support::dashboard::{fits_everywhere, see, signed_in, type_into, visit};
+use super::support::dashboard::{find, fits_everywhere, see, signed_in, type_into, visit};
 use super::support::r58::PATIENCE;
 use super::support::site::Site;
 
@@ -13,9 +15,12 @@ use super::support::site::Site;
 async fn the_places_of_the_dashboard_show_and_change_what_the_server_holds() {
     let site = Site::start().await;
     let code = site.api.post("/api/v1/enrolment-codes", &json!({"uses": 3})).await["code"].clone();
+    let mut tokens = HashMap::new();
     for (id, place) in [("oslo-1", "Oslo"), ("oslo-2", "Oslo"), ("bergen-1", "Bergen")] {
         let body = json!({"enrolment_code": code, "device_id": id, "name": id, "platform": "linux", "arch": "aarch64"});
-        site.api.post("/api/v1/devices/register", &body).await;
+        let token =
+            site.api.post("/api/v1/devices/register", &body).await["token"].as_str().expect("a token").to_owned();
+        tokens.insert(id, token);
         let path = format!("/api/v1/devices/{id}");
         site.api.call(Method::PATCH, &path, Some(&json!({"location": place}))).await.expect("a place");
     }
@@ -37,6 +42,14 @@ async fn the_places_of_the_dashboard_show_and_change_what_the_server_holds() {
         .script("document.activeElement.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', bubbles: true }))")
         .await;
     browser.until(PATIENCE, "its page", "location.pathname === '/devices/oslo-2'", "location.pathname").await;
+    see(&browser, "an empty chart", "Nothing was measured").await;
+    let beat = json!({"ts": chrono::Utc::now(), "version": "1.0", "uptime_seconds": 9, "errors": [],
+        "metrics": {"cpu_percent": 12.5, "mem_percent": 40, "disk_free_gb": 30.5},
+        "status": {"recording_active": false, "mixer_active": true, "active_inputs": [], "degradation_level": 0}});
+    let request = site.api.http.post(format!("{}/api/v1/devices/oslo-2/heartbeat", site.api.base)).json(&beat);
+    let answer = request.header("X-Device-Id", "oslo-2").header("X-Device-Token", &tokens["oslo-2"]).send().await;
+    assert_eq!(answer.expect("an answer").status(), 200);
+    find(&browser, "its first heartbeat", "[data-testid=chart-cpu_percent]").await;
 
     visit(&browser, "/users").await;
     see(&browser, "the administrator", "admin@r58.local").await;
