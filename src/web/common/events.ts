@@ -27,8 +27,12 @@ export function openEvents(options: EventsOptions): () => void {
   let abort = new AbortController();
   let wake: (() => void) | null = null;
 
-  const link = (up: boolean, why: string | null, refused = false) =>
-    options.onLink({ up, since: Date.now(), why, refused });
+  /** Up or down, and since when: another attempt that fails is no new loss. */
+  let was: { up: boolean; since: number } | null = null;
+  const link = (up: boolean, why: string | null, refused = false) => {
+    if (was?.up !== up) was = { up, since: Date.now() };
+    options.onLink({ up, since: was.since, why, refused });
+  };
 
   async function once(): Promise<void> {
     abort = new AbortController();

@@ -55,7 +55,8 @@ export function Alerts() {
 }
 
 function told(): string {
-  if (summary.value === null) return failed.value === null ? "Loading…" : "";
+  if (failed.value !== null) return "";
+  if (summary.value === null) return "Loading…";
   const count = summary.value.open;
   return count === 0 ? "Nothing is the matter." : `${count} open, ${summary.value.firing} that nobody took on`;
 }

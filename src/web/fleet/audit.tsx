@@ -23,6 +23,10 @@ interface Verdict {
 const GATHER = 300;
 
 export function Audit() {
+  return mayAdminister.value ? <Log /> : <main class="place-page">Only administrators read the audit log.</main>;
+}
+
+function Log() {
   const [filter, setFilter] = useState(ALL);
   const [list, setList] = useState<Listed | null>(null);
   const [failed, setFailed] = useState<string | null>(null);
@@ -63,7 +67,6 @@ export function Audit() {
     return () => clearTimeout(typed);
   }, [filter]);
 
-  if (!mayAdminister.value) return <main class="place-page">Only administrators read the audit log.</main>;
   const { items: changes, cursor } = list ?? { items: null, cursor: null };
   const set = (key: keyof Filter) => (event: { currentTarget: HTMLInputElement }) => setFilter({ ...filter, [key]: event.currentTarget.value });
   return (

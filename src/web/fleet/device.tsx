@@ -66,7 +66,7 @@ function Body({ box, id }: { box: Detail; id: string }) {
       {box.notes ? <p class="notes muted">{box.notes}</p> : null}
       <div class="split">
         <section class="panel" aria-label="Pictures">
-          <LiveThumb device={id} name="programme" label={`Programme of ${box.name}`} can={box.online} class="programme">
+          <LiveThumb device={id} name="programme" label={`Programme of ${box.name}`} of="the programme" can={box.online} class="programme">
             <span class="what cut-off">{sceneLabel(box, box.programme?.scene)}</span>
           </LiveThumb>
           <div class="inputs large">

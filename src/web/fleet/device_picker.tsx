@@ -83,6 +83,11 @@ export function DevicePicker({ name, label, value, required = false, placeholder
     list.current?.children[active]?.scrollIntoView({ block: "nearest" });
   }, [active]);
 
+  const shows = open && (found?.items.length ?? 0) > 0;
+  useLayoutEffect(() => {
+    if (shows) list.current?.scrollIntoView({ block: "nearest" });
+  }, [shows]);
+
   const items = open ? (found?.items ?? []) : [];
   const take = (one: Choice) => {
     choose(one);

@@ -20,7 +20,8 @@ export function troubles(card: Card): string[] {
       found.push(`${input.label ?? input.id}: ${sentence(input.signal).toLowerCase()}`);
     }
   }
-  return found;
+  // A box may say itself what its inputs say.
+  return [...new Set(found)];
 }
 
 export const inTrouble = (card: Card): boolean => troubles(card).length > 0;

@@ -84,14 +84,16 @@ export function StateMap() {
         </div>
       </div>
       <Failed words={failed} />
-      <p class="key" role="status" data-testid="map-counts">
-        {(["o", "t", "f", "u"] as const).map((letter) => (
-          <span key={letter}>
-            <Sample letter={letter} />
-            <b>{counts[letter].toLocaleString("en")}</b> {LOOKS[letter]?.words}
-          </span>
-        ))}
-      </p>
+      {states === null ? null : (
+        <p class="key" role="status" data-testid="map-counts">
+          {(["o", "t", "f", "u"] as const).map((letter) => (
+            <span key={letter}>
+              <Sample letter={letter} />
+              <b>{counts[letter].toLocaleString("en")}</b> {LOOKS[letter]?.words}
+            </span>
+          ))}
+        </p>
+      )}
       {states?.truncated ? <p class="muted">Only the first 200,000 boxes are shown.</p> : null}
       {states === null && !failed ? <p class="muted">Loading…</p> : null}
       {groups.map((group) => (

@@ -69,8 +69,8 @@ export function Thumb(props: { device: string; name: string; label: string; clas
 }
 
 /** A picture that can be watched live: carried over the broker, because nobody can connect to the box itself. */
-export function LiveThumb(props: { device: string; name: string; label: string; can: boolean; class?: string; children?: ComponentChildren }) {
-  const { device, name, label, can } = props;
+export function LiveThumb(props: { device: string; name: string; label: string; of: string; can: boolean; class?: string; children?: ComponentChildren }) {
+  const { device, name, label, of, can } = props;
   const watching = useMemo(() => signal(false), []);
   const door = useMemo(
     () => ({ url: `/whep/${encodeURIComponent(device)}/${encodeURIComponent(name)}`, headers: bearer, servers: null }),
@@ -85,7 +85,7 @@ export function LiveThumb(props: { device: string; name: string; label: string; 
       <button
         class="small watch"
         aria-pressed={live}
-        aria-label={`Watch ${label} live`}
+        aria-label={`Watch ${of} live`}
         disabled={!can}
         onClick={() => (watching.value = !watching.value)}
         data-testid={`live-${name}`}
@@ -105,7 +105,7 @@ export function InputThumb({ device, input, large, away }: { device: string; inp
   const slate = live ? null : <span class={`no ${mood}`}>{large ? words : ""}</span>;
   return (
     <div class={`input ${input.tally ?? "none"}`} title={`${label}: ${input.reason || words}`} data-testid={`input-${input.id}`} data-signal={input.signal}>
-      {large ? <LiveThumb {...picture} can={live}>{slate}</LiveThumb> : <Thumb {...picture}>{slate}</Thumb>}
+      {large ? <LiveThumb {...picture} of={label} can={live}>{slate}</LiveThumb> : <Thumb {...picture}>{slate}</Thumb>}
       <span class="name cut-off">
         <i class={mood} aria-hidden="true" />
         {label}

@@ -211,7 +211,9 @@ function follow(url: string, before: Stream | null): Stream {
     silence: 45_000,
     onEvent,
     onLink(value) {
-      link.value = value;
+      // One that is opened while nothing is up does not make the loss a new one.
+      const lost = link.value.why !== null && !link.value.up && !value.up;
+      link.value = lost ? { ...value, since: link.value.since } : value;
       stream.up = value.up;
       if (!value.up) return;
       // One that takes over from another that is up has missed nothing of what that one told, and the boxes it names are told at
