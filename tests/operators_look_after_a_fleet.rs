@@ -13,7 +13,7 @@ use super::support::site::Site;
 
 #[tokio::test]
 async fn the_places_of_the_dashboard_show_and_change_what_the_server_holds() {
-    let site = Site::start().await;
+    let mut site = Site::start().await;
     let code = site.api.post("/api/v1/enrolment-codes", &json!({"uses": 3})).await["code"].clone();
     let mut tokens = HashMap::new();
     for (id, place) in [("oslo-1", "Oslo"), ("oslo-2", "Oslo"), ("bergen-1", "Bergen")] {
@@ -113,5 +113,17 @@ async fn the_places_of_the_dashboard_show_and_change_what_the_server_holds() {
         fits_everywhere(&browser, name).await;
     }
     assert_asks_nobody_else(&browser).await;
+
+    // A loss is told with its time, and what happens after it comes by itself again.
+    visit(&browser, "/users").await;
+    site.kill_fleet();
+    let lost = "document.querySelector('[data-testid=connection-lost]')?.innerText.match(/for ([0-9]+) s/)?.[1] >= 4";
+    browser.until(PATIENCE, "the loss, counted from its beginning", lost, "document.body.innerText").await;
+    site.start_fleet().await;
+    let back = "!document.querySelector('[data-testid=connection-lost]')";
+    browser.until(PATIENCE, "the server again", back, "document.body.innerText").await;
+    let mary = json!({"name": "Mary", "email": "mary@example.org", "role": "viewer", "password": "one more password"});
+    site.api.post("/api/v1/users", &mary).await;
+    see(&browser, "a user added after the loss", "mary@example.org").await;
     browser.close().await;
 }
