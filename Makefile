@@ -24,7 +24,7 @@ MEDIA := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good 
 BUILD := pkg-config libssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
 LINKED := libgstrtspserver-1.0-dev
 TESTS := $(LINKED) mosquitto mosquitto-clients coturn chromium chromium-driver iproute2 iptables nftables procps openssl \
-         systemd pulseaudio libasound2-plugins python3 python3-venv simple-whip-client gstreamer1.0-nice postgresql prometheus
+         systemd pulseaudio libasound2-plugins python3 python3-venv simple-whip-client gstreamer1.0-nice postgresql postgresql-client prometheus
 RSWEBRTC := libnice10 gstreamer1.0-nice libgstreamer-plugins-bad1.0-dev
 BENCH := coturn voctomix-core postgresql g++ $(RSWEBRTC)
 

@@ -14,6 +14,7 @@ mod alerts_reach_the_dashboard;
 mod anything_dies_at_any_time;
 mod back_up_and_restore;
 mod certificates;
+mod containers;
 mod guest_changes_networks;
 mod guest_gets_in;
 mod guests_are_invited;

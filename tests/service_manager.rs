@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::support::process::Process;
 use super::support::r58::{EPHEMERAL, Home, PATIENCE, R58, binary};
-use super::support::{environment, stage, until};
+use super::support::{stage, until};
 
 /// systemd's own measure, from 0 (nothing is possible) to 10; what it calls "OK" begins at 2.
 const EXPOSED_AT_MOST: &str = "20";
@@ -85,11 +85,11 @@ async fn a_side_that_cannot_start_is_never_ready() {
     assert_eq!(manager.count("READY=1"), 0);
 }
 
-fn shipped(path: &str) -> PathBuf {
+pub fn shipped(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-image").join(path)
 }
 
-fn passes(command: &mut Command) -> String {
+pub fn passes(command: &mut Command) -> String {
     let done = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert!(done.status.success(), "{command:?}: {said}");
@@ -149,14 +149,6 @@ fn what_the_package_is_to_bring_is_there() {
     ] {
         assert!(brought.iter().any(|path| path == wanted), "{wanted} is not in {brought:?}");
     }
-}
-
-#[test]
-fn the_container_files_are_sound() {
-    let tools = environment::environment().join("bin");
-    passes(Command::new(tools.join("hadolint")).arg(shipped("container/Containerfile")));
-    let schema = ["--builtin-schema", "vendor.compose-spec"];
-    passes(Command::new(tools.join("check-jsonschema")).args(schema).arg(shipped("container/compose.yaml")));
 }
 
 #[test]
