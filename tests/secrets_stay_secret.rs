@@ -1,17 +1,20 @@
-//! What is secret is nowhere in what the fleet server says, at its most talkative: its log, on its standard error or in the
-//! journal, its errors, its database (which has hashes), what an operator's command line prints.
+//! What is secret is nowhere in what either side says, at its most talkative: its log, on its standard error or in the journal,
+//! its errors, the server's database (which has hashes), what an operator's command line prints, and what other processes see.
 
 use std::os::unix::net::UnixDatagram;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use r58_actors::fleet_link::identity;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::support::namespace::is_root_or_ran_as_root;
 use super::support::postgres::Postgres;
 use super::support::r58::{Home, PATIENCE, R58, binary};
-use super::support::site::Api;
+use super::support::site::{Api, Site};
 use super::support::{free_port, stage, until};
 
 /// Everything that was planted, and everything that was said.
@@ -73,6 +76,32 @@ fn text(answer: &Value, name: &str) -> String {
     answer[name].as_str().unwrap_or_else(|| panic!("no {name} in {answer}")).to_owned()
 }
 
+/// What other processes see of this one.
+fn seen_by_others(process: u32) -> String {
+    String::from_utf8_lossy(&std::fs::read(format!("/proc/{process}/cmdline")).expect("a running process")).into_owned()
+}
+
+/// Whatever the program says of an address of a database that has a password in it and leads nowhere.
+fn of_a_database_that_is_not_there(ears: &mut Ears) {
+    let secret = ears.plant("a password in a database's address", "planted-url-password");
+    for place in [format!("127.0.0.1:{}/r58", free_port()), "[nonsense/r58".into(), "127.0.0.1:port/r58".into()] {
+        for scheme in ["postgres", "mysql"] {
+            let home = Home::new(&format!("[fleet]\ndatabase_url = \"{scheme}://r58:{secret}@{place}\"\n"));
+            let (config, to) = (home.config(), home.path().join("to"));
+            for arguments in
+                [vec!["config", "check"], vec!["fleet", "backup", "--to", to.to_str().expect("a path"), "--config"]]
+            {
+                let mut command = Command::new(binary());
+                command.args(&arguments).arg(&config).env("R58_STATE_DIR", home.state()).env("RUST_LOG", "trace");
+                let output = command.output().expect("r58");
+                let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+                assert!(!said.is_empty(), "{arguments:?}");
+                ears.hear(format!("r58 {arguments:?} {place}"), said);
+            }
+        }
+    }
+}
+
 /// A client of the broker, as it signs in with a password.
 fn on_broker(port: u16, id: &str, user: &str, password: &str) -> Output {
     let mut command = std::process::Command::new("mosquitto_sub");
@@ -84,6 +113,7 @@ fn on_broker(port: u16, id: &str, user: &str, password: &str) -> Output {
 async fn no_secret_is_in_what_the_fleet_server_says_keeps_or_refuses() {
     let _stage = stage().await;
     let mut ears = Ears { secrets: Vec::new(), said: Vec::new() };
+    of_a_database_that_is_not_there(&mut ears);
     let database = Postgres::shared().await.database().await;
     let of_database = ears.plant("the database's password", "planted-database-pw");
     let of_mail = ears.plant("the mail server's password", "planted-smtp-password");
@@ -154,6 +184,22 @@ async fn no_secret_is_in_what_the_fleet_server_says_keeps_or_refuses() {
         }
     }
 
+    // Where a page cannot set headers, and where nobody should put a token.
+    for bearer in [api.token(), no_token.as_str()] {
+        let protocols = format!("r58-bridge, bearer.{bearer}");
+        let upgrade = [
+            ("Connection", "Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("Sec-WebSocket-Protocol", protocols.as_str()),
+        ];
+        ask(&mut ears, &api, Method::GET, "/control/nobody", &upgrade, Value::Null).await;
+    }
+    for path in ["/api/v1/events", "/api/v1/devices", "/control/nobody"] {
+        ask(&mut ears, &api, Method::GET, &format!("{path}?access_token={no_token}"), &[], Value::Null).await;
+    }
+
     let made = ask(&mut ears, &api, Method::POST, "/api/v1/enrolment-codes", &by_admin, json!({})).await;
     let code = ears.plant("an enrolment code", text(&made, "code"));
     let no_code = ears.plant("a wrong enrolment code", "PLANTED-WRONG-CODE");
@@ -172,7 +218,10 @@ async fn no_secret_is_in_what_the_fleet_server_says_keeps_or_refuses() {
     for token in [&token, &no_device] {
         let device = [("X-Device-Id", "box1"), ("X-Device-Token", token.as_str())];
         ask(&mut ears, &api, Method::POST, "/api/v1/devices/box1/heartbeat", &device, beat.clone()).await;
-        ask(&mut ears, &api, Method::GET, "/turn-credentials", &device, Value::Null).await;
+        let turn = ask(&mut ears, &api, Method::GET, "/turn-credentials", &device, Value::Null).await;
+        if let Some(credential) = turn["iceServers"]["credential"].as_str() {
+            ears.plant("a TURN credential", credential);
+        }
     }
     let device = [("X-Device-Id", "box1"), ("X-Device-Token", token.as_str())];
     for body in [json!({"token": renewed}), json!({"token": renewed.to_uppercase()}), json!({"tokens": renewed})] {
@@ -235,9 +284,117 @@ async fn no_secret_is_in_what_the_fleet_server_says_keeps_or_refuses() {
         ask(&mut ears, &api, Method::PUT, "/api/v1/devices/box1/config", &by_admin, body).await;
     }
 
+    ears.hear("the server's command line", seen_by_others(server.process.id()));
     let said = server.process.last_words().replace(&first, "(the first password)");
     assert!(said.contains("TRACE") && said.len() > 20_000, "it was talkative: {} bytes", said.len());
     ears.hear("the server's log", said);
+    ears.search();
+}
+
+/// A request to a box; an error's body is kept.
+async fn ask_box(ears: &mut Ears, device: &R58, method: Method, path: &str, authorization: &str, body: &str) -> Value {
+    let request = device.http().request(method.clone(), format!("{}{path}", device.device));
+    let request = request.header("Authorization", authorization).header("Content-Type", "application/json");
+    let answer = request.body(body.to_owned()).send().await.expect("an answer");
+    let (status, head) = (answer.status(), format!("{:?}", answer.headers()));
+    let text = answer.text().await.expect("a body");
+    if !status.is_success() {
+        let path = path.split('?').next().unwrap_or_default();
+        ears.hear(format!("{method} {path} of the box: {status}"), head + &text);
+    }
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn no_secret_is_in_what_a_box_says_or_refuses() {
+    let _stage = stage().await;
+    let mut ears = Ears { secrets: Vec::new(), said: Vec::new() };
+    let site = Site::start().await;
+    let made = site.api.post("/api/v1/enrolment-codes", &json!({})).await;
+    let code = ears.plant("an enrolment code", text(&made, "code"));
+    let crew = ears.plant("the crew's password", "planted-crew-password");
+    let seat = ears.plant("a seat's token", "planted-seat-token");
+    let camera = ears.plant("a camera's password", "planted-camera-pw");
+    let home = Home::new("");
+    let mut file = |what: &'static str, name: &str, secret: &str| {
+        let path = home.path().join(name);
+        std::fs::write(&path, ears.plant(what, secret)).expect("a file");
+        path.display().to_string()
+    };
+    let turn = file("the TURN secret", "turn", "planted-turn-secret");
+    let sfu = file("the SFU's secret", "sfu", "planted-sfu-secret");
+    home.configure(&format!(
+        "[device]\nid = \"box1\"\nname = \"Box\"\nlisten = \"127.0.0.1:0\"\n\
+         [device.programme]\nwidth = 320\nheight = 180\nfps = 10\nbitrate_kbps = 200\nencoder = \"x264enc\"\n\
+         [[device.inputs]]\nid = \"cam1\"\nsource = {{ kind = \"test\", pattern = \"black\", tone_hz = 440 }}\n\
+         [[device.inputs]]\nid = \"far\"\nsource = {{ kind = \"rtsp\", url = \"rtsp://crew:{camera}@127.0.0.1:9/one\" }}\n\
+         [[device.seats]]\nid = \"guest1\"\ntoken = \"{seat}\"\n\
+         [device.turn]\nfleet = false\nshared_secret_file = \"{turn}\"\nshared_urls = [\"turn:127.0.0.1:9?transport=udp\"]\n\
+         [device.sfu]\napp_id = \"app\"\nsecret_file = \"{sfu}\"\nbase_url = \"http://127.0.0.1:9\"\n\
+         [device.link]\nfleet_url = \"{}\"\nenrolment_code = \"{code}\"\nheartbeat_seconds = 1\nhost = \"record\"\n",
+        site.api.base
+    ));
+    let mut command = home.command("device");
+    command.env("RUST_LOG", "trace").env("R58__DEVICE__CREW_PASSWORD", &crew);
+    let mut device = R58::spawn("device", &mut command).await;
+    until(PATIENCE, "the box online", || async {
+        let card = site.api.call(Method::GET, "/api/v1/devices/box1", None).await?;
+        if card["online"] == true { Ok(()) } else { Err(card.to_string()) }
+    })
+    .await;
+    let token = || identity::load(&home.state().join("device")).expect("an identity").expect("enrolled").token;
+    ears.plant("the box's token", token().expose());
+
+    // The crew, and whoever is not of it.
+    let basic = |password: &str| STANDARD.encode(format!("crew:{password}"));
+    let wrong = ears.plant("a wrong password", "planted-wrong-password");
+    for password in [&crew, &wrong] {
+        let basic = ears.plant("what a browser sends of a password", basic(password));
+        let basic = format!("Basic {basic}");
+        for path in ["/api/state", "/api/actors", "/api/logs?level=nonsense", "/metrics"] {
+            ask_box(&mut ears, &device, Method::GET, path, &basic, "").await;
+        }
+        let issued = json!({"label": "foyer", "names": ["programme"], "expires_in_s": 600}).to_string();
+        let issued = ask_box(&mut ears, &device, Method::POST, "/api/viewer-tokens", &basic, &issued).await;
+        if issued["token"].is_string() {
+            // A player of HLS has it in its addresses.
+            let viewer = ears.plant("a viewer's token", text(&issued, "token"));
+            for path in ["/hls/programme/index.m3u8", "/hls/far/index.m3u8", "/hls/nothing/index.m3u8"] {
+                ask_box(&mut ears, &device, Method::GET, &format!("{path}?token={viewer}"), "", "").await;
+            }
+            ask_box(&mut ears, &device, Method::POST, "/whep/programme", &format!("Bearer {viewer}"), "v=0").await;
+        }
+        let turn = ask_box(&mut ears, &device, Method::GET, "/api/turn-credentials", &basic, "").await;
+        if let Some(credential) = turn["iceServers"]["credential"].as_str() {
+            ears.plant("a TURN credential", credential);
+        }
+    }
+    let no_seat = ears.plant("a wrong seat's token", "planted-wrong-seat-token");
+    for given in [&seat, &no_seat] {
+        let bearer = format!("Bearer {given}");
+        for path in ["/whip/guest1", "/api/calls/whip/guest1", &format!("/whip/guest1?token={given}")] {
+            ask_box(&mut ears, &device, Method::POST, path, &bearer, "v=0").await;
+        }
+    }
+
+    // The fleet: an invitation, another token, a camera's password in a command.
+    let guest = json!({"seat": "guest1", "name": "Ada", "expires_in_seconds": 600});
+    let made = site.api.post("/api/v1/devices/box1/invitations", &guest).await;
+    let link = text(&made, "join_url");
+    ears.plant("what opens an invitation", link.rsplit(['#', '=']).next().unwrap_or_default());
+    let before = token().expose().to_owned();
+    let renewed = site.api.command("box1", "rotate_token", json!({})).await;
+    assert_eq!(site.api.ended(&renewed).await["state"], "succeeded");
+    let after = ears.plant("the box's next token", token().expose());
+    assert_ne!(before, after);
+    let source = json!({"kind": "rtsp", "url": format!("rtsp://u:{camera}@127.0.0.1:9/two")});
+    let changed = site.api.command("box1", "config", json!({"changes": {"inputs": {"far": {"source": source}}}})).await;
+    ears.hear("a command", site.api.ended(&changed).await["result"].to_string());
+
+    ears.hear("the box's command line", seen_by_others(device.process.id()));
+    let said = device.process.last_words();
+    assert!(said.contains("TRACE") && said.len() > 20_000, "it was talkative: {} bytes", said.len());
+    ears.hear("the box's log", said);
     ears.search();
 }
 
