@@ -145,9 +145,15 @@ impl Postgres {
 
     /// An empty database of its own; its URL.
     pub async fn database(&self) -> String {
+        self.database_like(&self.url("template1")).await
+    }
+
+    /// A database that holds what another one does, which nobody uses meanwhile; its URL.
+    pub async fn database_like(&self, url: &str) -> String {
+        let other = url.split('?').next().and_then(|place| place.rsplit('/').next()).expect("the name of a database");
         let name = format!("test{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let mut connection = self.connect().await.expect("a connection");
-        let sql = format!("CREATE DATABASE {name}");
+        let sql = format!("CREATE DATABASE {name} TEMPLATE {other}");
         sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.expect("a database");
         connection.close().await.expect("an orderly end");
         self.url(&name)

@@ -16,6 +16,7 @@ mod commands;
 mod engines;
 mod history;
 mod late;
+mod upgrades;
 
 use super::sql::QueryBuilder;
 use super::*;

@@ -1,58 +1,16 @@
-//! What is another matter on each engine: upgrades, servers that start together, a database that goes away.
+//! What is another matter on each engine: servers that start together, a database that goes away.
 
 use sqlx::{AssertSqlSafe, Connection as _};
 
-use super::super::migrations::{earlier, run_to};
+use super::super::migrations::run_to;
 use super::*;
 
-/// What a database of the first version held.
-const OF_OLD: &str = "INSERT INTO organizations (id, name, created_at) VALUES ('default', 'Default', 1);
-    INSERT INTO devices (id, no, org, name, platform, arch, tags, metadata, update_channel, token_hash, command_seq, \
-    registered_at, updated_at) VALUES ('a', 1, 'default', 'Box a', 'linux', 'aarch64', '[]', '{}', 'stable', 'h', 1, 1, 1);
-    UPDATE counters SET value = 1 WHERE name = 'device';
-    INSERT INTO device_state (device_no, presence, presence_boot, presence_conn, heartbeat_boot, heartbeat_seq, heartbeat_ts, \
-    reported_boot, reported_ver) VALUES (1, 'online', 1, 1, 1, 2, 1800000060000, -1, -1);
-    INSERT INTO heartbeats (device_no, ts, boot_seq, seq, received_at, cpu_percent, body) VALUES
-    (1, 1800000000000, 1, 1, 1800000000000, 20.0, '{}'), (1, 1800000060000, 1, 2, 1800000060000, 40.0, '{\"seq\": 2}');
-    INSERT INTO commands (id, org, device_id, seq, type, payload, priority, state, rev, attempts, retained, cancel_requested, \
-    created_by, created_at, expires_at, message) VALUES
-    ('c1', 'default', 'a', 1, 'identify', '{}', 5, 'published', -1, 0, 'publish', FALSE, 'user:x', 1, 9000000000000, 'signed');";
-
-async fn execute(url: &str, sql: &str) {
+pub(super) async fn execute(url: &str, sql: &str) {
     let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
     if url.starts_with("sqlite:") {
         sql.execute(&mut sqlx::SqliteConnection::connect(url).await.unwrap()).await.unwrap();
     } else {
         sql.execute(&mut sqlx::PgConnection::connect(url).await.unwrap()).await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn every_earlier_database_is_brought_up_to_date_with_what_it_holds() {
-    let server = Postgres::shared().await;
-    for first in earlier() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = format!("sqlite://{}?mode=rwc", dir.path().join("old.db").display());
-        for url in [file, server.database().await] {
-            run_to(1, &url).await;
-            execute(&url, OF_OLD).await;
-            run_to(first, &url).await;
-            let store = Store::open(Some(&url), None, dir.path()).await.unwrap();
-            let now = DateTime::from_timestamp_millis(1_800_000_000_000 + 3 * 3_600_000).unwrap();
-            store.keep_history(&Default::default(), now).await.unwrap();
-            let plan = super::super::retention::RetentionPlan { raw_days: 1, ..Default::default() };
-            while store.sum_up_once(now, &plan).await.unwrap() {}
-            let card = store.device("default", "a").await.unwrap().unwrap();
-            assert_eq!(card.heartbeat.as_deref(), Some("{\"seq\": 2}"), "from version {first} of {url}");
-            let (rows, total) = store.heartbeats(DeviceNo(1), DateTime::UNIX_EPOCH, 0, 10).await.unwrap();
-            assert_eq!((rows.len(), total), (2, 2));
-            let sums = store.metrics(DeviceNo(1), now - Duration::hours(12)).await.unwrap();
-            let cpu = sums[0].unwrap();
-            assert_eq!((cpu.min, cpu.max, cpu.avg(), cpu.latest, cpu.count), (20.0, 40.0, 30.0, 40.0, 2));
-            assert_eq!(store.commands_to_publish(10).await.unwrap().len(), 1);
-            store.close().await;
-            Store::open(Some(&url), None, dir.path()).await.unwrap().close().await;
-        }
     }
 }
 
