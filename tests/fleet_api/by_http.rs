@@ -70,6 +70,19 @@ async fn a_heartbeat_over_http_puts_the_device_on_the_dashboard_and_tells_it_wha
     );
     let history = world.get("/api/v1/devices/old1/heartbeats", &world.admin).await.expect(200).body;
     assert_eq!(history["total"], 2);
+    // As one of before writes it: with its token alone, an uptime with a fraction, and a time without its zone.
+    let mut older = beat();
+    (older["uptime_seconds"], older["ts"]) = (json!(12.75), json!("2026-11-22T10:00:00.25"));
+    let request = world.http.post(world.url("/api/v1/devices/old1/heartbeat")).header("X-Device-Token", &device.token);
+    let answer = request.json(&older).send().await.unwrap();
+    world.read(&Method::POST, "/api/v1/devices/old1/heartbeat", answer).await.expect(200);
+    let history =
+        world.get("/api/v1/devices/old1/heartbeats?since=2026-11-22T10:00:00Z", &world.admin).await.expect(200);
+    let items = history.body["items"].as_array().unwrap().clone();
+    let stored = items.iter().find(|beat| beat["ts"] == "2026-11-22T10:00:00.250Z").unwrap();
+    assert_eq!(stored["uptime_seconds"], 12);
+    let strange = world.http.get(world.url("/api/v1/devices/old1/commands")).header("X-Device-Token", "0".repeat(64));
+    assert_eq!(strange.send().await.unwrap().status(), 401);
     let status = async || world.get("/api/v1/devices/old1", &world.admin).await.expect(200).text("status");
     let after = async |minutes: i64| {
         let then = chrono::Utc::now() + chrono::Duration::minutes(minutes);

@@ -163,6 +163,7 @@ impl World {
         let media = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
         let bytes = response.bytes().await.unwrap();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        assert!(status != 429 || headers.contains_key("retry-after"), "{method} {path}: when to come again?");
         self.check_described(method, path, status, &media, &body);
         Answer { status, body, headers }
     }

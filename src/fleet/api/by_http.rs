@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use actix_web::{FromRequest as _, HttpRequest, HttpResponse, web};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, Utc};
 use r58_actors::ingest::store::{FleetStore as _, Record, Report};
 use r58_mqtt::payload::{ClockState, CommandStatus, DeviceState, Heartbeat, LegacyStatus, Payload as _, ServerState};
 use r58_mqtt::{CommandId, DeviceAddress, DeviceId, OrgId};
@@ -37,7 +37,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
 #[derive(Deserialize, ToSchema)]
 #[allow(dead_code, reason = "for the description; read as the broker's heartbeats are")]
 pub struct HeartbeatBody {
-    /// When it was measured, by the device's clock.
+    /// When it was measured, by the device's clock; UTC where it does not say otherwise.
     ts: DateTime<Utc>,
     version: Option<String>,
     #[schema(minimum = 0)]
@@ -81,7 +81,7 @@ pub struct ReportCommand {
 
 /// Takes a heartbeat of a device without a broker.
 #[utoipa::path(post, path = "/api/v1/devices/{id}/heartbeat", tag = "devices without a broker",
-    security(("device_id" = [], "device_token" = [])), params(("id" = String, Path)), request_body = HeartbeatBody,
+    security(("device_token" = [])), params(("id" = String, Path)), request_body = HeartbeatBody,
     responses((status = 200, body = HeartbeatAck), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
     (status = 404, body = ProblemBody), (status = 413, body = ProblemBody), (status = 415, body = ProblemBody),
     (status = 503, body = ProblemBody)))]
@@ -111,17 +111,32 @@ pub async fn heartbeat(
 /// The broker's heartbeat of an older one. Such a device counts nothing, so its heartbeats are ordered by their arrival.
 fn understood(mut fields: Map<String, Value>, now: DateTime<Utc>) -> Result<(Heartbeat, Arc<str>), Problem> {
     let wrong = |error: String| Problem::bad_request(format!("the heartbeat cannot be read: {error}"));
-    if let Some(load) = fields.get_mut("metrics").and_then(|metrics| metrics.get_mut("load_avg"))
-        && load.is_number()
-    {
-        *load = json!([load.take()]);
-    }
+    in_todays_words(&mut fields);
     fields.insert("boot_seq".into(), json!(0));
     fields.insert("seq".into(), json!(now.timestamp_millis()));
     fields.entry("interval_s").or_insert(json!(INTERVAL));
     let text = Value::Object(fields).to_string();
     let heartbeat = Heartbeat::parse(text.as_bytes()).map_err(|error| wrong(error.to_string()))?;
     Ok((heartbeat, text.into()))
+}
+
+/// What older devices write otherwise: a load of one figure, an uptime with a fraction, a time that does not say that it is UTC.
+fn in_todays_words(fields: &mut Map<String, Value>) {
+    if let Some(load) = fields.get_mut("metrics").and_then(|metrics| metrics.get_mut("load_avg"))
+        && load.is_number()
+    {
+        *load = json!([load.take()]);
+    }
+    if let Some(uptime) = fields.get_mut("uptime_seconds")
+        && let Some(seconds) = uptime.as_f64().filter(|seconds| uptime.is_f64() && *seconds >= 0.0)
+    {
+        *uptime = json!(seconds as u64);
+    }
+    if let Some(ts) = fields.get_mut("ts")
+        && let Some(time) = ts.as_str().and_then(|text| text.parse::<NaiveDateTime>().ok())
+    {
+        *ts = json!(time.and_utc());
+    }
 }
 
 /// What a device should do now, as `GET /devices/{id}/commands` answers it.
@@ -160,7 +175,7 @@ pub async fn pending(fleet: &Fleet, request: &HttpRequest, id: &str) -> Answer {
 
 /// Takes what became of a command from the device that has it.
 #[utoipa::path(patch, path = "/api/v1/commands/{id}", tag = "devices without a broker",
-    security(("device_id" = [], "device_token" = [])), params(("id" = String, Path)), request_body = ReportCommand,
+    security(("device_token" = [])), params(("id" = String, Path)), request_body = ReportCommand,
     responses((status = 200, body = CommandAnswer), (status = 400, body = ProblemBody),
     (status = 401, body = ProblemBody), (status = 404, body = ProblemBody), (status = 409, body = ProblemBody),
     (status = 413, body = ProblemBody), (status = 415, body = ProblemBody), (status = 503, body = ProblemBody)))]

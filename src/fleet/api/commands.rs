@@ -332,7 +332,7 @@ fn when_cut(op: &str) -> (OnInterrupt, u32) {
 /// A device's commands, newest first. To the device itself (by its token): those that wait for it, by priority; each counts
 /// as handed out, three times at most until the device says something about it.
 #[utoipa::path(get, path = "/api/v1/devices/{id}/commands", tag = "commands",
-    security(("user" = []), ("device_id" = [], "device_token" = [])),
+    security(("user" = []), ("device_token" = [])),
     params(("id" = String, Path), PageQuery), responses((status = 200, body = Page<CommandAnswer>),
     (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 404, body = ProblemBody),
     (status = 503, body = ProblemBody)))]

@@ -1,5 +1,7 @@
 //! The API's description, made from the handlers themselves.
 
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
@@ -12,7 +14,12 @@ use super::{
 /// The description.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "R58 fleet", description = "Every error is application/problem+json (RFC 9457)."),
+    info(
+        title = "R58 fleet",
+        description = "Every error is application/problem+json (RFC 9457). A method that a path does not have is answered by 405 with \
+            Allow. Beside this, by protocols of their own: WHEP at /whep/{device}/{name}; WHIP and what else a guest needs at \
+            /join, /whip, /guest and /api/calls with the name of an invitation; WebSockets at /unit/{id} and /control/{id}."
+    ),
     paths(
         auth::login, auth::refresh, auth::logout, auth::me,
         organizations::list, organizations::create, organizations::get, organizations::change,
@@ -53,17 +60,17 @@ impl Modify for Schemes {
         components.add_security_scheme("user", SecurityScheme::Http(bearer));
         let shared = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
         components.add_security_scheme("broker", SecurityScheme::Http(shared));
-        for (name, header) in [("device_id", "X-Device-Id"), ("device_token", "X-Device-Token")] {
-            components.add_security_scheme(name, SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(header))));
-        }
+        let said = "A device's own token. With X-Device-Id it has to be that of the device named there.";
+        let token = ApiKey::Header(ApiKeyValue::with_description("X-Device-Token", said));
+        components.add_security_scheme("device_token", SecurityScheme::ApiKey(token));
     }
 }
 
 struct Problems;
 
 impl Modify for Problems {
-    /// Errors have a media type of their own; said here once instead of at every answer. Every path may also fail for
-    /// reasons that are not its own: a full disk (507), a mistake (500), a foreign page (403).
+    /// Errors have a media type of their own, and those that pass say when to come again; said here once instead of at every
+    /// answer. Every path may also fail for reasons that are not its own: a full disk (507), a mistake (500), a foreign page (403).
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         for item in openapi.paths.paths.values_mut() {
             let operations =
@@ -79,6 +86,12 @@ impl Modify for Problems {
                     let utoipa::openapi::RefOr::T(response) = response else { continue };
                     if !status.starts_with(['4', '5']) {
                         continue;
+                    }
+                    if ["429", "503", "507"].contains(&status.as_str()) {
+                        let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1_isize)).build();
+                        let header =
+                            HeaderBuilder::new().schema(seconds).description(Some("Seconds to wait, if it is known."));
+                        response.headers.insert("Retry-After".into(), header.build());
                     }
                     if let Some(content) = response.content.shift_remove("application/json") {
                         response.content.insert("application/problem+json".into(), content);

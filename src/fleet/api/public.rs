@@ -92,7 +92,7 @@ pub async fn health(fleet: web::Data<Fleet>) -> Answer {
 
 /// ICE servers, for a device that is registered or a user who is signed in.
 #[utoipa::path(get, path = "/turn-credentials", tag = "public",
-    security(("user" = []), ("device_id" = [], "device_token" = [])), responses((status = 200, body = TurnCredentials),
+    security(("user" = []), ("device_token" = [])), responses((status = 200, body = TurnCredentials),
     (status = 401, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn turn_credentials(request: HttpRequest, fleet: web::Data<Fleet>) -> Answer {
     let name = if request.headers().contains_key("X-Device-Token") {

@@ -284,7 +284,7 @@ pub async fn list(fleet: web::Data<Fleet>, caller: Viewer, query: web::Query<Rel
 
 /// The highest published version of a channel; for devices as well.
 #[utoipa::path(get, path = "/api/v1/releases/latest", tag = "releases",
-    security(("user" = []), ("device_id" = [], "device_token" = [])), params(LatestQuery),
+    security(("user" = []), ("device_token" = [])), params(LatestQuery),
     responses((status = 200, body = Release), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
     (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn latest(request: HttpRequest, fleet: web::Data<Fleet>, query: web::Query<LatestQuery>) -> Answer {

@@ -1,4 +1,4 @@
-//! Devices as callers of the API: `X-Device-Id` and `X-Device-Token`.
+//! Devices as callers of the API: `X-Device-Token`, and `X-Device-Id`, which older ones leave out.
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, web};
@@ -52,13 +52,17 @@ impl FromRequest for DeviceCaller {
                 return Err(Problem::unavailable("the server is starting"));
             };
             let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-            let (Some(id), Some(token)) = (header("X-Device-Id"), header("X-Device-Token")) else {
-                return Err(Problem::unauthorized("a device names itself by X-Device-Id and X-Device-Token"));
+            let Some(token) = header("X-Device-Token") else {
+                return Err(Problem::unauthorized("a device shows its token in X-Device-Token"));
             };
-            match check_token(&fleet.store, id, token).await.map_err(store_problem)? {
-                Some(org) => Ok(Self { org, id: id.to_owned() }),
-                None => Err(Problem::unauthorized("the device's token is not valid")),
-            }
+            let id = match header("X-Device-Id") {
+                Some(id) => Some(id.to_owned()),
+                None => fleet.store.device_of_token(&secret::hash(token)).await.map_err(store_problem)?,
+            };
+            let invalid = || Problem::unauthorized("the device's token is not valid");
+            let id = id.ok_or_else(invalid)?;
+            let org = check_token(&fleet.store, &id, token).await.map_err(store_problem)?.ok_or_else(invalid)?;
+            Ok(Self { org, id })
         })
     }
 }

@@ -70,6 +70,7 @@ const MIGRATIONS: &[(i64, &str, Text)] = &[
             include_str!("../migrations/0051_gone.postgres.sql"),
         ),
     ),
+    (55, "devices by token", Text::Both(include_str!("../migrations/0055_devices_by_token.sql"))),
 ];
 
 /// The newest version that this program knows.

@@ -34,6 +34,21 @@ impl Store {
         .await?)
     }
 
+    /// The device in service with a token of this hash, be it the current one or the one before.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn device_of_token(&self, hash: &str) -> Result<Option<String>, StoreError> {
+        let found: Option<(String,)> = query_as(
+            "SELECT id FROM devices WHERE token_hash = $1 AND decommissioned_at IS NULL \
+             UNION ALL SELECT id FROM devices WHERE old_token_hash = $1 AND decommissioned_at IS NULL LIMIT 1",
+        )
+        .bind(hash)
+        .fetch_optional(&self.reader)
+        .await?;
+        Ok(found.map(|(id,)| id))
+    }
+
     /// Ends the token before the current one: the device has used the current one.
     ///
     /// # Errors

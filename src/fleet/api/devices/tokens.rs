@@ -66,7 +66,7 @@ pub async fn rotate(
 /// Gives the calling device another token; the one it called with stays good until the new one is used, for a day at
 /// most. An answer that was lost is asked for again.
 #[utoipa::path(post, path = "/api/v1/devices/{id}/token", tag = "devices",
-    security(("device_id" = [], "device_token" = [])), params(("id" = String, Path)),
+    security(("device_token" = [])), params(("id" = String, Path)),
     responses((status = 200, body = NewToken), (status = 401, body = ProblemBody), (status = 404, body = ProblemBody),
     (status = 503, body = ProblemBody)))]
 pub async fn renew(fleet: web::Data<Fleet>, caller: DeviceCaller, id: web::Path<String>) -> Answer {
