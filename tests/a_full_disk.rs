@@ -107,8 +107,22 @@ async fn a_database_server_whose_disk_is_full_refuses_writes_answers_readers_and
     let mut server = R58::start(&home, "fleet").await;
     let api = Api::sign_in(&server.fleet, server.password.as_deref().expect("a password")).await;
 
+    // A box that only speaks HTTP is told the same.
+    let code = api.post("/api/v1/enrolment-codes", &json!({})).await;
+    let old = json!({"enrolment_code": code["code"], "device_id": "old1", "name": "Old", "platform": "linux", "arch": "arm64"});
+    let old = api.post("/api/v1/devices/register", &old).await;
+    let token = old["token"].as_str().expect("a token");
+    let beat = async || {
+        let request =
+            api.http.post(format!("{}/api/v1/devices/old1/heartbeat", api.base)).header("X-Device-Token", token);
+        let answer = request.json(&json!({"ts": chrono::Utc::now(), "metrics": {}})).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("text"))
+    };
+    assert_eq!(beat().await.0, 200);
+
     let filler = postgres.small_disk().join("filler");
-    let (begin, mut written, mut refusals) = (std::time::Instant::now(), 0, 0);
+    // The code of that box is the first.
+    let (begin, mut written, mut refusals) = (std::time::Instant::now(), 1, 0);
     while refusals < 10 {
         fill(&filler);
         match write(&api).await {
@@ -119,6 +133,8 @@ async fn a_database_server_whose_disk_is_full_refuses_writes_answers_readers_and
                 refusals += 1;
             }
         }
+        let (status, said) = beat().await;
+        assert!(status == 200 || (status == 507 && said.contains("disk is full")), "{status}: {said}");
         for path in ["/api/v1/devices", "/api/v1/audit", "/api/v1/auth/me", "/health"] {
             api.get(path).await;
         }

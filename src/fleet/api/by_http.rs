@@ -267,6 +267,11 @@ async fn apply(fleet: &Fleet, record: Record) -> Result<(), Problem> {
         Ok(_) => Ok(()),
         Err(StoreError::Unavailable(reason)) => {
             tracing::warn!(reason, "what a device said over HTTP could not be stored");
+            // The seam to the store says why in words alone.
+            let full = crate::fleet::store::StoreError::DiskFull;
+            if reason == full.to_string() {
+                return Err(store_problem(full));
+            }
             Err(Problem::unavailable("the database is busy; try again").retry_after(std::time::Duration::from_secs(5)))
         }
         Err(StoreError::Refused(reason)) => {
