@@ -23,8 +23,10 @@ rows = [(f'many-{{n:05}}', 100 + n, 'default', f'Box {{n:05}} of a fleet that is
     ('Oslo', 'Bergen')[n % 2], '[]', '{{}}', 'stable', 0, 0, 0) for n in range({MANY})]
 db.executemany('INSERT INTO devices (id, no, org, name, platform, arch, location, tags, metadata, update_channel, command_seq, '
     'registered_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)', rows)
-db.executemany('INSERT INTO device_state (device_no, presence, presence_boot, presence_conn, heartbeat_boot, heartbeat_seq, '
-    \"reported_boot, reported_ver) VALUES (?, 'unknown', 0, 0, 0, 0, 0, 0)\", [(row[1],) for row in rows])
+db.executemany('INSERT INTO device_state (device_no, presence, presence_boot, presence_conn, reported_boot, reported_ver) '
+    \"VALUES (?, 'unknown', 0, 0, 0, 0)\", [(row[1],) for row in rows])
+db.executemany('INSERT INTO device_pulse (device_no, heartbeat_boot, heartbeat_seq, heartbeat_mark, silent) VALUES (?, 0, 0, 0, 0)',
+    [(row[1],) for row in rows])
 db.execute(\"UPDATE counters SET value = 100000 WHERE name = 'device'\")
 db.commit()"
     );

@@ -18,8 +18,8 @@ const SETTLE: chrono::Duration = chrono::Duration::seconds(1);
 const LOOK_BACK: chrono::Duration = chrono::Duration::minutes(2);
 /// Looks in a row while there is more; the database has other work.
 const IN_A_ROW: usize = 10;
-/// How often alerts that were over long ago are removed.
-const TIDY_EVERY: Duration = Duration::from_secs(3_600);
+/// How often is removed what nobody looks at any more.
+const TIDY_EVERY: Duration = Duration::from_secs(300);
 
 /// The duty.
 pub struct Watch {

@@ -10,6 +10,8 @@ use super::audit::record;
 use super::sql::{QueryBuilder, Tx, query, query_as};
 use super::{Actor, Store, StoreError, millis};
 
+/// How long it is kept who was heard of: far longer than a new leader looks back, and than a look of a busy server may lag.
+const HEARD_KEPT: Duration = Duration::minutes(15);
 /// How long an alert that is over is kept.
 const KEPT: Duration = Duration::days(400);
 
@@ -227,12 +229,13 @@ impl Store {
         standing(&mut tx, &actor.org, id, "firing").await
     }
 
-    /// Removes what was over long ago: alerts and silences.
+    /// Removes what was over long ago: alerts and silences, and who was heard of before whatever a new leader still looks at.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn tidy_alerts(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
         let old = millis(now - KEPT);
+        query("DELETE FROM heard WHERE at < $1").bind(millis(now - HEARD_KEPT)).execute(&self.writer).await?;
         query("DELETE FROM alerts WHERE resolved_at IS NOT NULL AND resolved_at < $1")
             .bind(old)
             .execute(&self.writer)

@@ -13,21 +13,16 @@ use r58_mqtt::{CommandId, DeviceAddress, DeviceId, Name, OrgId};
 use serde::Deserialize as _;
 
 use super::commands::Retained;
-use super::heartbeats::{HeartbeatRow, advance, insert};
+use super::heartbeats::{HeartbeatRow, insert};
 use super::ingest::{self, TelemetryRow, signed};
 use super::levels;
 use super::meters::{CommandEnd, StoreMeters};
-use super::sql::{Tx, query, query_as};
+use super::pulse::{self, HEARTBEATS, Pulse};
+use super::sql::Tx;
 use super::status::{self, StatusOutcome};
 use super::{CommandRef, DeviceNo, Store, StoreError, clocks, millis, overdue};
 use crate::fleet::ErrorKind;
 
-/// Name of the heartbeats' stream.
-const HEARTBEATS: &str = "hb";
-/// A device whose interval is not known is taken to send every minute.
-const INTERVAL_UNSAID: i64 = 60;
-/// Missed heartbeats that make a device silent.
-const MISSED: i64 = 3;
 /// How long after its expiry a command that had begun may still report before it counts as expired.
 const GRACE: Duration = Duration::hours(24);
 /// Commands that expire in one transaction.
@@ -46,8 +41,10 @@ impl From<StoreError> for SeamError {
 struct Work<'a> {
     tx: Tx,
     heartbeats: Vec<HeartbeatRow>,
-    /// How far each stream was stored before the batch.
-    held: HashMap<DeviceNo, HashMap<String, u64>>,
+    /// What was known of each device before the batch.
+    held: HashMap<DeviceNo, Pulse>,
+    /// How far each other stream was stored before the batch.
+    streams: HashMap<DeviceNo, HashMap<String, u64>>,
     /// How far it is with the batch, for each stream that the batch touches.
     marks: HashMap<(DeviceNo, &'a str), (&'a DeviceAddress, u64)>,
     seen: HashMap<DeviceNo, i64>,
@@ -57,9 +54,23 @@ struct Work<'a> {
     ends: Vec<CommandEnd>,
 }
 
+/// Whether a report moves the mark of a stream other than that of heartbeats.
+fn names_a_stream(report: &Report) -> bool {
+    match report {
+        Report::Batch(batch) => batch.stream.as_str() != HEARTBEATS,
+        Report::Event { position, .. } => position.is_some(),
+        Report::Status { position, .. } => position.is_some(),
+        Report::Sync(_) => true,
+        Report::Presence(_) | Report::Heartbeat { .. } | Report::Caps(_) | Report::Reported { .. } => false,
+    }
+}
+
 impl<'a> Work<'a> {
     fn held(&self, no: DeviceNo, stream: &str) -> u64 {
-        self.held.get(&no).and_then(|streams| streams.get(stream)).copied().unwrap_or(0)
+        match stream {
+            HEARTBEATS => self.held.get(&no).map_or(0, |held| held.mark),
+            _ => self.streams.get(&no).and_then(|streams| streams.get(stream)).copied().unwrap_or(0),
+        }
     }
 
     fn mark(&mut self, device: &'a DeviceAddress, no: DeviceNo, stream: &'a str) -> &mut u64 {
@@ -207,20 +218,25 @@ impl<'a> Work<'a> {
     async fn commit(mut self, unknown: u64, meters: &StoreMeters) -> Result<Applied, StoreError> {
         clocks::set_right(&mut self.tx, &mut self.heartbeats).await?;
         overdue::note(&mut self.tx, &self.heartbeats).await?;
-        insert(&mut self.tx, &self.heartbeats).await?;
-        advance(&mut self.tx, &self.heartbeats).await?;
+        insert(&mut self.tx, &self.heartbeats, &self.held).await?;
         levels::note_late(&mut self.tx, &self.heartbeats).await?;
-        // A heartbeat has moved its device's last_seen already.
-        for row in &self.heartbeats {
-            self.seen.remove(&row.device);
+        let mut pulses: BTreeMap<DeviceNo, Pulse> = self.held.iter().map(|(no, pulse)| (*no, *pulse)).collect();
+        for (no, at) in &self.seen {
+            pulses.entry(*no).and_modify(|pulse| pulse.hear(*at));
         }
-        ingest::seen(&mut self.tx, &self.seen).await?;
-        let moved: Vec<(DeviceNo, &str, u64)> = self
-            .marks
-            .iter()
-            .filter(|((no, stream), (_, seq))| self.held(*no, stream) != *seq)
-            .map(|((no, stream), (_, seq))| (*no, *stream, *seq))
-            .collect();
+        for row in &self.heartbeats {
+            pulses.entry(row.device).and_modify(|pulse| pulse.beat(row));
+        }
+        let mut moved = Vec::new();
+        for (&(no, stream), &(_, seq)) in &self.marks {
+            if stream == HEARTBEATS {
+                pulses.entry(no).and_modify(|pulse| pulse.mark = seq);
+            } else if self.held(no, stream) != seq {
+                moved.push((no, stream, seq));
+            }
+        }
+        pulse::write(&mut self.tx, &self.held, &pulses).await?;
+        pulse::note_heard(&mut self.tx, &self.seen).await?;
         ingest::set_marks(&mut self.tx, &moved).await?;
         self.tx.commit().await?;
         meters.heartbeats.inc_by(self.heartbeats.len() as u64);
@@ -252,23 +268,25 @@ impl Store {
         }
         let numbers: Vec<DeviceNo> = numbers.into_iter().collect();
         let mut tx = self.begin().await?;
-        if let Some(held) = ingest::hold(&mut tx, &numbers).await? {
+        let held = pulse::hold(&mut tx, &numbers).await?;
+        let mut others = BTreeSet::new();
+        for (record, no) in records.iter().zip(&mut known) {
             // Another server may have taken a device out of service since this one learned its number.
-            for (record, no) in records.iter().zip(&mut known) {
-                if no.is_some_and(|no| !held.contains(&no)) {
-                    self.forget_number(record.device.device.as_str());
-                    *no = None;
-                }
+            if no.is_some_and(|no| !held.contains_key(&no)) {
+                self.forget_number(record.device.device.as_str());
+                *no = None;
             }
+            others.extend(no.filter(|_| names_a_stream(&record.report)));
         }
-        let held = ingest::marks(&mut tx, &numbers).await?;
+        let streams = ingest::marks(&mut tx, &others.into_iter().collect::<Vec<_>>()).await?;
         let mut work = Work {
             tx,
             heartbeats: Vec::with_capacity(records.len()),
             held,
-            marks: HashMap::new(),
-            seen: HashMap::new(),
-            devices: HashMap::new(),
+            streams,
+            marks: HashMap::with_capacity(numbers.len()),
+            seen: HashMap::with_capacity(numbers.len()),
+            devices: HashMap::with_capacity(numbers.len()),
             commands: BTreeSet::new(),
             ends: Vec::new(),
         };
@@ -281,49 +299,10 @@ impl Store {
         }
         work.commit(unknown, &self.meters).await
     }
-
-    async fn silent(&self, now: DateTime<Utc>) -> Result<Vec<DeviceAddress>, StoreError> {
-        if !self.leads() {
-            return Ok(Vec::new());
-        }
-        let due: Vec<(String, String, i64)> = query_as(
-            "SELECT d.org, d.id, d.no FROM device_state s JOIN devices d ON d.no = s.device_no \
-             WHERE s.presence = 'online' AND s.last_seen < $1 - $2 * 1000 * COALESCE(s.interval_s, $3) ORDER BY d.no",
-        )
-        .bind(millis(now))
-        .bind(MISSED)
-        .bind(INTERVAL_UNSAID)
-        .fetch_all(&self.reader)
-        .await?;
-        let mut gone = Vec::new();
-        if due.is_empty() {
-            return Ok(gone);
-        }
-        let mut tx = self.begin().await?;
-        self.fence(&mut tx).await?;
-        for (org, device, no) in due {
-            let done = query(
-                "UPDATE device_state SET presence = 'offline', presence_reason = 'silent', presence_at = $2 \
-                 WHERE device_no = $1 AND presence = 'online' \
-                 AND last_seen < $2 - $3 * 1000 * COALESCE(interval_s, $4)",
-            )
-            .bind(no)
-            .bind(millis(now))
-            .bind(MISSED)
-            .bind(INTERVAL_UNSAID)
-            .execute(&mut *tx)
-            .await?;
-            if done.rows_affected() > 0 {
-                gone.extend(address(&org, &device));
-            }
-        }
-        tx.commit().await?;
-        Ok(gone)
-    }
 }
 
 /// What the tables hold was checked on its way in; a row that is not an address is passed over.
-fn address(org: &str, device: &str) -> Option<DeviceAddress> {
+pub(super) fn address(org: &str, device: &str) -> Option<DeviceAddress> {
     Some(DeviceAddress { org: OrgId::new(org).ok()?, device: DeviceId::new(device).ok()? })
 }
 
@@ -363,6 +342,8 @@ impl FleetStore for Store {
         let awaited = self.awaited_commands_of(id, Utc::now()).await?;
         let mut tx = self.reader.begin().await.map_err(StoreError::from)?;
         let marks = ingest::marks(&mut tx, &[no]).await?.into_values().flatten();
+        let heartbeats = pulse::mark(&mut tx, no).await?;
+        let marks = marks.chain((heartbeats > 0).then(|| (HEARTBEATS.to_owned(), heartbeats)));
         Ok(Some(SyncState {
             pending: awaited.iter().filter_map(|id| CommandId::new(id).ok()).collect(),
             acked: marks.filter_map(|(stream, seq)| Some((Name::new(stream).ok()?, seq))).collect(),

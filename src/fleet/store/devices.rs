@@ -7,7 +7,7 @@ use super::audit::record;
 use super::census::Total;
 use super::selection::index_tags;
 use super::sql::{QueryBuilder, Tx, query, query_as};
-use super::{Actor, Store, StoreError, millis};
+use super::{Actor, Store, StoreError, millis, pulse};
 
 /// A device that asks to be let in.
 #[derive(Debug, Clone)]
@@ -136,10 +136,10 @@ macro_rules! select_device {
             "SELECT d.id, d.no, d.org, d.name, d.platform, d.arch, d.serial_number, d.mac_address, \
              d.registered_version, d.capabilities, d.location, d.tags, d.metadata, d.notes, d.update_channel, \
              d.target_version, d.registered_at, d.updated_at, d.decommissioned_at, s.presence, s.presence_reason, \
-             s.presence_at, s.last_seen, h.body AS heartbeat, s.reported, s.caps \
-             FROM devices d JOIN device_state s ON s.device_no = d.no \
-             LEFT JOIN heartbeats h ON h.device_no = s.device_no AND h.ts = s.heartbeat_ts \
-             AND h.boot_seq = s.heartbeat_boot AND h.seq = s.heartbeat_seq ",
+             s.presence_at, p.last_seen, h.body AS heartbeat, s.reported, s.caps \
+             FROM devices d JOIN device_state s ON s.device_no = d.no JOIN device_pulse p ON p.device_no = d.no \
+             LEFT JOIN heartbeats h ON h.device_no = p.device_no AND h.ts = p.heartbeat_ts \
+             AND h.boot_seq = p.heartbeat_boot AND h.seq = p.heartbeat_seq ",
             $tail
         )
     };
@@ -161,6 +161,7 @@ pub(super) async fn insert_device(
             .await?;
     let no = match known {
         Some((ref owner, Some(_), no)) if owner == org => {
+            query("DELETE FROM device_pulse WHERE device_no = $1").bind(no).execute(&mut **tx).await?;
             query("DELETE FROM device_state WHERE device_no = $1").bind(no).execute(&mut **tx).await?;
             query("DELETE FROM stream_acks WHERE device_no = $1").bind(no).execute(&mut **tx).await?;
             no
@@ -198,12 +199,13 @@ pub(super) async fn insert_device(
     .execute(&mut **tx)
     .await?;
     query(
-        "INSERT INTO device_state (device_no, presence, presence_boot, presence_conn, heartbeat_boot, heartbeat_seq, \
-         reported_boot, reported_ver) VALUES ($1, 'unknown', -1, -1, -1, -1, -1, -1)",
+        "INSERT INTO device_state (device_no, presence, presence_boot, presence_conn, reported_boot, reported_ver) \
+         VALUES ($1, 'unknown', -1, -1, -1, -1)",
     )
     .bind(no)
     .execute(&mut **tx)
     .await?;
+    pulse::begin(tx, no).await?;
     Ok(true)
 }
 
@@ -345,6 +347,14 @@ impl Store {
     pub async fn decommission_device(&self, actor: &Actor, id: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
         // First, as in ingest: whoever holds this row is alone with the device's commands.
+        query(
+            "UPDATE device_pulse SET silent = $2 WHERE device_no = (SELECT no FROM devices WHERE id = $1 AND org = $3)",
+        )
+        .bind(id)
+        .bind(false)
+        .bind(&actor.org)
+        .execute(&mut *tx)
+        .await?;
         query(
             "UPDATE device_state SET presence = 'offline', presence_reason = 'decommissioned', presence_at = $3 \
              WHERE device_no = (SELECT no FROM devices WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL)",

@@ -102,14 +102,14 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn seen_over_http(&self, device: DeviceNo, now: DateTime<Utc>) -> Result<(), StoreError> {
-        query(
-            "UPDATE device_state SET presence = 'online', presence_reason = NULL, presence_at = $2, last_seen = $2 \
+        let mut tx = self.begin().await?;
+        for statement in [
+            "UPDATE device_pulse SET last_seen = $2 WHERE device_no = $1 AND (last_seen IS NULL OR last_seen < $2)",
+            "UPDATE device_state SET presence = 'online', presence_reason = NULL, presence_at = $2 \
              WHERE device_no = $1 AND presence <> 'online' AND presence_boot < 0",
-        )
-        .bind(device.0)
-        .bind(millis(now))
-        .execute(&self.writer)
-        .await?;
-        Ok(())
+        ] {
+            query(statement).bind(device.0).bind(millis(now)).execute(&mut *tx).await?;
+        }
+        Ok(tx.commit().await?)
     }
 }

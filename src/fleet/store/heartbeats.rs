@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, Utc};
 
+use super::pulse::Pulse;
 use super::sql::{PLACE, QueryBuilder, Tx, query_as};
 use super::{DeviceNo, Store, StoreError, bulk, millis};
 
@@ -76,6 +77,12 @@ impl ManyRows {
         format!("{head}{select}{}", self.tail)
     }
 
+    /// The statement that copies rows, in the binary format.
+    pub(super) fn copied(&self) -> String {
+        let head = self.head.strip_suffix(" VALUES ").unwrap_or(self.head);
+        format!("COPY{} FROM STDIN (FORMAT binary)", head.strip_prefix("INSERT INTO").unwrap_or(head))
+    }
+
     /// The largest chunk that fits into so many rows, and its statement with room for so many values a row.
     pub(super) fn of(&'static self, rows: usize, values: usize) -> (usize, QueryBuilder) {
         let at = CHUNKS.into_iter().position(|size| size <= rows).unwrap_or(CHUNKS.len() - 1);
@@ -94,42 +101,17 @@ static INSERT: ManyRows = ManyRows::new(
     " ON CONFLICT (device_no, ts, boot_seq, seq) DO NOTHING",
 );
 
-/// The row is there since registration; INSERT is only the portable way to say "update these many rows". A device that had
-/// fallen silent is online again with any heartbeat; its current one only gives way to a later one.
-static ADVANCE: ManyRows = ManyRows::new(
-    "INSERT INTO device_state (device_no, presence, presence_boot, presence_conn, last_seen, interval_s, \
-     heartbeat_boot, heartbeat_seq, heartbeat_ts, reported_boot, reported_ver) VALUES ",
-    "({}, 'unknown', -1, -1, {}, {}, {}, {}, {}, -1, -1)",
-    " ON CONFLICT (device_no) DO UPDATE SET \
-     last_seen = CASE WHEN device_state.last_seen > excluded.last_seen THEN device_state.last_seen \
-         ELSE excluded.last_seen END, \
-     presence_at = CASE WHEN device_state.presence_reason = 'silent' THEN excluded.last_seen \
-         ELSE device_state.presence_at END, \
-     presence = CASE WHEN device_state.presence_reason = 'silent' THEN 'online' ELSE device_state.presence END, \
-     presence_reason = CASE WHEN device_state.presence_reason = 'silent' THEN NULL \
-         ELSE device_state.presence_reason END, \
-     interval_s = CASE WHEN (excluded.heartbeat_boot, excluded.heartbeat_seq) > \
-         (device_state.heartbeat_boot, device_state.heartbeat_seq) THEN excluded.interval_s \
-         ELSE device_state.interval_s END, \
-     heartbeat_ts = CASE WHEN (excluded.heartbeat_boot, excluded.heartbeat_seq) > \
-         (device_state.heartbeat_boot, device_state.heartbeat_seq) THEN excluded.heartbeat_ts \
-         ELSE device_state.heartbeat_ts END, \
-     heartbeat_seq = CASE WHEN (excluded.heartbeat_boot, excluded.heartbeat_seq) > \
-         (device_state.heartbeat_boot, device_state.heartbeat_seq) THEN excluded.heartbeat_seq \
-         ELSE device_state.heartbeat_seq END, \
-     heartbeat_boot = CASE WHEN excluded.heartbeat_boot > device_state.heartbeat_boot \
-         THEN excluded.heartbeat_boot ELSE device_state.heartbeat_boot END",
-);
-
-/// A device's latest heartbeat in a batch, and when the device was last heard of.
-pub(super) type Advanced<'a> = (&'a HeartbeatRow, DateTime<Utc>);
-
-pub(super) async fn insert(tx: &mut Tx, mut rows: &[HeartbeatRow]) -> Result<(), StoreError> {
+/// Stores heartbeats that are not there yet, of devices of which `held` tells the latest one.
+pub(super) async fn insert(
+    tx: &mut Tx,
+    mut rows: &[HeartbeatRow],
+    held: &HashMap<DeviceNo, Pulse>,
+) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
     }
     if let Some(connection) = tx.postgres() {
-        return bulk::heartbeats(connection, &INSERT, rows).await;
+        return bulk::heartbeats(connection, &INSERT, rows, held).await;
     }
     while !rows.is_empty() {
         let (size, mut statement) = INSERT.of(rows.len(), 12);
@@ -151,42 +133,6 @@ pub(super) async fn insert(tx: &mut Tx, mut rows: &[HeartbeatRow]) -> Result<(),
         }
         statement.build().execute(&mut **tx).await?;
         rows = rest;
-    }
-    Ok(())
-}
-
-/// Moves each device's latest state forward, once a device however many heartbeats it has in the batch.
-pub(super) async fn advance(tx: &mut Tx, rows: &[HeartbeatRow]) -> Result<(), StoreError> {
-    let mut latest: HashMap<DeviceNo, (&HeartbeatRow, DateTime<Utc>)> = HashMap::new();
-    for row in rows {
-        let entry = latest.entry(row.device).or_insert((row, row.received_at));
-        entry.1 = entry.1.max(row.received_at);
-        if (row.boot_seq, row.seq) >= (entry.0.boot_seq, entry.0.seq) {
-            entry.0 = row;
-        }
-    }
-    let latest: Vec<Advanced<'_>> = latest.into_values().collect();
-    if latest.is_empty() {
-        return Ok(());
-    }
-    if let Some(connection) = tx.postgres() {
-        return bulk::advance(connection, &ADVANCE, &latest).await;
-    }
-    let mut rest = latest.as_slice();
-    while !rest.is_empty() {
-        let (size, mut statement) = ADVANCE.of(rest.len(), 6);
-        let (chunk, next) = rest.split_at(size);
-        for (row, seen) in chunk {
-            statement
-                .fill(row.device.0)
-                .fill(millis(*seen))
-                .fill(row.interval_s)
-                .fill(row.boot_seq)
-                .fill(row.seq)
-                .fill(millis(row.ts));
-        }
-        statement.build().execute(&mut **tx).await?;
-        rest = next;
     }
     Ok(())
 }

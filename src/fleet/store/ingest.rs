@@ -1,10 +1,11 @@
 //! Single steps of storing what devices say of themselves; `apply` puts them together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use r58_mqtt::payload::{Presence, PresenceState, Reported};
 
 use super::heartbeats::CHUNKS;
+use super::pulse::lists;
 use super::sql::{QueryBuilder, Tx, query};
 use super::{DeviceNo, StoreError, bulk, millis};
 
@@ -29,7 +30,7 @@ pub(super) async fn presence(tx: &mut Tx, device: DeviceNo, report: &Presence, n
     // A later connection always; the same one from online to offline, or back from having been silent.
     let done = query(
         "UPDATE device_state SET presence = $2, presence_reason = $3, presence_at = $4, presence_boot = $5, \
-         presence_conn = $6, last_seen = CASE WHEN $2 = 'online' THEN $4 ELSE last_seen END WHERE device_no = $1 \
+         presence_conn = $6 WHERE device_no = $1 \
          AND (($5, $6) > (presence_boot, presence_conn) OR (presence_boot = $5 AND presence_conn = $6 \
          AND presence <> $2 AND ($2 = 'offline' OR presence_reason = 'silent')))",
     )
@@ -89,60 +90,22 @@ pub(super) async fn telemetry(tx: &mut Tx, row: &TelemetryRow<'_>, now: i64) -> 
     Ok(())
 }
 
-/// Notes that devices were heard of.
-pub(super) async fn seen(tx: &mut Tx, devices: &HashMap<DeviceNo, i64>) -> Result<(), StoreError> {
-    for (device, at) in devices {
-        query("UPDATE device_state SET last_seen = $2 WHERE device_no = $1 AND (last_seen IS NULL OR last_seen < $2)")
-            .bind(device.0)
-            .bind(at)
-            .execute(&mut **tx)
-            .await?;
-    }
-    Ok(())
-}
-
-/// Holds these devices (in ascending order, so that two servers never hold each other's) until the transaction ends, and
-/// answers with those in service; `None` where nobody else writes anyway. What a batch reads of a device before it writes
-/// is then its own, and commands of that device wait for it too.
-pub(super) async fn hold(tx: &mut Tx, devices: &[DeviceNo]) -> Result<Option<HashSet<DeviceNo>>, StoreError> {
-    let Some(connection) = tx.postgres() else { return Ok(None) };
-    let numbers: Vec<i64> = devices.iter().map(|no| no.0).collect();
-    let held: Vec<(i64,)> = sqlx::query_as(
-        "SELECT s.device_no FROM device_state s JOIN devices d ON d.no = s.device_no WHERE s.device_no = ANY($1) \
-         AND d.decommissioned_at IS NULL ORDER BY s.device_no FOR NO KEY UPDATE OF s",
-    )
-    .bind(numbers)
-    .fetch_all(connection)
-    .await?;
-    Ok(Some(held.into_iter().map(|(no,)| DeviceNo(no)).collect()))
-}
-
-/// How far the streams of these devices are stored.
+/// How far the streams of these devices are stored, heartbeats aside.
 pub(super) async fn marks(
     tx: &mut Tx,
     devices: &[DeviceNo],
 ) -> Result<HashMap<DeviceNo, HashMap<String, u64>>, StoreError> {
     let mut found: HashMap<DeviceNo, HashMap<String, u64>> = HashMap::with_capacity(devices.len());
-    let mut rest = devices;
-    while !rest.is_empty() {
-        let size = CHUNKS.into_iter().find(|size| *size <= rest.len()).unwrap_or(1);
-        let (chunk, next) = rest.split_at(size);
-        let mut query = QueryBuilder::new("SELECT device_no, stream, seq FROM stream_acks WHERE device_no IN (");
-        let mut list = query.separated(", ");
-        for device in chunk {
-            list.push_bind(device.0);
-        }
-        list.push_unseparated(")");
+    for query in lists("SELECT device_no, stream, seq FROM stream_acks WHERE device_no IN (", devices) {
         let rows: Vec<(i64, String, i64)> = query.build_query_as().fetch_all(&mut **tx).await?;
         for (no, stream, seq) in rows {
             found.entry(DeviceNo(no)).or_default().insert(stream, seq.max(0).unsigned_abs());
         }
-        rest = next;
     }
     Ok(found)
 }
 
-/// Moves marks.
+/// Moves marks, those of heartbeats aside.
 pub(super) async fn set_marks(tx: &mut Tx, mut marks: &[(DeviceNo, &str, u64)]) -> Result<(), StoreError> {
     if marks.is_empty() {
         return Ok(());

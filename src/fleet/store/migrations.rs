@@ -71,6 +71,14 @@ const MIGRATIONS: &[(i64, &str, Text)] = &[
         ),
     ),
     (55, "devices by token", Text::Both(include_str!("../migrations/0055_devices_by_token.sql"))),
+    (
+        58,
+        "pulse",
+        Text::Each(
+            include_str!("../migrations/0058_pulse.sqlite.sql"),
+            include_str!("../migrations/0058_pulse.postgres.sql"),
+        ),
+    ),
 ];
 
 /// The newest version that this program knows.

@@ -38,6 +38,7 @@ mod opening;
 mod organizations;
 mod overdue;
 mod partitions;
+mod pulse;
 mod refresh;
 mod releases;
 pub mod retention;

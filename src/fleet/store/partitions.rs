@@ -73,7 +73,7 @@ impl Partitioned {
         let table = self.table;
         let detach = format!("ALTER TABLE {table} DETACH PARTITION {name}");
         let keep = format!(
-            "INSERT INTO {table} SELECT h.* FROM {name} h JOIN device_state s ON s.device_no = h.device_no \
+            "INSERT INTO {table} SELECT h.* FROM {name} h JOIN device_pulse s ON s.device_no = h.device_no \
              AND s.heartbeat_ts = h.ts AND s.heartbeat_boot = h.boot_seq AND s.heartbeat_seq = h.seq"
         );
         let drop = format!("DROP TABLE {name}");
@@ -135,7 +135,7 @@ impl Store {
         let Pool::Postgres(pool) = &self.writer else { return Ok(()) };
         let old = match of.raw {
             true => {
-                "((ts >= $4 AND ts < $1) OR ((ts > $2 OR ts < $4) AND received_at < $1)) AND NOT EXISTS (SELECT 1 FROM device_state s \
+                "((ts >= $4 AND ts < $1) OR ((ts > $2 OR ts < $4) AND received_at < $1)) AND NOT EXISTS (SELECT 1 FROM device_pulse s \
                  WHERE s.device_no = o.device_no AND s.heartbeat_ts = o.ts AND s.heartbeat_boot = o.boot_seq \
                  AND s.heartbeat_seq = o.seq)"
             }

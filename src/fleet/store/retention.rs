@@ -75,7 +75,7 @@ impl Store {
             QueryBuilder::new("SELECT device_no, ts, boot_seq, seq FROM heartbeats_overdue WHERE merged_at < ");
         late.push_bind(from);
         self.delete_found("heartbeats_overdue", "device_no, ts, boot_seq, seq", late).await?;
-        let mut starts = QueryBuilder::new("SELECT b.device_no, b.boot_seq FROM boot_clocks b JOIN device_state s");
+        let mut starts = QueryBuilder::new("SELECT b.device_no, b.boot_seq FROM boot_clocks b JOIN device_pulse s");
         starts.push(" ON s.device_no = b.device_no AND s.heartbeat_boot > b.boot_seq WHERE b.began < ").push_bind(from);
         self.delete_found("boot_clocks", "device_no, boot_seq", starts).await
     }
@@ -84,7 +84,7 @@ impl Store {
     /// before; never its latest.
     async fn delete_raw(&self, device: i64, from: i64, now: i64) -> Result<(), StoreError> {
         const KEY: &str = "device_no, ts, boot_seq, seq";
-        let not_latest = " AND NOT EXISTS (SELECT 1 FROM device_state s WHERE s.device_no = h.device_no \
+        let not_latest = " AND NOT EXISTS (SELECT 1 FROM device_pulse s WHERE s.device_no = h.device_no \
                           AND s.heartbeat_ts = h.ts AND s.heartbeat_boot = h.boot_seq AND s.heartbeat_seq = h.seq)";
         for wrong in [false, true] {
             let mut sql = QueryBuilder::new("SELECT device_no, ts, boot_seq, seq FROM heartbeats h WHERE device_no = ");

@@ -31,9 +31,9 @@ impl Store {
     pub async fn device_states(&self, org: &str, limit: i64) -> Result<Vec<StateRow>, StoreError> {
         let rows = query_as(
             "SELECT d.id, d.location, d.tags, s.presence, h.degradation_level, h.temperature_c, h.disk_free_gb \
-             FROM devices d JOIN device_state s ON s.device_no = d.no \
-             LEFT JOIN heartbeats h ON h.device_no = s.device_no AND h.ts = s.heartbeat_ts \
-             AND h.boot_seq = s.heartbeat_boot AND h.seq = s.heartbeat_seq \
+             FROM devices d JOIN device_state s ON s.device_no = d.no JOIN device_pulse p ON p.device_no = d.no \
+             LEFT JOIN heartbeats h ON h.device_no = p.device_no AND h.ts = p.heartbeat_ts \
+             AND h.boot_seq = p.heartbeat_boot AND h.seq = p.heartbeat_seq \
              WHERE d.org = $1 AND d.decommissioned_at IS NULL ORDER BY d.name, d.id LIMIT $2",
         );
         Ok(rows.bind(org).bind(limit).fetch_all(&self.reader).await?)

@@ -75,7 +75,7 @@ impl World {
     }
 
     async fn enrol(&self, org: &str, id: &str) -> DeviceAddress {
-        let (actor, now, code) = (Actor::server(org), Utc::now(), format!("code-{org}-{id}"));
+        let (actor, now, code) = (Actor::server(org), Utc::now(), format!("code-{id}-{}", rand::random::<u64>()));
         self.store.create_enrolment_code(&actor, &code, &code, None, now, now + Duration::hours(1)).await.unwrap();
         let done = self.store.enrol(&code, &new_device(id), "hash", now).await.unwrap();
         assert_eq!(done, Enrolled::Done { org: org.into() });
@@ -257,6 +257,13 @@ async fn a_heartbeat_is_stored_once_however_often_it_comes() {
         let (rows, total) = world.store.heartbeats(no, DateTime::UNIX_EPOCH, 0, 10).await.unwrap();
         assert_eq!((rows.len(), total), (3, 3));
         assert!(rows[0].ts > rows[2].ts, "newest first");
+        // One that comes back into service begins anew, and its outbox may hold what it said in its earlier life.
+        assert!(world.store.decommission_device(&actor(), "a", Utc::now()).await.unwrap());
+        let (device, other) = (world.enrol("default", "a").await, world.enrol("default", "b").await);
+        world.store.apply(&[beat(&other, 1), batch(&device, 1, &[1, 2, 3, 4]), beat(&other, 2)]).await.unwrap();
+        for (no, stored) in [(no, 4), (world.store.device_no("default", "b").await.unwrap().unwrap(), 2)] {
+            assert_eq!(world.store.heartbeats(no, DateTime::UNIX_EPOCH, 0, 10).await.unwrap().1, stored);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
-use r58::fleet::store::{Actor, NewDevice, Store};
+use r58::fleet::store::{Actor, NewDevice, NewEnrolmentCode, Store};
 use reqwest::Client as Http;
 use serde_json::{Value, json};
 
@@ -155,9 +155,12 @@ async fn enrol(home: &Home, database: Option<&str>, boxes: usize) -> Result<()> 
     let store = Store::open(database, None, &state).await?;
     let now = Utc::now();
     store.ensure_organization(ORG, "Default", now).await?;
+    let (code, expires_at) = ("of all", now + chrono::Duration::hours(1));
+    let code_of_all =
+        NewEnrolmentCode { id: code, code_hash: code, note: None, uses: u32::try_from(boxes)?, expires_at };
+    store.store_enrolment_code(&Actor::server(ORG), code_of_all, now).await?;
     for n in 0..boxes {
         let id = format!("box{n}");
-        store.create_enrolment_code(&Actor::server(ORG), &id, &id, None, now, now + chrono::Duration::hours(1)).await?;
         let device = NewDevice {
             id: id.clone(),
             name: id.clone(),
@@ -168,7 +171,7 @@ async fn enrol(home: &Home, database: Option<&str>, boxes: usize) -> Result<()> 
             version: None,
             capabilities: None,
         };
-        store.enrol(&id, &device, "hash", now).await?;
+        store.enrol(code, &device, "hash", now).await?;
         ensure!(begin.elapsed() < Duration::from_secs(60), "only {n} boxes could be enrolled in a minute");
     }
     store.close().await;

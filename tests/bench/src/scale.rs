@@ -111,10 +111,13 @@ async fn fill(url: &str) -> Result<()> {
              SELECT '{ORG}', 'hall' || n % 1000, 'box-' || lpad(n::text, 7, '0') FROM generate_series(1, {DEVICES}) n"
         ),
         format!(
-            "INSERT INTO device_state (device_no, presence, presence_at, last_seen, presence_boot, presence_conn, heartbeat_boot, \
-             heartbeat_seq, reported_boot, reported_ver) \
-             SELECT n, CASE WHEN n % 1000 = 0 THEN 'offline' ELSE 'online' END, {now}, {now}, 1, 1, 1, 1, 1, 1 \
+            "INSERT INTO device_state (device_no, presence, presence_at, presence_boot, presence_conn, reported_boot, reported_ver) \
+             SELECT n, CASE WHEN n % 1000 = 0 THEN 'offline' ELSE 'online' END, {now}, 1, 1, 1, 1 \
              FROM generate_series(1, {DEVICES}) n"
+        ),
+        format!(
+            "INSERT INTO device_pulse (device_no, last_seen, heartbeat_boot, heartbeat_seq, heartbeat_mark, silent) \
+             SELECT n, {now}, 1, 1, 1, FALSE FROM generate_series(1, {DEVICES}) n"
         ),
         format!(
             "INSERT INTO heartbeats_hour (device_no, ts, {}) SELECT n, {hour} - h * 3600000::bigint, {figures} \

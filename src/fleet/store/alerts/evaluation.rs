@@ -1,7 +1,7 @@
 //! How alerts come and go: which devices to look at, what they said last, and what becomes of their alerts.
 //!
-//! A look costs what changed: devices that were heard of since the last one (along the index of `last_seen`), devices that went
-//! away (along one of their own), alerts whose time has come (along theirs), and a few of all devices in turn, for what was
+//! A look costs what changed: devices that were heard of since the last one (batch by batch, as they are noted), devices that
+//! went away (along an index of their own), alerts whose time has come (along theirs), and a few of all devices in turn, for what was
 //! committed too late to be seen and for rules that changed. Everything is written so that doing it twice changes nothing:
 //! two servers that both believe to lead make one alert, by the unique index of open ones.
 
@@ -19,9 +19,11 @@ use crate::fleet::store::{Store, StoreError, millis};
 /// Devices looked at in one transaction.
 const AT_ONCE: usize = 200;
 
-/// Devices that were heard of, the first to be heard of first.
-const HEARD: &str = "SELECT device_no, last_seen FROM device_state WHERE presence = 'online' AND last_seen > $1 \
-                     AND last_seen <= $2 ORDER BY last_seen LIMIT $3";
+/// Batches looked at in one look.
+const BATCHES: usize = 64;
+
+/// Devices that were heard of, batch by batch, the first first.
+const HEARD: &str = "SELECT devices, at FROM heard WHERE at > $1 AND at <= $2 ORDER BY at LIMIT $3";
 /// Devices that went away.
 const GONE: &str = "SELECT device_no, presence_at FROM device_state WHERE presence = 'offline' AND presence_at > $1 \
                     AND presence_at <= $2 ORDER BY presence_at LIMIT $3";
@@ -100,9 +102,9 @@ fn numbers(query: &mut QueryBuilder, numbers: &[i64]) {
 impl Store {
     /// Devices to look at now, each once, and `since` moved on.
     async fn to_look_at(&self, since: &mut Since, upto: i64, now: i64) -> Result<(Vec<i64>, bool), StoreError> {
-        let most = i64::try_from(AT_ONCE).unwrap_or(i64::MAX);
-        let heard: Vec<(i64, i64)> =
-            query_as(HEARD).bind(since.heard).bind(upto).bind(most).fetch_all(&self.reader).await?;
+        let (most, batches) = (AT_ONCE as i64, BATCHES as i64);
+        let heard: Vec<(String, i64)> =
+            query_as(HEARD).bind(since.heard).bind(upto).bind(batches).fetch_all(&self.reader).await?;
         let gone: Vec<(i64, i64)> =
             query_as(GONE).bind(since.gone).bind(upto).bind(most).fetch_all(&self.reader).await?;
         let due: Vec<(i64,)> =
@@ -117,18 +119,22 @@ impl Store {
             .fetch_all(&self.reader)
             .await?;
         let mut more = due.len() >= AT_ONCE;
-        for (found, mark) in [(&heard, &mut since.heard), (&gone, &mut since.gone)] {
-            let full = found.len() >= AT_ONCE;
+        let of_heard = (heard.len() >= BATCHES, heard.last().map(|(_, at)| *at), &mut since.heard);
+        let of_gone = (gone.len() >= AT_ONCE, gone.last().map(|(_, at)| *at), &mut since.gone);
+        for (full, last, mark) in [of_heard, of_gone] {
             more |= full;
-            *mark = match found.last() {
+            *mark = match last {
                 // Others may have the very same time as the last one, unless all have it.
-                Some((_, last)) if full => (last - 1).max(*mark + 1),
+                Some(last) if full => (last - 1).max(*mark + 1),
                 _ => upto.max(*mark),
             };
         }
         since.round = round.last().map_or(0, |(no,)| *no);
-        let alike = heard.iter().chain(&gone).map(|(no, _)| *no);
-        let mut all: Vec<i64> = alike.chain(due.iter().chain(&round).map(|(no,)| *no)).collect();
+        let mut all: Vec<i64> = gone.into_iter().map(|(no, _)| no).collect();
+        all.extend(due.iter().chain(&round).map(|(no,)| *no));
+        for (devices, _) in heard {
+            all.extend(serde_json::from_str::<Vec<i64>>(&devices).unwrap_or_default());
+        }
         all.sort_unstable();
         all.dedup();
         Ok((all, more))
@@ -161,8 +167,9 @@ impl Store {
         let mut select = QueryBuilder::new(
             "SELECT d.no, d.id, d.org, d.tags, d.decommissioned_at, s.presence, s.presence_reason, s.presence_at, h.body, \
              h.received_at, m.body AS memory FROM devices d JOIN device_state s ON s.device_no = d.no \
-             LEFT JOIN heartbeats h ON h.device_no = s.device_no AND h.ts = s.heartbeat_ts AND h.boot_seq = s.heartbeat_boot \
-             AND h.seq = s.heartbeat_seq LEFT JOIN alert_memory m ON m.device_no = d.no WHERE d.no IN (",
+             JOIN device_pulse p ON p.device_no = d.no \
+             LEFT JOIN heartbeats h ON h.device_no = p.device_no AND h.ts = p.heartbeat_ts AND h.boot_seq = p.heartbeat_boot \
+             AND h.seq = p.heartbeat_seq LEFT JOIN alert_memory m ON m.device_no = d.no WHERE d.no IN (",
         );
         numbers(&mut select, devices);
         select.push(" ORDER BY d.no");
@@ -332,7 +339,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(None, None, dir.path()).await.unwrap();
         let Pool::Sqlite(pool) = &store.reader else { panic!("a file") };
-        for (statement, range) in [(HEARD, "presence=? AND last_seen>"), (GONE, "presence=? AND presence_at>")] {
+        for (statement, range) in [(HEARD, "at>"), (GONE, "presence=? AND presence_at>")] {
             let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
             let plan = sqlx::query_as::<_, (i64, i64, i64, String)>(plan).bind(1).bind(2).bind(3);
             let plan = plan.fetch_all(pool).await.unwrap();
