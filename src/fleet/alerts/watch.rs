@@ -60,10 +60,7 @@ async fn tidy(store: &Store) -> Result<(), StoreError> {
 async fn look(store: &Store, hub: &Hub, since: &mut Option<Since>) -> Result<(), StoreError> {
     for _ in 0..IN_A_ROW {
         let now = Utc::now();
-        let since = since.get_or_insert_with(|| {
-            let back = (now - LOOK_BACK).timestamp_millis();
-            Since { heard: back, gone: back, round: 0 }
-        });
+        let since = since.get_or_insert_with(|| Since::from(now - LOOK_BACK));
         let looked = store.look_for_alerts(since, now - SETTLE, now).await?;
         for (org, id) in &looked.changed {
             hub.alert_changed(org, id);

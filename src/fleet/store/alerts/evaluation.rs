@@ -1,9 +1,13 @@
 //! How alerts come and go: which devices to look at, what they said last, and what becomes of their alerts.
 //!
-//! A look costs what changed: devices that were heard of since the last one (batch by batch, as they are noted), devices that
-//! went away (along an index of their own), alerts whose time has come (along theirs), and a few of all devices in turn, for what was
+//! A look costs what changed: devices that were heard of since the last one (batch by batch, as they are noted; a few hundred at
+//! a time, in turn, so that a large fleet waits for its alerts and not for its database), devices that went away (along an
+//! index of their own), alerts whose time has come (along theirs), and a few of all devices in turn, for what was
 //! committed too late to be seen and for rules that changed. Everything is written so that doing it twice changes nothing:
 //! two servers that both believe to lead make one alert, by the unique index of open ones.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use chrono::{DateTime, Utc};
 use r58_mqtt::payload::Heartbeat;
@@ -28,15 +32,33 @@ const HEARD: &str = "SELECT devices, at FROM heard WHERE at > $1 AND at <= $2 OR
 const GONE: &str = "SELECT device_no, presence_at FROM device_state WHERE presence = 'offline' AND presence_at > $1 \
                     AND presence_at <= $2 ORDER BY presence_at LIMIT $3";
 
-/// Up to where the devices' reports were looked at, milliseconds since 1970, and where the round over all stands.
-#[derive(Debug, Clone, Copy)]
+/// Up to where the devices' reports were looked at, and where the round over all stands.
+#[derive(Debug, Clone)]
 pub struct Since {
-    /// Heard of up to then.
-    pub heard: i64,
-    /// Gone up to then.
-    pub gone: i64,
+    /// Heard of up to then, milliseconds since 1970.
+    heard: i64,
+    /// Those of them that were not looked at yet; one that is heard of again waits once.
+    waiting: BTreeSet<i64>,
+    /// The last of them that was looked at: they take turns.
+    turn: i64,
+    /// Gone up to then, milliseconds since 1970.
+    gone: i64,
     /// The last device of the round.
-    pub round: i64,
+    round: i64,
+}
+
+impl Since {
+    /// Reports from then on, and a round from the first device.
+    pub fn from(at: DateTime<Utc>) -> Self {
+        Self { heard: millis(at), waiting: BTreeSet::new(), turn: i64::MIN, gone: millis(at), round: i64::MIN }
+    }
+
+    /// The next of those that wait.
+    fn next(&self) -> Vec<i64> {
+        let after = self.waiting.range((Bound::Excluded(self.turn), Bound::Unbounded));
+        let before = self.waiting.range(..=self.turn);
+        after.chain(before).take(AT_ONCE).copied().collect()
+    }
 }
 
 /// What a look found.
@@ -101,7 +123,7 @@ fn numbers(query: &mut QueryBuilder, numbers: &[i64]) {
 
 impl Store {
     /// Devices to look at now, each once, and `since` moved on.
-    async fn to_look_at(&self, since: &mut Since, upto: i64, now: i64) -> Result<(Vec<i64>, bool), StoreError> {
+    async fn to_look_at(&self, since: &mut Since, upto: i64, now: i64) -> Result<(BTreeSet<i64>, bool), StoreError> {
         let (most, batches) = (AT_ONCE as i64, BATCHES as i64);
         let heard: Vec<(String, i64)> =
             query_as(HEARD).bind(since.heard).bind(upto).bind(batches).fetch_all(&self.reader).await?;
@@ -130,13 +152,15 @@ impl Store {
             };
         }
         since.round = round.last().map_or(0, |(no,)| *no);
-        let mut all: Vec<i64> = gone.into_iter().map(|(no, _)| no).collect();
-        all.extend(due.iter().chain(&round).map(|(no,)| *no));
         for (devices, _) in heard {
-            all.extend(serde_json::from_str::<Vec<i64>>(&devices).unwrap_or_default());
+            since.waiting.extend(serde_json::from_str::<Vec<i64>>(&devices).unwrap_or_default());
         }
-        all.sort_unstable();
-        all.dedup();
+        let next = since.next();
+        more |= next.len() < since.waiting.len();
+        let mut all: BTreeSet<i64> = gone.into_iter().map(|(no, _)| no).collect();
+        all.extend(due.iter().chain(&round).map(|(no,)| *no));
+        since.turn = next.last().copied().unwrap_or(since.turn);
+        all.extend(next);
         Ok((all, more))
     }
 
@@ -151,15 +175,17 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Looked, StoreError> {
         let timer = self.meters.look_seconds.start_timer();
-        let mut next = *since;
-        let (devices, more) = self.to_look_at(&mut next, millis(upto), millis(now)).await?;
+        let (devices, more) = self.to_look_at(since, millis(upto), millis(now)).await?;
         let mut looked = Looked { more, ..Looked::default() };
+        // Until they were looked at they wait, whatever goes wrong meanwhile.
+        since.waiting.extend(&devices);
+        let devices: Vec<i64> = devices.into_iter().collect();
         for some in devices.chunks(AT_ONCE) {
             looked.changed.extend(self.look_at(some, millis(now)).await?);
+            since.waiting.retain(|no| some.binary_search(no).is_err());
         }
         timer.observe_duration();
         self.meters.looked.inc_by(devices.len() as u64);
-        *since = next;
         Ok(looked)
     }
 

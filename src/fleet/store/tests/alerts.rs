@@ -10,7 +10,7 @@ use crate::fleet::vault::Vault;
 /// Everything reported until now, looked at `ahead` from now.
 async fn look(store: &Store, ahead: Duration) -> Vec<(String, String)> {
     let back = Utc::now() - Duration::minutes(2);
-    let mut since = Since { heard: millis(back), gone: millis(back), round: 0 };
+    let mut since = Since::from(back);
     let now = Utc::now() + ahead;
     store.look_for_alerts(&mut since, Utc::now() + Duration::seconds(1), now).await.unwrap().changed
 }
@@ -116,8 +116,7 @@ async fn a_look_in_small_lots_sees_every_device() {
         let at = Utc::now();
         records.iter_mut().for_each(|record| record.received_at = at);
         world.store.apply(&records).await.unwrap();
-        let back = millis(at) - 1_000;
-        let mut since = Since { heard: back, gone: back, round: i64::MAX };
+        let mut since = Since::from(at - Duration::seconds(1));
         let mut found = 0;
         for _ in 0..20 {
             let (upto, now) = (at + Duration::seconds(1), at + Duration::seconds(200));
