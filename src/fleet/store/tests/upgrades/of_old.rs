@@ -68,7 +68,7 @@ const FLOOR: &str = "
     INSERT INTO heartbeats (device_no, ts, boot_seq, seq, received_at, cpu_percent, mem_percent, body) VALUES
     (1, 1800000000000, 1, 1, 1800000000000, 20.0, 1.5, '{}'), (1, 1800000060000, 1, 2, 1800000060000, 40.0, NULL, '{\"seq\": 2}');
     INSERT INTO telemetry (device_no, stream, boot_seq, seq, ts, received_at, body) VALUES (1, 'evt/take', 1, 1, 1, 1, '{}');
-    INSERT INTO stream_acks (device_no, stream, seq) VALUES (1, 'hb', 2);
+    INSERT INTO stream_acks (device_no, stream, seq) VALUES (1, 'hb', 2), (1, 'evt', 7);
     INSERT INTO commands (id, org, device_id, seq, type, payload, priority, state, rev, attempts, progress, code, reason, result, \
     notes, message, hash, retained, cancel_requested, created_by, created_at, expires_at, published_at, finished_at) VALUES
     ('c1', 'default', 'a', 1, 'identify', '{}', 5, 'published', -1, 0, NULL, NULL, NULL, NULL, NULL, 'signed', NULL, 'publish', \
