@@ -5,6 +5,9 @@
 //! twice, everything that comes later than [`OVERDUE`] after it was measured is written down once in `heartbeats_overdue`, unless
 //! it is there already or among the raw rows, and marked in the transaction that adds it. The marks stay for as long as raw rows
 //! would; by then the box has long been told that it is stored, and what it repeats below that is passed over by its number.
+//!
+//! What a box said live above a gap was not acknowledged: it comes again with what fills the gap, however late. It is written down
+//! as counted before its raw row goes.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -65,6 +68,23 @@ pub(super) async fn note(tx: &mut Tx, rows: &[HeartbeatRow]) -> Result<(), Store
     }
     Ok(())
 }
+
+/// The statement that writes down as counted what `from` (whose rows are called `h`) holds above the gaps of its devices; it
+/// ends where more conditions may follow, and then [`ONCE`]. A box of before this protocol numbers nothing and repeats nothing.
+pub(super) fn above_gaps(from: &str, now: i64) -> QueryBuilder {
+    let mut statement = QueryBuilder::new(
+        "INSERT INTO heartbeats_overdue (device_no, ts, boot_seq, seq, cpu_percent, mem_percent, disk_free_gb, \
+         temperature_c, load_avg, degradation_level, merged_at) SELECT h.device_no, h.ts, h.boot_seq, h.seq, h.cpu_percent, \
+         h.mem_percent, h.disk_free_gb, h.temperature_c, h.load_avg, h.degradation_level, CAST(",
+    );
+    statement.push_bind(now).push(" AS BIGINT) FROM ").push(from);
+    statement
+        .push(" h JOIN device_pulse p ON p.device_no = h.device_no WHERE h.boot_seq > 0 AND h.seq > p.heartbeat_mark");
+    statement
+}
+
+/// What follows it: once each.
+pub(super) const ONCE: &str = " ON CONFLICT (device_no, ts, boot_seq, seq) DO NOTHING";
 
 /// Marks what a device said within an hour as counted; it is about to be summed up with the raw rows.
 pub(super) async fn mark(tx: &mut Tx, device: i64, hour: i64, now: i64) -> Result<(), StoreError> {

@@ -12,7 +12,7 @@ use super::downsample::{DAY, floor};
 use super::levels::{HOURS, MINUTES};
 use super::retention::CLOCK_SET;
 use super::sql::Pool;
-use super::{Store, StoreError};
+use super::{Store, StoreError, overdue};
 
 /// A table that has partitions.
 #[derive(Debug, Clone, Copy)]
@@ -119,6 +119,11 @@ impl Store {
             // Names of one table sort as their days do; `…_other` is after all of them.
             if name < first {
                 let mut tx = self.alone_with_partitions().await?;
+                if of.raw {
+                    let mut counted = overdue::above_gaps(&name, now);
+                    counted.push(overdue::ONCE);
+                    counted.build().execute(&mut *tx).await?;
+                }
                 if let Some(connection) = tx.postgres() {
                     of.drop(connection, &name).await?;
                 }

@@ -10,7 +10,7 @@ use super::downsample::DAY;
 use super::levels::{HOURS, MINUTES};
 use super::partitions::{BY_HOUR, BY_MINUTE, RAW};
 use super::sql::{Engine, QueryBuilder, query_as};
-use super::{Store, StoreError, millis};
+use super::{Store, StoreError, millis, overdue};
 
 /// Rows deleted in one transaction.
 const AT_ONCE: i64 = 2_000;
@@ -86,6 +86,13 @@ impl Store {
         const KEY: &str = "device_no, ts, boot_seq, seq";
         let not_latest = " AND NOT EXISTS (SELECT 1 FROM device_pulse s WHERE s.device_no = h.device_no \
                           AND s.heartbeat_ts = h.ts AND s.heartbeat_boot = h.boot_seq AND s.heartbeat_seq = h.seq)";
+        let mut counted = overdue::above_gaps("heartbeats", now);
+        counted.push(" AND h.device_no = ").push_bind(device).push(" AND h.ts >= ").push_bind(CLOCK_SET);
+        counted.push(" AND h.ts < ").push_bind(from).push(overdue::ONCE);
+        let mut tx = self.begin().await?;
+        self.fence(&mut tx).await?;
+        counted.build().execute(&mut *tx).await?;
+        tx.commit().await?;
         for wrong in [false, true] {
             let mut sql = QueryBuilder::new("SELECT device_no, ts, boot_seq, seq FROM heartbeats h WHERE device_no = ");
             sql.push_bind(device);

@@ -70,6 +70,40 @@ async fn what_comes_after_raw_heartbeats_are_gone_is_added_to_the_sums_once() {
 }
 
 #[tokio::test]
+async fn what_was_heard_live_above_a_gap_is_not_counted_again_when_its_batch_comes_weeks_later() {
+    for world in World::both().await {
+        let store = &world.store;
+        let device = world.enrol("default", "a").await;
+        let no = store.device_no("default", "a").await.unwrap().unwrap();
+        let plan = RetentionPlan { raw_days: 2, minute_days: 10, hour_days: 400 };
+        // The box says what is now, before it has told what it kept of an outage; then it is gone for days.
+        for seq in 60..120 {
+            let received = START + 20_000 * i64::try_from(seq).unwrap();
+            store.apply(&beats(&device, START, seq..seq + 1, received)).await.unwrap();
+        }
+        keep(&world, START + DAY, &plan).await;
+        let sums = async || -> Vec<(i64, f64)> {
+            let hours = store.metric_series(no, at(START), at(START + DAY), HOUR).await.unwrap();
+            hours.iter().map(|point| point.metrics[0].map(|sum| (sum.count, sum.sum)).unwrap()).collect()
+        };
+        assert_eq!(sums().await, [(60, (60..120).sum::<i64>() as f64)]);
+        let now = START + 5 * DAY;
+        keep(&world, now, &plan).await;
+        // Nothing of it was acknowledged, so all of it comes.
+        let items = (1..120).map(|seq| {
+            let mut beat = heartbeat(1, seq, seq as f64);
+            beat.ts = at(START + 20_000 * i64::try_from(seq).unwrap());
+            BatchItem { seq, ts: None, data: beat.to_value() }
+        });
+        let (stream, items) = (Name::new("hb").unwrap(), items.collect());
+        let batch = Batch { stream, boot_seq: 1, first_available: 1, items, extra: Default::default() };
+        store.apply(&[Record { received_at: at(now), ..record(&device, Report::Batch(batch)) }]).await.unwrap();
+        keep(&world, now, &plan).await;
+        assert_eq!(sums().await, [(119, (1..120).sum::<i64>() as f64)], "each once");
+    }
+}
+
+#[tokio::test]
 async fn what_is_older_than_minutes_goes_to_its_hour_and_what_is_older_than_hours_nowhere() {
     for world in World::both().await {
         let store = &world.store;
