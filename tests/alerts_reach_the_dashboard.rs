@@ -4,11 +4,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::support::axe::assert_accessible;
-use super::support::browser::{Browser, Capture};
-use super::support::dashboard::{find, see, type_into};
+use super::support::dashboard::{find, see, signed_in, type_into};
 use super::support::r58::PATIENCE;
 use super::support::site::Site;
-use super::support::{stage, until};
+use super::support::until;
 
 /// A box that speaks HTTP alone says how hot it is.
 async fn beat(site: &Site, token: &str, temperature: f64) {
@@ -31,7 +30,6 @@ async fn state(site: &Site, wanted: &str) -> Value {
 
 #[actix_web::test]
 async fn an_alert_appears_by_itself_is_silenced_taken_on_and_given_back_and_leaves_when_it_is_over() {
-    let _stage = stage().await;
     let site = Site::start().await;
     let rules = site.api.get("/api/v1/alert-rules").await;
     let hot = rules["items"].as_array().unwrap().iter().find(|rule| rule["kind"] == "temperature").unwrap();
@@ -42,16 +40,7 @@ async fn an_alert_appears_by_itself_is_silenced_taken_on_and_given_back_and_leav
         "arch": "aarch64"});
     let token = site.api.post("/api/v1/devices/register", &device).await["token"].as_str().unwrap().to_owned();
 
-    let browser = Browser::start(&Capture::Refused, None).await;
-    browser.open(&format!("{}/alerts", site.api.base)).await;
-    let ready = "document.querySelector('[data-testid=\"password\"]')";
-    browser.until(PATIENCE, "the page", ready, "document.body.innerText").await;
-    let fill = format!(
-        "document.querySelector('[data-testid=\"email\"]').value = 'admin@r58.local'; {ready}.value = {}",
-        json!(site.password)
-    );
-    browser.script(&fill).await;
-    browser.click("sign-in").await;
+    let browser = signed_in(&site, "/alerts").await;
     let calm = "document.querySelector('[data-testid=\"open-alerts\"]')?.textContent.includes('Nothing')";
     browser.until(PATIENCE, "no alerts", calm, "document.body.innerText").await;
 
