@@ -14,7 +14,7 @@ use super::support::postgres::Postgres;
 use super::support::r58::{Home, PATIENCE, R58};
 use super::support::sim::{HOME_WITHIN, Simulated, assert_carried_home, assert_heartbeats_stored_once, until_online};
 use super::support::site::Api;
-use super::support::{free_port, stage, until};
+use super::support::{backstage, free_port, until};
 
 const DEVICES: usize = 10;
 
@@ -38,7 +38,7 @@ async fn a_full_disk_stops_no_reader_loses_no_heartbeat_and_is_over_when_there_i
     ) {
         return;
     }
-    let _stage = stage().await;
+    let _backstage = backstage().await;
     let (listen, broker) = (free_port(), free_port());
     let home = Home::new(&format!(
         "[fleet]\nlisten = \"127.0.0.1:{listen}\"\n[fleet.broker]\nlisten = \"127.0.0.1:{broker}\"\n"
@@ -98,7 +98,7 @@ async fn a_database_server_whose_disk_is_full_refuses_writes_answers_readers_and
     ) {
         return;
     }
-    let _stage = stage().await;
+    let _backstage = backstage().await;
     let postgres = Postgres::start_with_small_disk(48).await;
     let url = postgres.database_on_small_disk().await;
     let home = Home::new(&format!(

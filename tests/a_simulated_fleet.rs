@@ -5,6 +5,7 @@
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
+use super::support::backstage;
 use super::support::mosquitto::{Mosquitto, PASSWORD};
 use super::support::r58::PATIENCE;
 use super::support::sim::{
@@ -12,7 +13,6 @@ use super::support::sim::{
     until_online,
 };
 use super::support::site::{ORG, Site};
-use super::support::stage;
 
 const DEVICES: usize = 120;
 /// Of the fleet whose broker dies.
@@ -43,7 +43,7 @@ async fn code_for(site: &Site, devices: usize) -> String {
 
 #[tokio::test]
 async fn outages_and_a_killed_server_cost_a_simulated_fleet_no_result_and_no_heartbeat() {
-    let _stage = stage().await;
+    let _backstage = backstage().await;
     let dir = tempfile::tempdir().expect("a directory");
     let mut site = Site::start().await;
     let code = code_for(&site, DEVICES).await;
@@ -91,7 +91,7 @@ async fn outages_and_a_killed_server_cost_a_simulated_fleet_no_result_and_no_hea
 
 #[tokio::test]
 async fn a_mosquitto_that_forgets_everything_twice_costs_a_simulated_fleet_no_result_and_no_heartbeat() {
-    let _stage = stage().await;
+    let _backstage = backstage().await;
     let dir = tempfile::tempdir().expect("a directory");
     let mut broker = Mosquitto::prepare();
     // All boxes of an organization are one user there.

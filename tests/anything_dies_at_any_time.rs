@@ -23,7 +23,7 @@ use super::support::sim::{
     until_online,
 };
 use super::support::site::{Api, ORG};
-use super::support::{free_port, stage};
+use super::support::{backstage, free_port};
 
 const DEVICES: usize = 24;
 /// Longest time that something stays dead, in milliseconds.
@@ -153,7 +153,7 @@ impl Load {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_is_killed_every_acknowledged_write_is_there_and_every_command_ends_once() {
-    let _stage = stage().await;
+    let _backstage = backstage().await;
     let rounds = setting("R58_CHAOS_ROUNDS").unwrap_or(6_usize);
     let seed = setting("R58_CHAOS_SEED").unwrap_or_else(rand::random::<u32>);
     println!("{rounds} rounds, R58_CHAOS_SEED={seed}");

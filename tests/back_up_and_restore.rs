@@ -17,7 +17,7 @@ use super::support::postgres::Postgres;
 use super::support::r58::{Home, PATIENCE, R58, binary};
 use super::support::sim::{HOME_WITHIN, Simulated, ended_commands, id, until_online};
 use super::support::site::Api;
-use super::support::{free_port, stage};
+use super::support::{backstage, free_port};
 
 const DEVICES: usize = 15;
 
@@ -278,7 +278,7 @@ async fn unfit_files_are_refused(home: &Home, file: &Path) {
 
 #[tokio::test]
 async fn a_server_is_backed_up_under_load_and_restored_on_either_engine() {
-    let _stage = stage().await;
+    let _backstage = backstage().await;
     let postgres = Postgres::shared().await;
     let databases = [postgres.database().await, postgres.database().await];
     // Most of the time each waits for its boxes.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::service_manager::{passes, shipped};
 use super::support::postgres::Postgres;
 use super::support::r58::{PATIENCE, R58, binary};
-use super::support::{environment, free_port, stage, until};
+use super::support::{backstage, environment, free_port, until};
 
 /// The instructions of the Containerfile, each with its word; what goes on over several lines is one.
 fn instructions() -> Vec<(String, String)> {
@@ -103,7 +103,7 @@ fn what_an_image_is_built_by_is_what_there_is() {
 
 #[tokio::test]
 async fn a_server_runs_on_what_the_container_files_give_it() {
-    let _stage = stage().await;
+    let _backstage = backstage().await;
     let compose = compose();
     let service = &compose["services"]["fleet"];
     let mut given = environment_of_the_image();

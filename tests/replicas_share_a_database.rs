@@ -18,7 +18,7 @@ use super::support::postgres::Postgres;
 use super::support::r58::{Home, PATIENCE, R58};
 use super::support::site::{Api, ORG, assert_steps_in_order};
 use super::support::wire::Wire;
-use super::support::{free_port, stage, until};
+use super::support::{backstage, free_port, until};
 
 /// Boxes that say something all the time.
 const BOXES: usize = 6;
@@ -215,7 +215,7 @@ async fn watch(api: &Api) -> Arc<Mutex<String>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_of_three_servers_are_killed_under_load_and_nothing_is_lost_or_done_twice() {
-    let _stage = stage().await;
+    let _backstage = backstage().await;
     let database = Postgres::shared().await.database().await;
     let mut broker = Mosquitto::prepare();
     broker.start().await;

@@ -42,6 +42,13 @@ pub async fn stage() -> MutexGuard<'static, ()> {
     STAGE.get_or_init(|| Mutex::new(())).lock().await
 }
 
+/// Takes the room behind it: tests that keep fleet servers busy, and run no box, do so one at a time as well, beside whoever is
+/// on stage.
+pub async fn backstage() -> MutexGuard<'static, ()> {
+    static BACKSTAGE: OnceLock<Mutex<()>> = OnceLock::new();
+    BACKSTAGE.get_or_init(|| Mutex::new(())).lock().await
+}
+
 /// Asks again and again until `probe` answers `Some`, and fails with the last excuse when `within` has passed.
 ///
 /// The pause between two questions only spares the processor; what is waited for is the condition.
