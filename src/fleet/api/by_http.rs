@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use actix_web::{FromRequest as _, HttpRequest, HttpResponse, web};
 use chrono::{DateTime, NaiveDateTime, Utc};
-use r58_actors::ingest::store::{FleetStore as _, Record, Report};
+use r58_actors::ingest::store::{Record, Report};
 use r58_mqtt::payload::{ClockState, CommandStatus, DeviceState, Heartbeat, LegacyStatus, Payload as _, ServerState};
 use r58_mqtt::{CommandId, DeviceAddress, DeviceId, OrgId};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use super::dry_run::outlook;
 use super::paging::PageQuery;
 use super::problem::{ProblemBody, store_problem};
 use super::{input, resource};
+use crate::fleet::ErrorKind;
 use crate::fleet::auth::DeviceCaller;
 use crate::fleet::rehearsal::{Conditions, unmet};
 use crate::fleet::state::Fleet;
@@ -262,20 +263,14 @@ fn conditions(row: &CommandRow) -> Conditions {
 }
 
 async fn apply(fleet: &Fleet, record: Record) -> Result<(), Problem> {
-    use r58_actors::ingest::store::StoreError;
-    match fleet.store.apply(&[record]).await {
+    match fleet.store.take(&[record]).await {
         Ok(_) => Ok(()),
-        Err(StoreError::Unavailable(reason)) => {
-            tracing::warn!(reason, "what a device said over HTTP could not be stored");
-            // The seam to the store says why in words alone.
-            let full = crate::fleet::store::StoreError::DiskFull;
-            if reason == full.to_string() {
-                return Err(store_problem(full));
-            }
-            Err(Problem::unavailable("the database is busy; try again").retry_after(std::time::Duration::from_secs(5)))
+        Err(error) if matches!(error.kind(), ErrorKind::Transient | ErrorKind::Unavailable) => {
+            tracing::warn!(%error, "what a device said over HTTP could not be stored");
+            Err(store_problem(error))
         }
-        Err(StoreError::Refused(reason)) => {
-            tracing::warn!(reason, "what a device said over HTTP was refused");
+        Err(error) => {
+            tracing::warn!(%error, "what a device said over HTTP was refused");
             Err(Problem::bad_request("this cannot be stored"))
         }
     }

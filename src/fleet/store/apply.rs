@@ -257,6 +257,17 @@ impl<'a> Work<'a> {
 }
 
 impl Store {
+    /// Stores what devices said, in one transaction; what [`FleetStore::apply`] does, with the store's own error.
+    ///
+    /// # Errors
+    /// Those of the database; nothing is stored then.
+    pub async fn take(&self, records: &[Record]) -> Result<Applied, StoreError> {
+        let begun = Instant::now();
+        let applied = self.apply_all(records).await?;
+        self.meters.applied(records, begun.elapsed(), Utc::now());
+        Ok(applied)
+    }
+
     async fn apply_all(&self, records: &[Record]) -> Result<Applied, StoreError> {
         let mut known: Vec<Option<DeviceNo>> = Vec::with_capacity(records.len());
         let mut numbers = BTreeSet::new();
@@ -326,10 +337,7 @@ fn limit(limit: usize) -> i64 {
 #[async_trait]
 impl FleetStore for Store {
     async fn apply(&self, records: &[Record]) -> Result<Applied, SeamError> {
-        let begun = Instant::now();
-        let applied = self.apply_all(records).await?;
-        self.meters.applied(records, begun.elapsed(), Utc::now());
-        Ok(applied)
+        Ok(self.take(records).await?)
     }
 
     async fn mark_silent(&self, now: DateTime<Utc>) -> Result<Vec<DeviceAddress>, SeamError> {

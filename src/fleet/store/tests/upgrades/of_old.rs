@@ -6,13 +6,13 @@ pub const START: i64 = 1_800_000_000_000;
 /// The administrator's password.
 pub const PASSWORD: &str = "of before the upgrade";
 /// The box's token.
-pub const TOKEN: &str = "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1";
+pub const TOKEN: &str = "the-token-of-box-a";
 /// A refresh token.
-pub const REFRESH: &str = "b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2";
+pub const REFRESH: &str = "the-session-of-before";
 /// An enrolment code that nobody has used.
 pub const CODE: &str = "0000-1111-2222-3333";
 /// An API key.
-pub const KEY: &str = "r58k_c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3c3";
+pub const KEY: &str = "r58k_of-before";
 /// A support bundle.
 pub const BUNDLE: &str = "01HZZZZZZZZZZZZZZZZZZZZZZZ";
 
