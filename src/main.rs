@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// What a heartbeat says becomes many small strings, made by one thread and let go by another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     r58::cli::main()
 }

@@ -113,7 +113,10 @@ async fn join(guest: &Browser, link: &Value, name: &str) {
     guest.until(PATIENCE, "a pre-flight that finds nothing fatal", ready, "document.body.innerText").await;
     guest.screenshot(&format!("{name}-preflight")).await;
     let moods = "[...document.querySelectorAll('[data-testid^=check-]')].map((one) => one.dataset.mood).join()";
-    assert_eq!(guest.script(&format!("return {moods}")).await, json!("good,good,good,good,good"));
+    let moods = guest.script(&format!("return {moods}")).await;
+    // The last is how fast the box answers: on a busy machine it answers slowly, and the page says so.
+    let right = [json!("good,good,good,good,good"), json!("good,good,good,good,warn")];
+    assert!(right.contains(&moods), "{moods}");
     guest.click("join").await;
 }
 
@@ -179,11 +182,14 @@ async fn an_invited_guest_is_seen_by_the_crew_alone_until_it_is_let_in_and_goes_
     guest.until(PATIENCE, "to be told", muted, "document.body.innerText").await;
     crew.click("mute-guest1").await;
     until(PATIENCE, "the voice again", || async { loud(&r58, |level| level > -40.0).await }).await;
-    let before = level(&r58).await;
+    let before = loudness(&r58).await;
     let (status, _) = r58.post("/api/guests/guest1/level", &json!({ "level_db": -12 })).await;
     assert_eq!(status, StatusCode::OK);
-    until(PATIENCE, "the voice, softer", || async { loud(&r58, |level| (before - level - 12.0).abs() < 2.0).await })
-        .await;
+    until(PATIENCE, "the voice, softer", || async {
+        let now = loudness(&r58).await;
+        if (before - now - 12.0).abs() < 2.0 { Ok(()) } else { Err((before, now)) }
+    })
+    .await;
     let (status, report) = r58.post("/api/guests/guest1/rename", &json!({ "name": "Countess" })).await;
     assert_eq!((status, &report["label"]), (StatusCode::OK, &json!("Countess")));
     let named = "document.querySelector('[data-testid=seat-guest1]').innerText.includes('Countess')";
@@ -202,6 +208,17 @@ async fn an_invited_guest_is_seen_by_the_crew_alone_until_it_is_let_in_and_goes_
 /// Level of the programme in dBFS.
 async fn level(r58: &R58) -> f64 {
     r58.json("/api/mixer/status").await["stats"]["level_db"].as_f64().expect("a level")
+}
+
+/// The middle of some looks: each sees ten milliseconds, in which a voice may fade in, have a gap or crack on a busy machine.
+async fn loudness(r58: &R58) -> f64 {
+    let mut looks = Vec::new();
+    for _ in 0..25 {
+        looks.push(level(r58).await);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    looks.sort_by(f64::total_cmp);
+    looks[looks.len() / 2]
 }
 
 async fn loud(r58: &R58, right: impl Fn(f64) -> bool) -> Result<(), f64> {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::support::r58::{Home, PATIENCE, R58};
 use super::support::sdp::offer;
 use super::support::voice::Voice;
-use super::support::{stage, until};
+use super::support::{stage_alone, until};
 
 /// As many as a box may have.
 const SEATS: usize = 8;
@@ -97,7 +97,8 @@ async fn round(r58: &R58, going: impl Fn(usize) -> Going) -> Vec<UdpSocket> {
 }
 
 async fn come_and_go(rounds: usize) {
-    let _stage = stage().await;
+    // No frame slot may be missed.
+    let _stage = stage_alone().await;
     let (r58, _home) = full_house().await;
     let mixed = |n: usize| [Going::Clean, Going::Killed, Going::Cut][n % 3];
     // What starts once in a process is there after these.
@@ -163,7 +164,8 @@ async fn a_thousand_guests_that_leave_or_vanish_leave_nothing_behind() {
 
 #[tokio::test]
 async fn two_hundred_offers_at_once_with_nobody_behind_them_do_not_disturb_the_programme() {
-    let _stage = stage().await;
+    // No frame slot may be missed.
+    let _stage = stage_alone().await;
     let (r58, _home) = full_house().await;
     let (before, http) = (mixer(&r58).await, Client::new());
     let post = |n: usize| {

@@ -1,8 +1,8 @@
 //! The promises of the system, each in a file of its own, kept against real parts: the binary itself, a real browser,
 //! a real broker, a real TURN server, network namespaces.
 //!
-//! One test binary, so that it links once. Tests that run a box take turns (`support::stage`): two cores are not enough for
-//! two programmes side by side.
+//! One test binary, so that it links once. Tests that run a box take turns (`support::stage`), two at a time; those that
+//! count frames or measure seconds have the stage for themselves.
 
 mod support;
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::support::axe::{assert_accessible, assert_asks_nobody_else};
 use super::support::browser::Browser;
 use super::support::by_http::HttpBox;
-use super::support::dashboard::{find, fits_everywhere, see, signed_in, type_into};
+use super::support::dashboard::{find, fits_everywhere, see, signed_in, type_into, visit};
 use super::support::r58::PATIENCE;
 use super::support::site::Site;
 
@@ -81,6 +81,7 @@ async fn a_large_fleet_is_walked_by_keys_and_a_box_is_edited_and_configured() {
     let back = format!("location.pathname === '/' && {row} === {here}");
     browser.until(PATIENCE, "the row that was left", &back, "document.activeElement.outerHTML").await;
 
+    choose_far_down(&browser).await;
     press(&browser, &['/']).await;
     type_into(&browser, &[("[data-testid=search]", "stage")]).await;
     let one = "document.querySelector('[data-testid=told]').innerText.trim() === '1 box'";
@@ -110,6 +111,24 @@ async fn a_large_fleet_is_walked_by_keys_and_a_box_is_edited_and_configured() {
     let gone = site.api.call(Method::GET, "/api/v1/devices/stage", None).await.expect("a device");
     assert_eq!((&gone["status"], &gone["name"]), (&json!("decommissioned"), &json!("Stage left")));
     browser.close().await;
+}
+
+/// A field that names a box, walked down by keys beyond the page that it began with.
+async fn choose_far_down(browser: &Browser) {
+    visit(browser, "/alerts").await;
+    browser.click("new-silence").await;
+    browser.script("document.querySelector('[data-testid=silence-which]').focus()").await;
+    browser.click("silence-which").await;
+    let options = "document.querySelectorAll('[data-testid=silence-which-list] [role=option]').length";
+    browser.until(PATIENCE, "the first page", &format!("{options} === 20"), options).await;
+    press(browser, &[PAGE_DOWN, PAGE_DOWN, PAGE_DOWN]).await;
+    browser.until(PATIENCE, "the next page", &format!("{options} > 20"), options).await;
+    press(browser, &[PAGE_DOWN]).await;
+    find(browser, "a box of it", "[data-testid=silence-which-list] [role=option]:nth-child(n+21)[aria-selected=true]")
+        .await;
+    press(browser, &[ENTER]).await;
+    find(browser, "the box that is chosen", "[name=which][value^=many-]").await;
+    browser.script("document.querySelector('nav.places a').click()").await;
 }
 
 /// Two versions, the difference between them, and the way back, each brought to the box by a command.

@@ -15,7 +15,7 @@ use super::support::namespace::is_root_or_ran_as_root;
 use super::support::postgres::Postgres;
 use super::support::r58::{Home, PATIENCE, R58, binary};
 use super::support::site::{Api, Site};
-use super::support::{free_port, stage, until};
+use super::support::{backstage, free_port, stage, until};
 
 /// Everything that was planted, and everything that was said.
 struct Ears {
@@ -111,7 +111,7 @@ fn on_broker(port: u16, id: &str, user: &str, password: &str) -> Output {
 
 #[tokio::test]
 async fn no_secret_is_in_what_the_fleet_server_says_keeps_or_refuses() {
-    let _stage = stage().await;
+    let _backstage = backstage().await;
     let mut ears = Ears { secrets: Vec::new(), said: Vec::new() };
     of_a_database_that_is_not_there(&mut ears);
     let database = Postgres::shared().await.database().await;
@@ -403,7 +403,7 @@ async fn no_secret_is_in_the_journal() {
     if !is_root_or_ran_as_root("secrets_stay_secret::no_secret_is_in_the_journal") {
         return;
     }
-    let _stage = stage().await;
+    let _backstage = backstage().await;
     let mut ears = Ears { secrets: Vec::new(), said: Vec::new() };
     let home = Home::new(
         "[log]\nformat = \"journald\"\n[fleet]\nlisten = \"127.0.0.1:0\"\n[fleet.broker]\nlisten = \"127.0.0.1:0\"\n",

@@ -118,10 +118,26 @@ fn the_shipped_configurations_are_right() {
     }
 }
 
+fn manifest() -> toml::Table {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    std::fs::read_to_string(path).expect("it").parse().expect("TOML")
+}
+
+/// Otherwise the program could need a feature that only its tests bring, and not be built without them.
+#[test]
+fn the_tests_add_nothing_to_what_the_program_is_built_of() {
+    let manifest = manifest();
+    let table = |name: &str| manifest[name].as_table().expect("a table").clone();
+    let of_the_program = table("dependencies");
+    for (name, asked) in table("dev-dependencies") {
+        assert!(!of_the_program.contains_key(&name), "{name} stands there already: {asked}");
+    }
+}
+
 #[test]
 fn what_the_package_is_to_bring_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let manifest: toml::Table = std::fs::read_to_string(root.join("Cargo.toml")).expect("it").parse().expect("TOML");
+    let manifest = manifest();
     let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().expect("assets");
     let asset = |asset: &toml::Value, n: usize| asset[n].as_str().expect("text").to_owned();
     let mut brought = Vec::new();

@@ -17,7 +17,7 @@ use super::support::mosquitto::Mosquitto;
 use super::support::r58::{EPHEMERAL, Home, PATIENCE, R58};
 use super::support::sdp::offer;
 use super::support::site::{Api, ORG, Site};
-use super::support::{free_port, stage, until};
+use super::support::{free_port, stage_alone, until};
 
 /// A small picture, so that the machine has time for the tests.
 const SMALL: &str = "[device.programme]\nwidth = 640\nheight = 360\nfps = 30\nbitrate_kbps = 500\n";
@@ -32,7 +32,8 @@ const CAMERAS: [&str; 4] = ["cam1", "cam2", "cam3", "cam4"];
 
 #[tokio::test]
 async fn inputs_stall_lose_their_cable_panic_and_are_rebuilt_and_come_back() {
-    let _stage = stage().await;
+    // No frame slot may be missed.
+    let _stage = stage_alone().await;
     let home = Home::new(&format!("{EPHEMERAL}{SMALL}"));
     let demo = R58::start(&home, "demo").await;
     all_live(&demo, CAMERAS.len()).await;
@@ -71,7 +72,8 @@ async fn inputs_stall_lose_their_cable_panic_and_are_rebuilt_and_come_back() {
 
 #[tokio::test]
 async fn guests_viewers_the_way_to_the_fleet_its_broker_and_its_server_vanish() {
-    let _stage = stage().await;
+    // No frame slot may be missed.
+    let _stage = stage_alone().await;
     let mut broker = Mosquitto::prepare();
     let mut site = Site::with(&broker).await;
     let mut cable = Cable::to(&broker.url());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::support::r58::{Home, PATIENCE, R58};
-use super::support::{free_port, stage, until};
+use super::support::{free_port, stage, stage_alone, until};
 
 /// Players of the crowd.
 const CROWD: usize = 200;
@@ -107,7 +107,8 @@ impl Player {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_players_of_hls_find_everything_and_the_programme_misses_no_frame() {
-    let _stage = stage().await;
+    // No frame slot may be missed.
+    let _stage = stage_alone().await;
     let (r58, _home) = device("", "").await;
     let before = on_air(&r58).await;
     let http = Client::new();

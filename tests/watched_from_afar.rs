@@ -14,7 +14,7 @@ use super::support::namespace::is_root_or_ran_as_root;
 use super::support::nat::{BROKER_URL, FLEET_URL, Internet, STUN_URL, TURN_URL};
 use super::support::r58::{Home, PATIENCE, R58, binary};
 use super::support::site::Api;
-use super::support::{stage, until};
+use super::support::{stage_alone, until};
 
 pub(super) const TURN_SECRET: &str = "north-sea-herring";
 /// From the click to the first frame of the programme.
@@ -101,7 +101,8 @@ fn a_guest_behind_one_router_is_in_the_programme_of_a_box_behind_another_within_
 }
 
 async fn joined(internet: &Internet) {
-    let _stage = stage().await;
+    // Seconds are measured.
+    let _stage = stage_alone().await;
     let files = tempfile::tempdir().expect("a directory");
     let _turn = internet.turn_server(TURN_SECRET, files.path()).await;
     let afar = Afar::start(internet, "").await;
@@ -208,7 +209,8 @@ fn in_namespace(host: &super::support::namespace::Namespace, home: &Home, side: 
 }
 
 async fn watched(internet: &Internet) {
-    let _stage = stage().await;
+    // Seconds are measured.
+    let _stage = stage_alone().await;
     let files = tempfile::tempdir().expect("a directory");
     let _turn = internet.turn_server(TURN_SECRET, files.path()).await;
     let afar = Afar::start(internet, "").await;

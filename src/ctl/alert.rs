@@ -15,7 +15,7 @@ pub enum Alert {
         /// open, pending, firing, acknowledged or resolved; open unless given.
         #[arg(long, default_value = "open")]
         state: String,
-        /// info, warning or critical.
+        /// info, warning, error or critical.
         #[arg(long)]
         severity: Option<String>,
         /// offline, disk, temperature, input_lost, guest_failing, restarts or clock.
@@ -71,7 +71,7 @@ pub struct RuleValues {
     /// Seconds for which it has to hold, and to be gone.
     #[arg(long)]
     for_seconds: Option<u32>,
-    /// info, warning or critical.
+    /// info, warning, error or critical.
     #[arg(long)]
     severity: Option<String>,
     /// Devices with this tag; an empty one: all.
@@ -199,7 +199,7 @@ pub enum Receiver {
         /// Of mail; may be given several times.
         #[arg(long)]
         address: Vec<String>,
-        /// info, warning or critical.
+        /// info, warning, error or critical.
         #[arg(long)]
         min_severity: Option<String>,
     },
@@ -219,7 +219,7 @@ pub enum Receiver {
         /// New addresses of mail.
         #[arg(long)]
         address: Vec<String>,
-        /// info, warning or critical.
+        /// info, warning, error or critical.
         #[arg(long)]
         min_severity: Option<String>,
         /// In use or not.
@@ -283,8 +283,13 @@ pub async fn run(client: &mut Client, output: Output, order: &Alert) -> Result<(
             let summary = client.get("/alerts/summary").await?;
             output.show(&summary, || {
                 format!(
-                    "{} open, {} firing: {} critical, {} warning, {} info",
-                    summary["open"], summary["firing"], summary["critical"], summary["warning"], summary["info"]
+                    "{} open, {} firing: {} critical, {} error, {} warning, {} info",
+                    summary["open"],
+                    summary["firing"],
+                    summary["critical"],
+                    summary["error"],
+                    summary["warning"],
+                    summary["info"]
                 )
             });
         }

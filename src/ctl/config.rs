@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::client::{Client, CtlError};
+use super::order::payload;
 use super::output::Output;
-use super::{payload, segment, word};
+use super::{segment, word};
 
 /// What to do with a device's configuration.
 #[derive(Debug, clap::Subcommand)]
@@ -87,13 +88,9 @@ pub async fn run(client: &mut Client, output: Output, order: &Config) -> Result<
         Config::Versions { device } => {
             let all = client.all(&format!("{}/versions", place(device)), &[]).await?;
             let line = |one: &Value| {
-                format!(
-                    "{}  {}  {}  {}",
-                    one["ver"],
-                    word(one, "created_at"),
-                    word(one, "created_by"),
-                    word(one, "notes")
-                )
+                let (at, by, notes) = (word(one, "created_at"), word(one, "created_by"), word(one, "notes"));
+                let back = one["restores"].as_i64().map(|ver| format!("back to {ver}  ")).unwrap_or_default();
+                format!("{}  {at}  {by}  {back}{notes}", one["ver"])
             };
             output.show(&json!(all), || all.iter().map(line).collect::<Vec<_>>().join("\n"));
         }
@@ -103,7 +100,10 @@ pub async fn run(client: &mut Client, output: Output, order: &Config) -> Result<
             let line =
                 |one: &Value| format!("{} {}: {} -> {}", word(one, "kind"), word(one, "path"), one["from"], one["to"]);
             let lines = || found["differences"].as_array().into_iter().flatten().map(line).collect::<Vec<_>>();
-            output.show(&found, || lines().join("\n"));
+            output.show(&found, || match lines() {
+                none if none.is_empty() => "nothing differs".into(),
+                lines => lines.join("\n"),
+            });
         }
         Config::Rollback { device, version, notes } => {
             let body = json!({"ver": version, "notes": notes});

@@ -171,6 +171,9 @@ pub async fn run(client: &mut Client, output: Output, order: &Device) -> Result<
         Device::Picture { device, name, file } => {
             let path = format!("{}/thumbnails/{}", place(device), segment(name));
             let picture = client.bytes(&path).await?;
+            if picture.is_empty() {
+                return Err(CtlError::Refused(format!("no picture of {name} came in")));
+            }
             let failed = |error: std::io::Error| CtlError::Refused(format!("cannot write {}: {error}", file.display()));
             std::fs::write(file, &picture).map_err(failed)?;
             let told = json!({"file": file.display().to_string(), "bytes": picture.len()});

@@ -1,10 +1,12 @@
 //! The same command for many devices.
 
+use chrono::Utc;
 use serde_json::{Value, json};
 
 use super::client::{Client, CtlError};
+use super::order::Order;
 use super::output::Output;
-use super::{command_body, segment, word};
+use super::{segment, word};
 
 /// What to do with groups of commands.
 #[derive(Debug, clap::Subcommand)]
@@ -13,13 +15,8 @@ pub enum Group {
     Send {
         /// The tag.
         tag: String,
-        /// The operation.
-        op: String,
-        /// Arguments: one JSON object, or `key=value` pairs.
-        args: Vec<String>,
-        /// Not to be begun after so many seconds from now; an hour unless given.
-        #[arg(long)]
-        expires_in: Option<u32>,
+        #[command(flatten)]
+        order: Order,
         /// Only say what each device would answer.
         #[arg(long)]
         dry_run: bool,
@@ -49,8 +46,8 @@ pub enum Group {
 /// When the server refuses or does not answer.
 pub async fn run(client: &mut Client, output: Output, order: &Group) -> Result<(), CtlError> {
     match order {
-        Group::Send { tag, op, args, expires_in, dry_run } => {
-            let command = command_body(op, args, *expires_in, false)?;
+        Group::Send { tag, order, dry_run } => {
+            let command = order.body(Utc::now())?;
             let path = if *dry_run { "/command-groups/dry-run" } else { "/command-groups" };
             let body = json!({"devices": {"tag": tag}, "command": command});
             output.document(&client.post(path, &body).await?);

@@ -15,6 +15,7 @@ mod enrol;
 mod group;
 mod invite;
 mod logs;
+mod order;
 mod org;
 mod output;
 mod release;
@@ -27,37 +28,42 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use chrono::Utc;
+use serde_json::{Value, json};
 
 use self::client::{Client, CtlError, Files};
+use self::order::Order;
 use self::output::Output;
 
 /// How long `send --wait` waits unless told otherwise, in seconds.
 const WAIT_SECONDS: u64 = 60;
 
+/// Under it the help of every command shows what is the same for all, below what is its own.
+const SERVER: &str = "Server, sign-in and output";
+
 /// Arguments of `r58 ctl`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Address of the fleet server.
-    #[arg(long, env = "R58_FLEET_URL", default_value = "http://127.0.0.1:8180", global = true)]
+    #[arg(long, env = "R58_FLEET_URL", default_value = "http://127.0.0.1:8180", global = true, help_heading = SERVER)]
     pub url: String,
     /// An access token or an API key, instead of the kept session.
-    #[arg(long, env = "R58_FLEET_TOKEN", hide_env_values = true, global = true)]
+    #[arg(long, env = "R58_FLEET_TOKEN", hide_env_values = true, global = true, help_heading = SERVER)]
     token: Option<String>,
     /// Sign in as this user for this command; the password comes from R58_FLEET_PASSWORD or is asked for.
-    #[arg(long, env = "R58_FLEET_EMAIL", global = true)]
+    #[arg(long, env = "R58_FLEET_EMAIL", global = true, help_heading = SERVER)]
     email: Option<String>,
     /// File of authorities in PEM to believe besides the system's, when the server's certificate is one's own.
-    #[arg(long, env = "R58_FLEET_CA_FILE", global = true)]
+    #[arg(long, env = "R58_FLEET_CA_FILE", global = true, help_heading = SERVER)]
     ca_file: Option<PathBuf>,
     /// File of a certificate in PEM to show to the server, with --key-file.
-    #[arg(long, env = "R58_FLEET_CERT_FILE", global = true, requires = "key_file")]
+    #[arg(long, env = "R58_FLEET_CERT_FILE", global = true, help_heading = SERVER, requires = "key_file")]
     cert_file: Option<PathBuf>,
     /// File of that certificate's key.
-    #[arg(long, env = "R58_FLEET_KEY_FILE", global = true)]
+    #[arg(long, env = "R58_FLEET_KEY_FILE", global = true, help_heading = SERVER)]
     key_file: Option<PathBuf>,
     /// Answer in JSON.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = SERVER)]
     json: bool,
     #[command(subcommand)]
     command: Command,
@@ -101,10 +107,8 @@ enum Command {
     Send {
         /// The device.
         device: String,
-        /// take, scene, restart_service, reboot, config, identify, rotate_token, update or bundle.
-        op: String,
-        /// Arguments: one JSON object, or `key=value` pairs.
-        args: Vec<String>,
+        #[command(flatten)]
+        order: Order,
         /// Only say what the device would answer.
         #[arg(long, conflicts_with = "wait")]
         dry_run: bool,
@@ -114,9 +118,6 @@ enum Command {
         /// How long to wait, in seconds.
         #[arg(long, default_value_t = WAIT_SECONDS)]
         wait_seconds: u64,
-        /// Not to be begun after so many seconds from now; an hour unless given.
-        #[arg(long)]
-        expires_in: Option<u32>,
     },
     /// Show a device's commands.
     Commands {
@@ -138,13 +139,8 @@ enum Command {
     Sign {
         /// The device.
         device: String,
-        /// The operation.
-        op: String,
-        /// Arguments: one JSON object, or `key=value` pairs.
-        args: Vec<String>,
-        /// Not to be begun after so many seconds from now; an hour unless given.
-        #[arg(long)]
-        expires_in: Option<u32>,
+        #[command(flatten)]
+        order: Order,
     },
     /// Invite a guest to a seat of a box; the link is told once.
     Invite(invite::Invite),
@@ -253,7 +249,9 @@ async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
     let files = Files { ca: args.ca_file, shown: args.cert_file.zip(args.key_file) };
     let mut client = Client::new(&args.url, &files)?;
     if let Command::Completion { shell } = args.command {
-        clap_complete::generate(shell, &mut crate::cli::command(), "r58", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut crate::cli::command(), "r58", &mut script);
+        output::print(String::from_utf8_lossy(&script).trim_end());
         return Ok(ExitCode::SUCCESS);
     }
     if let Command::Health = args.command {
@@ -302,8 +300,8 @@ async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
             output.document(&device);
         }
         Command::OfDevice(order) => device::run(&mut client, output, &order).await?,
-        Command::Send { device, op, args, dry_run, wait, wait_seconds, expires_in } => {
-            let body = command_body(&op, &args, expires_in, false)?;
+        Command::Send { device, order, dry_run, wait, wait_seconds } => {
+            let body = order.body(Utc::now())?;
             let place = format!("/devices/{}/commands", segment(&device));
             if dry_run {
                 output.document(&client.post(&format!("{place}/dry-run"), &body).await?);
@@ -325,8 +323,9 @@ async fn execute(args: Args, output: Output) -> Result<ExitCode, CtlError> {
             output.command(&command);
         }
         Command::Watch { device } => watch::run(&mut client, output, device.as_deref()).await?,
-        Command::Sign { device, op, args, expires_in } => {
-            let body = command_body(&op, &args, expires_in, true)?;
+        Command::Sign { device, order } => {
+            let mut body = order.body(Utc::now())?;
+            body["draft"] = Value::Bool(true);
             let command = client.post(&format!("/devices/{}/commands", segment(&device)), &body).await?;
             output.signed(&command);
         }
@@ -373,38 +372,6 @@ async fn finished(
     };
     output.command(&command);
     Ok(if word(&command, "state") == "succeeded" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// `{type, payload, ..}` from the command line.
-fn command_body(op: &str, args: &[String], expires_in: Option<u32>, draft: bool) -> Result<Value, CtlError> {
-    let mut body = json!({"type": op, "payload": payload(args)?});
-    if draft {
-        body["draft"] = Value::Bool(true);
-    }
-    if let Some(seconds) = expires_in {
-        let at = chrono::Utc::now() + chrono::Duration::seconds(i64::from(seconds));
-        body["expires_at"] = json!(at);
-    }
-    Ok(body)
-}
-
-/// One JSON object, or `key=value` pairs whose values are JSON where they read as JSON, else text.
-fn payload(args: &[String]) -> Result<Value, CtlError> {
-    if let [one] = args
-        && one.trim_start().starts_with('{')
-    {
-        return serde_json::from_str(one)
-            .map_err(|error| CtlError::Usage(format!("the arguments are not JSON: {error}")));
-    }
-    let mut fields = Map::new();
-    for arg in args {
-        let Some((key, value)) = arg.split_once('=') else {
-            return Err(CtlError::Usage(format!("'{arg}' is neither key=value nor a JSON object")));
-        };
-        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
-        fields.insert(key.to_owned(), value);
-    }
-    Ok(Value::Object(fields))
 }
 
 /// A word of a document, empty where it has none.
@@ -460,19 +427,6 @@ fn ask(question: &str, hidden: bool) -> Result<String, CtlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn arguments_are_an_object_or_pairs() {
-        let words = |words: &[&str]| payload(&words.iter().map(|word| word.to_string()).collect::<Vec<_>>());
-        assert_eq!(words(&[]).unwrap(), json!({}));
-        assert_eq!(words(&[r#"{"scene":"quad"}"#]).unwrap(), json!({"scene": "quad"}));
-        assert_eq!(
-            words(&["scene=quad", "duration_ms=500", "kind=mix"]).unwrap(),
-            json!({"scene": "quad", "duration_ms": 500, "kind": "mix"})
-        );
-        assert!(words(&["quad"]).is_err());
-        assert!(words(&["{quad"]).is_err());
-    }
 
     #[test]
     fn names_stay_inside_their_path_segment() {

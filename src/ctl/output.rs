@@ -13,7 +13,7 @@ pub struct Output {
 }
 
 /// Printing to a closed pipe (`| head`) ends quietly: the reader has what it wanted.
-fn print(text: &str) {
+pub fn print(text: &str) {
     use std::io::Write;
     if writeln!(std::io::stdout(), "{text}").is_err() {
         std::process::exit(0);

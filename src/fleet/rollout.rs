@@ -60,14 +60,35 @@ impl Tally {
 /// Whether a device is in at `percent` (0 to 100). The place depends on the rollout and the device alone: who is in stays in when
 /// the percentage grows, and it is not always the same devices that go first.
 pub fn is_in(rollout: &str, device: &str, percent: u64) -> bool {
+    place(rollout, device) < percent * (PLACES / 100)
+}
+
+fn place(rollout: &str, device: &str) -> u64 {
     let hash = Sha256::new().chain_update(rollout).chain_update([0]).chain_update(device).finalize();
     let first = hash.iter().take(8).fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
-    first % PLACES < percent * (PLACES / 100)
+    first % PLACES
+}
+
+/// Who of these is in first, when the percentage grows: the one that goes where it is so small that of so few none would.
+pub fn first_of<'a>(rollout: &str, devices: &'a [String]) -> Option<&'a String> {
+    devices.iter().min_by_key(|device| place(rollout, device))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_of_few_is_in_whenever_one_of_them_is() {
+        let few: Vec<String> = (0..5).map(|n| format!("box{n}")).collect();
+        for rollout in ["r", "s", "t"] {
+            let first = first_of(rollout, &few).unwrap();
+            for percent in 0..=100 {
+                assert!(is_in(rollout, first, percent) || !few.iter().any(|one| is_in(rollout, one, percent)));
+            }
+        }
+        assert_eq!(first_of("r", &[]), None);
+    }
 
     fn members(rollout: &str, percent: u64) -> Vec<u32> {
         (0..10_000).filter(|n| is_in(rollout, &format!("box{n}"), percent)).collect()

@@ -13,7 +13,7 @@ use serde_json::{Map, json};
 
 use super::api::commands::{self, CreateCommand, Refusal};
 use super::auth::{Role, Session};
-use super::rollout::{Halt, Tally, is_in};
+use super::rollout::{Halt, Tally, first_of, is_in};
 use super::state::Fleet;
 use super::store::{Actor, NewCommand, RolloutRow, Store, StoreError};
 
@@ -153,7 +153,7 @@ fn boxes(count: u64) -> String {
 /// Over when every device that it is for was reached and none is at it any more.
 async fn ended(fleet: &Fleet, rollout: &RolloutRow, actor: &Actor) -> Result<(), StoreError> {
     if rollout.percent < 100 {
-        return Ok(());
+        return begin_with_one(fleet, rollout, actor).await;
     }
     // Counted anew: this very look may have sent the last ones.
     let tally = tally(&fleet.store, &rollout.id).await?;
@@ -166,6 +166,18 @@ async fn ended(fleet: &Fleet, rollout: &RolloutRow, actor: &Actor) -> Result<(),
         if fleet.store.move_rollout(actor, &rollout.id, moved, None, None, Utc::now()).await? {
             fleet.hub.rollout_changed(&rollout.org, &rollout.id);
         }
+    }
+    Ok(())
+}
+
+/// A part of few may be nobody by the places alone; then the first goes, or the rollout would run and never begin.
+async fn begin_with_one(fleet: &Fleet, rollout: &RolloutRow, actor: &Actor) -> Result<(), StoreError> {
+    if !fleet.store.group_states(&rollout.id).await?.is_empty() {
+        return Ok(());
+    }
+    let devices = fleet.store.rollout_candidates(rollout, "", AT_ONCE).await?;
+    if let Some(first) = first_of(&rollout.id, &devices) {
+        send(fleet, rollout, actor, first, Utc::now()).await?;
     }
     Ok(())
 }

@@ -17,12 +17,12 @@ use r58_actors::fleet_link::operations;
 use r58_actors::supervision::ActorReport;
 use r58_actors::turn::IceSnapshot;
 use r58_mqtt::command::{Core, CoreConfig};
-use r58_mqtt::durable::KeyValue;
+use r58_mqtt::durable::{Changes, KeyValue, commit_async};
 use r58_mqtt::outbox::{Outbox, OutboxConfig, fresh_seq};
 use r58_mqtt::payload::{Caps, Payload as _, Reported};
 use r58_mqtt::session::{Cable, DisconnectReason, Hand, Session, SessionEvent, SessionEvents};
 use r58_mqtt::sign::KeyRing;
-use r58_mqtt::{DeviceAddress, Up, journal};
+use r58_mqtt::{DeviceAddress, MqttError, Up, journal};
 use tokio::sync::{mpsc, watch};
 
 use super::fleet::VERSION;
@@ -39,6 +39,8 @@ const BOOT: Duration = Duration::from_millis(1500);
 const UNSET_BY: TimeDelta = TimeDelta::days(-55 * 365);
 /// Bytes of each outbox.
 const OUTBOX: u64 = 4 << 20;
+/// How many starts it had, beside journal and outbox.
+const BOOT_SEQ: &[u8] = b"s/boot";
 /// How often a device that is to settle looks whether it has.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -117,7 +119,8 @@ pub struct Device {
     script: Arc<Mutex<Script>>,
     orders: watch::Receiver<Orders>,
     cable: (Hand, Cable),
-    boot_base: u64,
+    /// Which of its starts this is, over all runs.
+    boot_seq: u64,
     machine: Machine,
     report: DeviceReport,
     settled: bool,
@@ -149,7 +152,6 @@ impl Device {
         shared: Arc<Shared>,
         mut script: Script,
         orders: watch::Receiver<Orders>,
-        boot_base: u64,
     ) -> anyhow::Result<Self> {
         let address = DeviceAddress::new(&identity.org, &identity.device_id)?;
         let report = DeviceReport {
@@ -177,7 +179,7 @@ impl Device {
             script,
             orders,
             cable,
-            boot_base,
+            boot_seq: 0,
             machine,
             report,
             settled: false,
@@ -189,7 +191,7 @@ impl Device {
     pub async fn run(mut self) -> DeviceReport {
         loop {
             self.report.lives += 1;
-            let end = match self.open() {
+            let end = match self.open().await {
                 Ok((life, events, notes)) => self.live(life, events, notes).await,
                 Err(_) => End::Fell,
             };
@@ -241,10 +243,20 @@ impl Device {
         }
     }
 
-    fn open(&mut self) -> Result<(Life, SessionEvents, mpsc::UnboundedReceiver<Note>), r58_mqtt::MqttError> {
+    /// Counts its starts durably, as a box does.
+    async fn next_boot(&self) -> Result<u64, MqttError> {
+        let last = self.store.get(BOOT_SEQ)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+        let mut changes = Changes::new();
+        changes.put(BOOT_SEQ, (last + 1).to_be_bytes());
+        commit_async(&*self.store, changes).await?;
+        Ok(last + 1)
+    }
+
+    async fn open(&mut self) -> Result<(Life, SessionEvents, mpsc::UnboundedReceiver<Note>), MqttError> {
         let now = Instant::now();
         self.storms = self.orders.borrow().storms;
-        let boot_seq = self.boot_base + self.report.lives;
+        self.boot_seq = self.next_boot().await?;
+        let boot_seq = self.boot_seq;
         let boot_id = self.script(Script::boot_id);
         let wall = self.report.clock_set.then(|| Utc::now() + self.skew());
         let config = OutboxConfig {

@@ -24,9 +24,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What the directory holds besides journals.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct File {
-    /// How often this fleet was simulated; each run's boots count from here.
-    run: u64,
     devices: Vec<Identity>,
 }
 
@@ -45,18 +44,17 @@ impl Fleet {
     /// When the directory is in use, or what it holds cannot be read.
     pub fn open(keep: Option<&std::path::Path>) -> Result<Self> {
         let Some(keep) = keep else {
-            return Ok(Self { file: File { run: 1, devices: Vec::new() }, path: None, store: None, _dir: None });
+            return Ok(Self { file: File::default(), path: None, store: None, _dir: None });
         };
         let dir = StateDir::claim(keep)?;
         let path = dir.path().join("fleet.json");
-        let mut file: File = match std::fs::read(&path) {
+        let file: File = match std::fs::read(&path) {
             Ok(bytes) => {
                 serde_json::from_slice(&bytes).with_context(|| format!("{} makes no sense", path.display()))?
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => File::default(),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        file.run += 1;
         let options = StoreOptions { max_disk_bytes: DISK, cache_bytes: 64 << 20, ..StoreOptions::default() };
         let opened = Store::open(&dir.path().join("journals"), &options)?;
         if let Some((place, why)) = opened.quarantined {
@@ -76,11 +74,6 @@ impl Fleet {
     /// Its devices, in the order they enrolled.
     pub fn devices(&self) -> &[Identity] {
         &self.file.devices
-    }
-
-    /// Above all boots of earlier runs.
-    pub fn boot_base(&self) -> u64 {
-        self.file.run << 32
     }
 
     /// Where the device with this number keeps its outbox and journal.

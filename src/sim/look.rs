@@ -106,6 +106,7 @@ pub fn tree() -> Vec<ActorReport> {
             state: ActorState::Running,
             essential: name == "mixer",
             restarts: 0,
+            asked_for: 0,
             last_cause: None,
             uptime_seconds: 0,
             mailbox_depth: 0,

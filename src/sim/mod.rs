@@ -245,7 +245,7 @@ async fn start(
         let script = Script::new(args.seed, number, number / args.site, chaos);
         let store = fleet.store_of(number);
         let (shared, told) = (shared.clone(), told.clone());
-        let device = Device::new(number, identity.clone(), store, shared, script, told, fleet.boot_base())?;
+        let device = Device::new(number, identity.clone(), store, shared, script, told)?;
         devices.spawn(device.run());
         if (number + 1) % (STARTS_PER_SECOND / 10) == 0 {
             tokio::time::sleep(Duration::from_millis(100)).await;

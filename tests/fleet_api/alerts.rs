@@ -55,8 +55,9 @@ async fn a_box_that_goes_away_is_an_alert_that_is_taken_on_and_over_when_it_is_b
     presence(&world, "box1", false, 1).await;
     let found = alerts(&world, "state=firing&severity=critical&device=box1&kind=offline", 1).await.remove(0);
     assert_eq!((&found["device_name"], &found["detail"]), (&json!("Box box1"), &json!("its connection broke")));
+    assert_eq!((&found["type"], &found["status"]), (&json!("offline"), &json!("active")));
     let summary = world.get("/api/v1/alerts/summary", &viewer).await.expect(200);
-    assert_eq!(summary.body, json!({"open": 1, "firing": 1, "critical": 1, "warning": 0, "info": 0}));
+    assert_eq!(summary.body, json!({"open": 1, "firing": 1, "critical": 1, "error": 0, "warning": 0, "info": 0}));
     let path = format!("/api/v1/alerts/{}/acknowledge", found["id"].as_str().unwrap());
     world.post(&path, &viewer, json!({})).await.expect(403);
     let taken = world.post(&path, &operator, json!({"note": "on my way"})).await.expect(200);
@@ -154,7 +155,7 @@ async fn a_silence_shows_with_its_alerts_and_is_ended_early() {
     presence(&world, "box1", true, 1).await;
     presence(&world, "box1", false, 1).await;
     let found = alerts(&world, "state=open", 1).await.remove(0);
-    assert!(found["silenced_until"].is_string(), "{found}");
+    assert!(found["silenced_until"].is_string() && found["status"] == "silenced", "{found}");
     let path = format!("/api/v1/silences/{}", made.text("id"));
     world.call(Method::DELETE, &path, &viewer, None).await.expect(403);
     world.call(Method::DELETE, &path, &operator, None).await.expect(204);

@@ -265,12 +265,17 @@ async fn an_organizations_log_is_exported_and_verified_alone_and_goes_on_from_an
     world.enrol(&world.admin, "south-1").await;
     let second = export(&world, &north).await;
     let verdict = check(&second, kept(&first)).unwrap();
-    assert_eq!((verdict.changes, verdict.checkpoints), (524, 2), "the earlier head is among them");
+    // The server signs heads of its own as well, now and then.
+    assert!(verdict.changes == 524 && verdict.checkpoints >= 2, "the earlier head is among them: {verdict:?}");
     assert!(second.starts_with(first.lines().next().unwrap()) && !second.contains("south"));
     assert_eq!(check(&first, kept(&second)).unwrap_err().why, Why::Shortened(524));
-    let removed: Vec<&str> = second.lines().enumerate().filter(|(n, _)| *n != 100).map(|(_, line)| line).collect();
+    let lines: Vec<&str> = second.lines().collect();
+    // Between two changes, not beside a head.
+    let gone = lines.windows(2).position(|two| two.iter().all(|line| line.contains("device.change"))).unwrap();
+    let removed: Vec<&str> = lines.iter().enumerate().filter(|(n, _)| *n != gone).map(|(_, line)| *line).collect();
     let misfit = check(&removed.join("\n"), Kept::default()).unwrap_err();
-    assert_eq!((misfit.line, misfit.why), (101, Why::Sequence { expected: 99 }));
+    let before = lines[..gone].iter().filter(|line| line.contains("\"action\":")).count() as u64;
+    assert_eq!((misfit.line, misfit.why), (gone as u64 + 1, Why::Sequence { expected: before + 1 }));
     world.end().await;
 }
 

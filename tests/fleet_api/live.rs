@@ -185,6 +185,8 @@ async fn a_heartbeat_moves_the_card_and_the_history() {
     world.get(&line("from=2020-01-01T00:00:00Z&bucket=fortnight"), &world.admin).await.expect(400);
     world.get("/api/v1/devices/box1/metrics?hours=0", &world.admin).await.expect(400);
 
+    let nothing = world.get("/api/v1/devices/box1/thumbnails/programme", &world.admin).await;
+    assert_eq!(nothing.status, 204, "no picture came in");
     let picture = Bytes::from_static(&[0xff, 0xd8, 0xff, 0xe0, 1, 2, 3]);
     let name = Name::new("programme").unwrap();
     let topic = Topic::up(&device.address, Up::Thumbnail(name)).to_string();

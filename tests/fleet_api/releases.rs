@@ -168,7 +168,8 @@ async fn a_rollout_stops_when_devices_fail_and_says_when_they_cannot() {
     let other = connected(&world, "box2").await;
     let patch = json!({"tags": ["hall"]});
     world.call(Method::PATCH, "/api/v1/devices/box2", &world.admin, Some(patch)).await.expect(200);
-    let second = begin(json!({"version": "1.4.0", "percent": 100, "tag": "hall"})).await;
+    // One per cent of one box is that box.
+    let second = begin(json!({"version": "1.4.0", "percent": 1, "tag": "hall"})).await;
     answer(&world, &other, "failed", Some("disk")).await;
     let path = format!("/api/v1/rollouts/{second}");
     let halted = until(&world, &path, "the halt", |rollout| rollout["state"] != "running").await;

@@ -155,8 +155,12 @@ async fn devices(walk: &Walk<'_>) {
 
 async fn commands(walk: &Walk<'_>) {
     walk.does(&["send", "box1", "identify", "seconds=3", "--dry-run"]).await;
+    let later = ["--begin-in", "600", "--priority", "9", "--not-while", "recording", "--notes", "tonight"];
+    let later = walk.does(&[&["send", "box1", "reboot"][..], &later].concat()).await;
+    assert_eq!((&later["priority"], &later["notes"]), (&9.into(), &"tonight".into()));
+    walk.does(&["cancel", id(&later)]).await;
     let command = walk.does(&["send", "box1", "identify", "seconds=3"]).await;
-    assert_eq!(walk.does(&["commands", "box1"]).await.as_array().unwrap().len(), 1);
+    assert_eq!(walk.does(&["commands", "box1"]).await.as_array().unwrap().len(), 2);
     walk.does(&["cancel", id(&command)]).await;
     walk.does(&["sign", "box1", "identify"]).await;
     // It has not ended within that time.

@@ -263,7 +263,6 @@ async fn a_corrupt_store_is_set_aside_and_the_box_is_online_again() {
 
 #[tokio::test]
 async fn a_broken_identity_is_one_clear_sentence() {
-    let _stage = stage().await;
     let site = Site::start().await;
     let boxed = site.enrol("box1", "").await;
     std::fs::write(boxed.state_file("identity.json"), b"{\"device_id\": \"box1\"").expect("write");

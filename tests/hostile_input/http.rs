@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::support::r58::{EPHEMERAL, Home, PATIENCE, R58};
 use crate::support::sdp::offer;
-use crate::support::{stage, until};
+use crate::support::{stage, stage_alone, until};
 
 /// A small picture, so that the machine has time for the tests.
 const SMALL: &str = "[device.programme]\nwidth = 640\nheight = 360\nfps = 15\nbitrate_kbps = 300\n";
@@ -108,7 +108,8 @@ async fn too_large(request: RequestBuilder, what: &str) {
 
 #[tokio::test]
 async fn malformed_requests_each_get_their_problem() {
-    let _stage = stage().await;
+    // No frame slot may be missed.
+    let _stage = stage_alone().await;
     let target = Target::start().await;
     offers(&target).await;
     orders(&target).await;
@@ -376,7 +377,8 @@ async fn raw(base: &str, request: &[u8]) -> String {
 
 #[tokio::test]
 async fn floods_leave_the_programme_and_the_memory_as_they_were() {
-    let _stage = stage().await;
+    // No frame slot may be missed.
+    let _stage = stage_alone().await;
     let target = Target::start().await;
     // The first flood fills caches, arenas and thread stacks; what counts is what further ones add.
     flood(&target).await;

@@ -143,7 +143,7 @@ fn actor_brief(report: &ActorReport) -> ActorBrief {
     ActorBrief {
         name: report.name.clone(),
         state: state.and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default(),
-        restarts: report.restarts,
+        restarts: report.restarts.saturating_sub(report.asked_for),
     }
 }
 
@@ -275,6 +275,7 @@ mod tests {
             state: ActorState::Running,
             essential: true,
             restarts: 0,
+            asked_for: 0,
             last_cause: None,
             uptime_seconds,
             mailbox_depth: uptime_seconds as usize,

@@ -148,10 +148,10 @@ pub struct Outgoing {
 /// The fleet's database, as far as its broker side uses it.
 #[async_trait]
 pub trait FleetStore: Send + Sync + 'static {
-    /// Applies the records in their order, in **one** transaction: all are stored when it returns.
+    /// Applies the records, those of each device in their order and in **one** transaction: all are stored when it returns.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing of the batch is stored then.
+    /// [`StoreError`]; what each device said is stored whole or not at all then, and repeating the batch does no harm.
     async fn apply(&self, records: &[Record]) -> Result<Applied, StoreError>;
 
     /// Turns every device that is online, and was not heard of for three of its heartbeat intervals (60 s

@@ -322,6 +322,7 @@ impl Patrol {
                         let found = self.wards.iter().position(|(_, post)| post.vitals().name == name);
                         if let Some(ward) = found {
                             self.note_cause(ward, "restarted on demand");
+                            lock(&self.wards[ward].1.vitals().standing).on_demand = true;
                             self.feed(ward, WardInput::Restart);
                         }
                         let _ = done.send(found.is_some());
@@ -396,6 +397,7 @@ impl Patrol {
                         standing.warden = ActorState::Starting;
                         standing.up_since = Some(Instant::now());
                         standing.restarts += u64::from(generation > 1);
+                        standing.asked_for += u64::from(std::mem::take(&mut standing.on_demand));
                     }
                     if generation > 1 {
                         info!(actor = vitals.name, life = generation, "actor rebuilt");

@@ -7,7 +7,7 @@ use actix::{AsyncContext, Message};
 
 use super::*;
 use crate::supervision::testing::{LIMIT, brisk, in_a_house, until, until_running};
-use crate::supervision::{DoorError, Verdict};
+use crate::supervision::{Door, DoorError, Verdict};
 
 struct Worker {
     life: Life,
@@ -125,17 +125,26 @@ fn a_blocked_actor_is_found_by_its_ping_and_replaced() {
     });
 }
 
+/// Lets `w` panic until its restarts are used up.
+async fn spend(house: &House, kill: &Door<Panic>) {
+    for lives in 0..6 {
+        // What is said to a life that is just ending is lost with it.
+        until_running(house, "w", lives).await;
+        let _ = kill.send_within(Panic, LIMIT).await;
+    }
+    until(house, "w", |report| report.state == ActorState::Degraded).await;
+}
+
 #[test]
 fn a_spent_budget_leaves_the_actor_degraded_until_an_operator_revives_it() {
     in_a_house(HouseSettings::default(), |house| async move {
         let slot = house.engage(brisk("worker", "w"), Worker::factory(&Arc::default()));
-        for _ in 0..6 {
-            let _ = slot.door::<Panic>().send_within(Panic, LIMIT).await;
-        }
-        until(&house, "w", |report| report.state == ActorState::Degraded).await;
+        spend(&house, &slot.door::<Panic>()).await;
         assert_eq!(slot.door::<GetGeneration>().send(GetGeneration).await, Err(DoorError::Degraded("w".into())));
         assert!(house.restart("w").await);
         assert_eq!(slot.door::<GetGeneration>().send(GetGeneration).await, Ok(7));
+        let report = until_running(&house, "w", 6).await;
+        assert_eq!((report.restarts, report.asked_for), (6, 1));
         assert!(!house.restart("nobody").await);
     });
 }
@@ -150,10 +159,7 @@ fn an_essential_actor_that_is_given_up_ends_the_process_in_order() {
     };
     in_a_house(settings, |house| async move {
         let slot = house.engage(brisk("worker", "w").essential(), Worker::factory(&Arc::default()));
-        for _ in 0..6 {
-            let _ = slot.door::<Panic>().send_within(Panic, LIMIT).await;
-        }
-        until(&house, "w", |report| report.state == ActorState::Degraded).await;
+        spend(&house, &slot.door::<Panic>()).await;
     });
     let lost = lock(&lost);
     assert!(lost.len() == 1 && lost[0].starts_with("w: panic: rehearsed"), "{lost:?}");

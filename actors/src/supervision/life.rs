@@ -57,6 +57,10 @@ pub(super) struct Standing {
     /// The actor's own word while the warden has it running.
     pub own: ActorState,
     pub restarts: u64,
+    /// Of these, those on demand.
+    pub asked_for: u64,
+    /// The next build is one on demand.
+    pub on_demand: bool,
     pub last_cause: Option<String>,
     pub up_since: Option<Instant>,
     pub detail: Option<String>,
@@ -75,6 +79,8 @@ impl Vitals {
                 warden: ActorState::Starting,
                 own: ActorState::Running,
                 restarts: 0,
+                asked_for: 0,
+                on_demand: false,
                 last_cause: None,
                 up_since: None,
                 detail: None,
@@ -97,6 +103,7 @@ impl Vitals {
             state,
             essential: self.essential,
             restarts: standing.restarts,
+            asked_for: standing.asked_for,
             last_cause: standing.last_cause.clone(),
             uptime_seconds: up.map_or(0, |since| now.saturating_duration_since(since).as_secs()),
             mailbox_depth: self.depth.load(Ordering::Relaxed),

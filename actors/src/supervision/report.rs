@@ -33,6 +33,9 @@ pub struct ActorReport {
     pub essential: bool,
     /// Hard and soft restarts since the process started.
     pub restarts: u64,
+    /// How many of them somebody asked for: an operator, or a configuration that changed.
+    #[serde(default)]
+    pub asked_for: u64,
     /// Why it was last restarted.
     pub last_cause: Option<String>,
     /// Seconds since it last came up; 0 while it is down.

@@ -137,7 +137,7 @@ pub struct ActorBrief {
     /// `starting`, `running`, `backoff`, `degraded` or `stopped`.
     #[serde(default)]
     pub state: String,
-    /// Restarts since the process started.
+    /// Restarts since the process started that nobody asked for.
     #[serde(default)]
     pub restarts: u64,
 }

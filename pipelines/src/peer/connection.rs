@@ -24,6 +24,10 @@ use crate::sdp::{AnswerFragment, CheckedOffer, Purpose, SdpError, finish_answer}
 /// Host candidates are a matter of binding sockets; this only bounds a machine that is out of breath.
 const HOST_WAIT: Duration = Duration::from_millis(200);
 
+/// Such a machine gets as long for the first candidate. An answer without any leaves the client nothing to try, and the stack
+/// gives a client's address up after seven checks of 200 ms: a client that comes later would never be heard. OBS waits 8 s.
+const FIRST_WAIT: Duration = Duration::from_secs(3);
+
 /// What has been gathered so far.
 #[derive(Debug, Default, Clone, Copy)]
 struct Gathered {
@@ -190,6 +194,10 @@ impl Connection {
                 wait_ms = wait.as_millis() as u64,
                 "no TURN server answered in time: answering without a relay"
             );
+        }
+        let any = gathered.wait_for(|g| hosts == 0 || g.complete || g.hosts + g.relays > 0);
+        if tokio::time::timeout(FIRST_WAIT, any).await.is_err() {
+            tracing::warn!("no address could be gathered in time: answering without any");
         }
         Ok(())
     }

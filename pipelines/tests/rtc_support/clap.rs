@@ -1,4 +1,6 @@
-//! A clap at every full second of the shared clock: a flash, and a tone, in streams that are encoded apart.
+//! A clap at every full second from the first picture on: a flash, and a tone, in streams that are encoded apart.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use gst::prelude::*;
 
@@ -7,6 +9,9 @@ use super::{OPUS, Stream, VP8};
 /// How long a clap lasts (nanoseconds).
 const LENGTH: u64 = 200_000_000;
 const SECOND: u64 = 1_000_000_000;
+/// When the first picture was taken, in nanoseconds of the shared clock; 0 before. Claps begin with a picture, because a flash
+/// that has to wait for one would be late by up to a thirtieth of a second.
+static FIRST: AtomicU64 = AtomicU64::new(0);
 
 pub const CLAP_VP8: Stream = Stream {
     launch: "videotestsrc is-live=true pattern=black ! video/x-raw,format=I420,width=320,height=180,framerate=30/1 ! \
@@ -32,15 +37,21 @@ pub fn paint(pipeline: &gst::Pipeline) {
         let at = base + buffer.pts().unwrap().nseconds();
         let mut map = buffer.make_mut().map_writable().unwrap();
         if is_sound {
+            let first = FIRST.load(Ordering::Relaxed);
             for (n, frame) in map.chunks_exact_mut(4).enumerate() {
                 let at = at + n as u64 * SECOND / 48_000;
-                let value =
-                    if at % SECOND < LENGTH { (at as f64 / 1e9 * 880.0 * std::f64::consts::TAU).sin() } else { 0.0 };
+                let clap = first > 0 && at >= first && (at - first) % SECOND < LENGTH;
+                let value = if clap { (at as f64 / 1e9 * 880.0 * std::f64::consts::TAU).sin() } else { 0.0 };
                 let bytes = ((value * 16_000.0) as i16).to_le_bytes();
                 frame.copy_from_slice(&[bytes[0], bytes[1], bytes[0], bytes[1]]);
             }
-        } else if at % SECOND < LENGTH {
-            map[..320 * 180].fill(235);
+        } else {
+            let first =
+                FIRST.compare_exchange(0, at, Ordering::Relaxed, Ordering::Relaxed).map_or_else(|first| first, |_| at);
+            // Times of pictures are rounded to nanoseconds.
+            if (at + 1_000 - first) % SECOND < LENGTH {
+                map[..320 * 180].fill(235);
+            }
         }
         drop(map);
         gst::PadProbeReturn::Ok

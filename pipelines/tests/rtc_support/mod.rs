@@ -15,18 +15,20 @@ use r58_pipelines::feed::{Feed, FeedConsumer, FeedLink};
 use r58_pipelines::ice::IceServer;
 use r58_pipelines::peer::{PeerEvent, PeerEvents};
 use tokio::sync::{mpsc, watch};
-use webrtc::api::interceptor_registry::register_default_interceptors;
+use webrtc::api::interceptor_registry::{configure_nack, configure_twcc_receiver_only};
 use webrtc::api::media_engine::MediaEngine;
 use webrtc::api::setting_engine::SettingEngine;
 use webrtc::api::{API, APIBuilder};
 use webrtc::ice_transport::ice_server::RTCIceServer;
 use webrtc::interceptor::registry::Registry;
+use webrtc::interceptor::report::receiver::ReceiverReport;
 use webrtc::peer_connection::RTCPeerConnection;
 use webrtc::peer_connection::configuration::RTCConfiguration;
 use webrtc::peer_connection::peer_connection_state::RTCPeerConnectionState;
 use webrtc::peer_connection::policy::ice_transport_policy::RTCIceTransportPolicy;
 use webrtc::peer_connection::sdp::session_description::RTCSessionDescription;
 use webrtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use webrtc::rtcp::sender_report::SenderReport;
 use webrtc::rtp::packet::Packet;
 use webrtc::rtp_transceiver::RTCRtpTransceiverInit;
 use webrtc::rtp_transceiver::rtp_codec::{RTCRtpCodecCapability, RTCRtpCodecParameters, RTPCodecType};
@@ -98,6 +100,11 @@ pub struct Encoder {
 
 impl Encoder {
     pub fn start(stream: &Stream, mut to: impl FnMut(Bytes) + Send + 'static) -> Self {
+        Self::start_dated(stream, move |packet, _| to(packet))
+    }
+
+    /// The same; with each packet comes the time of capture, in nanoseconds of the shared clock.
+    pub fn start_dated(stream: &Stream, mut to: impl FnMut(Bytes, u64) + Send + 'static) -> Self {
         gst::init().unwrap();
         let pipeline = gst::parse::launch(&format!("{} ! appsink name=out sync=false", stream.launch)).unwrap();
         let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
@@ -105,8 +112,9 @@ impl Encoder {
         let sink = pipeline.by_name("out").unwrap().downcast::<gst_app::AppSink>().unwrap();
         let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-            let map = sample.buffer().unwrap().map_readable().unwrap();
-            to(Bytes::copy_from_slice(&map));
+            let buffer = sample.buffer().unwrap();
+            let captured = sink.base_time().unwrap() + buffer.pts().unwrap();
+            to(Bytes::copy_from_slice(&buffer.map_readable().unwrap()), captured.nseconds());
             Ok(gst::FlowSuccess::Ok)
         });
         sink.set_callbacks(callbacks.build());
@@ -148,7 +156,10 @@ fn api(streams: &[Stream], loopback: bool) -> API {
             RTCRtpCodecParameters { capability: capability(stream), payload_type: 100 + n as u8, ..Default::default() };
         media.register_codec(codec, stream.kind).unwrap();
     }
-    let registry = register_default_interceptors(Registry::new(), &mut media).unwrap();
+    // The stack's own sender reports say when a packet was written, which on a busy machine is long after it was captured.
+    let mut registry = configure_nack(Registry::new(), &mut media);
+    registry.add(Box::new(ReceiverReport::builder()));
+    let registry = configure_twcc_receiver_only(registry, &mut media).unwrap();
     let mut settings = SettingEngine::default();
     settings.set_include_loopback_candidate(loopback);
     // This stack would wait two seconds for something better than a relay; browsers do not.
@@ -163,6 +174,41 @@ fn capability(stream: &Stream) -> RTCRtpCodecCapability {
         channels: if stream.kind == RTPCodecType::Audio { 2 } else { 0 },
         sdp_fmtp_line: stream.fmtp.to_owned(),
         rtcp_feedback: vec![],
+    }
+}
+
+/// In nanoseconds.
+const SECOND: u64 = 1_000_000_000;
+
+/// A stream's sender reports, one a second: which moment of capture a time stamp stands for, as browsers say it.
+struct Reports {
+    ssrc: u32,
+    /// When the next one is due, in nanoseconds of the shared clock.
+    due: u64,
+    packets: u32,
+    octets: u32,
+}
+
+impl Reports {
+    fn note(&mut self, packet: &Packet, captured: u64) -> Option<SenderReport> {
+        self.packets += 1;
+        self.octets += packet.payload.len() as u32;
+        if self.due == 0 {
+            self.due = captured + SECOND;
+        }
+        if captured < self.due {
+            return None;
+        }
+        self.due = captured + SECOND;
+        let (seconds, rest) = (captured / SECOND, captured % SECOND);
+        Some(SenderReport {
+            ssrc: self.ssrc,
+            ntp_time: (seconds << 32) | ((rest << 32) / SECOND),
+            rtp_time: packet.header.timestamp,
+            packet_count: self.packets,
+            octet_count: self.octets,
+            ..SenderReport::default()
+        })
     }
 }
 
@@ -205,16 +251,18 @@ impl Client {
             let transceiver = self.pc.add_transceiver_from_track(local, Some(init)).await.unwrap();
             let (encoders, mut up, stream, plis) =
                 (self.encoders.clone(), self.state.clone(), *stream, self.plis.clone());
-            let (pictures, wanted) = (self.pictures.clone(), wanted.clone());
+            let (pictures, wanted, pc) = (self.pictures.clone(), wanted.clone(), Arc::downgrade(&self.pc));
             tokio::spawn(async move {
                 if up.wait_for(|s| *s == RTCPeerConnectionState::Connected).await.is_err() {
                     return;
                 }
-                let (to, mut packets) = mpsc::unbounded_channel::<Bytes>();
-                let encoder = Encoder::start(&stream, move |packet| drop(to.send(packet)));
+                let (to, mut packets) = mpsc::unbounded_channel::<(Bytes, u64)>();
+                let encoder = Encoder::start_dated(&stream, move |packet, at| drop(to.send((packet, at))));
                 let keyframe = encoder.keyframe();
                 encoders.lock().unwrap().push(encoder);
                 let sender = transceiver.sender().await;
+                let mut reports =
+                    Reports { ssrc: sender.get_parameters().await.encodings[0].ssrc, due: 0, packets: 0, octets: 0 };
                 tokio::spawn(async move {
                     while let Ok((reports, _)) = sender.read_rtcp().await {
                         if reports.iter().any(|r| r.as_any().is::<PictureLossIndication>()) {
@@ -223,13 +271,17 @@ impl Client {
                         }
                     }
                 });
-                while let Some(mut packet) = packets.recv().await {
+                while let Some((mut packet, captured)) = packets.recv().await {
                     let packet = Packet::unmarshal(&mut packet).unwrap();
                     if !wanted(&packet) {
                         continue;
                     }
                     if track.write_rtp(&packet).await.is_err() {
                         return;
+                    }
+                    if let (Some(report), Some(pc)) = (reports.note(&packet, captured), pc.upgrade()) {
+                        // A report that cannot be sent is lost, as others are.
+                        let _ = pc.write_rtcp(&[Box::new(report)]).await;
                     }
                     let last = stream.kind == RTPCodecType::Video && packet.header.marker;
                     pictures.fetch_add(u64::from(last), Ordering::Relaxed);

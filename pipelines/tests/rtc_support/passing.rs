@@ -1,6 +1,7 @@
 //! A guest in passing: joins, leaves, and is gone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use r58_pipelines::feed::Feed;
@@ -29,7 +30,14 @@ pub async fn guest_comes_and_goes(factory: &PeerFactory) {
     let (on_event, mut queue) = events();
     let (peer, answer) = factory.publisher(&offer, &[], guest.sink(), on_event).await.unwrap();
     client.accept(answer).await;
-    wait_event(&mut queue, |e| matches!(e, PeerEvent::Connected { .. })).await;
+    let connected = wait_event(&mut queue, |e| matches!(e, PeerEvent::Connected { .. }));
+    tokio::select! {
+        _ = connected => {}
+        // A little less than what it waits: who does not come says how far it came.
+        () = tokio::time::sleep(PATIENCE - Duration::from_secs(1)) => {
+            panic!("not connected: the box {:?}, the client {:?}", peer.connectivity(), *client.state.borrow())
+        }
+    }
     client.close().await;
     peer.close().await;
     wait_event(&mut queue, |e| *e == PeerEvent::Closed).await;

@@ -1,7 +1,7 @@
 //! One alert from one look to the next: no clock, no database.
 
 /// What a rule sees of a device at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Seen {
     /// Beyond the threshold.
     Bad,

@@ -6,6 +6,7 @@
 //! | `core` | from one state of an alert to the next |
 //! | `reading` | what a rule sees in what a device says |
 //! | `memory` | what has to be remembered of a device from one heartbeat to the next |
+//! | `outline` | which heartbeats are worth a look |
 //! | `silence` | which alerts a silence covers |
 //! | `watch` | the leader's duty: follows the store |
 //! | `notify` | its second duty: tells people |
@@ -20,6 +21,7 @@ pub mod courier;
 pub mod memory;
 pub mod message;
 pub mod notify;
+pub mod outline;
 pub mod plan;
 pub mod reading;
 pub mod rule;

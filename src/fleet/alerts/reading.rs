@@ -12,10 +12,17 @@ use super::rule::{Kind, Rule};
 const STALE: i64 = 300_000;
 /// Subjects that one rule looks at on one device; a box has far fewer inputs.
 const SUBJECTS: usize = 64;
+/// A box that has just started has this long until its inputs are there, in seconds: its first heartbeat says that they start.
+const COMES_UP_S: u64 = 60;
 /// Longest identifier of a subject, in bytes; what is longer is no input of a box of ours.
 const LONGEST_SUBJECT: usize = 100;
 /// Nothing that a box measures is beyond it.
 const SENSIBLE: f64 = 1e9;
+
+/// Whether a box has just started.
+pub(super) fn comes_up(heartbeat: &Heartbeat) -> bool {
+    heartbeat.uptime_seconds < COMES_UP_S
+}
 
 /// What is known of a device.
 #[derive(Debug, Clone, Default)]
@@ -143,8 +150,10 @@ impl Reading {
         match rule.kind {
             Kind::Offline => self.presence(now).into_iter().collect(),
             Kind::InputLost => self.inputs(now, |input, memory| {
+                let young = self.live_heartbeat(now).is_some_and(|(heartbeat, _)| comes_up(heartbeat));
                 (is_camera(input) && memory.live.contains(&input.id)).then_some(match input.signal.as_str() {
                     "live" => Seen::Good,
+                    "starting" if young => Seen::Unknown,
                     _ => Seen::Bad,
                 })
             }),
@@ -199,50 +208,82 @@ impl Reading {
         else {
             return unknown;
         };
-        let metrics = &heartbeat.metrics;
-        let (value, detail): (Option<f64>, fn(f64) -> String) = match rule.kind {
-            Kind::Disk => (metrics.disk_free_gb, |value| format!("{value:.1} GB free")),
-            Kind::Temperature => (metrics.temperature_c, |value| format!("{value:.0} °C")),
+        let measured = match rule.kind {
             #[allow(clippy::cast_precision_loss, reason = "at most 50")]
-            Kind::Restarts => {
-                (Some(self.memory.restarts(now) as f64), |value| format!("{value:.0} restarts within an hour"))
-            }
-            _ => match clock(heartbeat, received) {
-                Clock::Off(seconds) => (Some(seconds), |value| format!("{value:.0} s off")),
-                Clock::Unset => return Finding { seen: Seen::Bad, detail: "its clock is not set".into(), ..unknown },
-            },
+            Kind::Restarts => Measured::Value(self.memory.restarts(now) as f64),
+            kind => measure(kind, heartbeat, received),
         };
-        let Some(value) = value.filter(|value| value.abs() < SENSIBLE) else { return unknown };
-        let (bad, good) = match rule.kind.is_bad_below() {
-            true => (value < threshold, value >= clear),
-            false => (value >= threshold, value <= clear),
+        let seen = judge(rule.kind, (threshold, clear), &measured);
+        let (value, detail) = match measured {
+            Measured::Value(value) => (Some(value), in_words(rule.kind, value)),
+            Measured::NoClock => (None, "its clock is not set".to_owned()),
+            Measured::Nothing => return unknown,
         };
-        let seen = if bad {
-            Seen::Bad
-        } else if good {
-            Seen::Good
-        } else {
-            Seen::Between
-        };
-        Finding { seen, value: Some(value), detail: detail(value), ..unknown }
+        Finding { seen, value, detail, ..unknown }
     }
 }
 
-enum Clock {
-    /// Seconds off, either way.
-    Off(f64),
-    Unset,
+fn in_words(kind: Kind, value: f64) -> String {
+    match kind {
+        Kind::Disk => format!("{value:.1} GB free"),
+        Kind::Temperature => format!("{value:.0} °C"),
+        Kind::Restarts => format!("{value:.0} restarts within an hour"),
+        _ => format!("{value:.0} s off"),
+    }
 }
 
-/// How far the device's clock is off. A device of before this protocol (it counts no starts) says only when it measured.
+/// What a heartbeat says of what a kind of rule looks at.
+pub(super) enum Measured {
+    /// So much of it: GB, degrees, seconds, times. No more than is sensible.
+    Value(f64),
+    /// The clock is not set.
+    NoClock,
+    /// Nothing that could be judged.
+    Nothing,
+}
+
+/// What a heartbeat that came in at `received` says of its disk, its temperature or its clock.
+pub(super) fn measure(kind: Kind, heartbeat: &Heartbeat, received: i64) -> Measured {
+    let value = match kind {
+        Kind::Disk => heartbeat.metrics.disk_free_gb,
+        Kind::Temperature => heartbeat.metrics.temperature_c,
+        Kind::Clock => match clock(heartbeat, received) {
+            Some(off) => Some(off),
+            None => return Measured::NoClock,
+        },
+        Kind::Offline | Kind::InputLost | Kind::GuestFailing | Kind::Restarts => None,
+    };
+    value.filter(|value| value.abs() < SENSIBLE).map_or(Measured::Nothing, Measured::Value)
+}
+
+/// On which side of a rule's thresholds that is.
+pub(super) fn judge(kind: Kind, (threshold, clear): (f64, f64), measured: &Measured) -> Seen {
+    let value = match measured {
+        Measured::Value(value) => *value,
+        Measured::NoClock => return Seen::Bad,
+        Measured::Nothing => return Seen::Unknown,
+    };
+    let (bad, good) = match kind.is_bad_below() {
+        true => (value < threshold, value >= clear),
+        false => (value >= threshold, value <= clear),
+    };
+    match (bad, good) {
+        (true, _) => Seen::Bad,
+        (_, true) => Seen::Good,
+        _ => Seen::Between,
+    }
+}
+
+/// Seconds that the device's clock is off, either way; none when it is not set. A device of before this protocol (it counts no
+/// starts) says only when it measured.
 #[allow(clippy::cast_precision_loss, reason = "milliseconds since 1970 are far below 2^53")]
-fn clock(heartbeat: &Heartbeat, received: i64) -> Clock {
+fn clock(heartbeat: &Heartbeat, received: i64) -> Option<f64> {
     let shown = match heartbeat.device_time {
         Some(time) => time,
         None if heartbeat.boot_seq == 0 => heartbeat.ts,
-        None => return Clock::Unset,
+        None => return None,
     };
-    Clock::Off(received.saturating_sub(shown.timestamp_millis()).abs() as f64 / 1_000.0)
+    Some(received.saturating_sub(shown.timestamp_millis()).abs() as f64 / 1_000.0)
 }
 
 #[cfg(test)]

@@ -120,19 +120,22 @@ pub enum Severity {
     Info,
     /// Somebody should look.
     Warning,
+    /// Something is not done that should be.
+    Error,
     /// Somebody should look now.
     Critical,
 }
 
 impl Severity {
     /// All of them, the least first.
-    pub const ALL: [Self; 3] = [Self::Info, Self::Warning, Self::Critical];
+    pub const ALL: [Self; 4] = [Self::Info, Self::Warning, Self::Error, Self::Critical];
 
     /// As stored.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Info => "info",
             Self::Warning => "warning",
+            Self::Error => "error",
             Self::Critical => "critical",
         }
     }

@@ -12,9 +12,9 @@ use crate::fleet::store::{Since, Store, StoreError};
 
 /// How often there is a look.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Reports this young are left for the next look: what was received before them may be committed after them.
+/// Boxes that went away so lately are left for the next look: what was received before them may be committed after them.
 const SETTLE: chrono::Duration = chrono::Duration::seconds(1);
-/// How far back a new leader looks.
+/// How far back a new leader looks for boxes that went away.
 const LOOK_BACK: chrono::Duration = chrono::Duration::minutes(2);
 /// Looks in a row while there is more; the database has other work.
 const IN_A_ROW: usize = 10;

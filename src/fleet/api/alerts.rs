@@ -82,6 +82,9 @@ pub struct Alert {
     rule_name: String,
     /// offline, disk, temperature, input_lost, guest_failing, restarts or clock.
     kind: String,
+    /// The same, by the name that older programs know.
+    #[serde(rename = "type")]
+    kind_too: String,
     severity: Severity,
     device_id: String,
     device_name: String,
@@ -89,6 +92,8 @@ pub struct Alert {
     subject: String,
     /// pending, firing, acknowledged or resolved.
     state: String,
+    /// The same in older words: active, acknowledged, resolved or, while nobody is told, silenced.
+    status: &'static str,
     /// What was measured when it was raised.
     value: Option<f64>,
     /// What is the matter, in words.
@@ -120,10 +125,17 @@ impl Alert {
             id: row.id,
             rule_id: row.rule_id,
             rule_name: row.rule_name,
+            kind_too: row.kind.clone(),
             kind: row.kind,
             device_id: row.device_id,
             device_name: row.device_name,
             subject: row.subject,
+            status: match row.state.as_str() {
+                "resolved" => "resolved",
+                _ if until.is_some() => "silenced",
+                "acknowledged" => "acknowledged",
+                _ => "active",
+            },
             state: row.state,
             value: row.value,
             detail: row.detail,
@@ -156,6 +168,8 @@ pub struct AlertSummary {
     firing: i64,
     /// Firing ones that are critical.
     critical: i64,
+    /// Firing ones that are errors.
+    error: i64,
     /// Firing ones that are warnings.
     warning: i64,
     /// Firing ones that are there to be known.
@@ -203,6 +217,7 @@ pub async fn summary(fleet: web::Data<Fleet>, caller: Viewer) -> Answer {
             summary.firing += count;
             match Severity::from_stored(&severity) {
                 Severity::Critical => summary.critical += count,
+                Severity::Error => summary.error += count,
                 Severity::Warning => summary.warning += count,
                 Severity::Info => summary.info += count,
             }

@@ -11,7 +11,7 @@ use chrono::{TimeDelta, Utc};
 use r58_actors::bundle_courier::{CHECKSUM, OFFSET, PIECE};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use super::problem::{ProblemBody, store_problem};
 use super::resource;
@@ -47,12 +47,18 @@ pub struct Announce {
     sha256: String,
 }
 
+/// Where an upload stands.
+#[derive(IntoResponses)]
+#[response(status = 204, headers(
+    ("Upload-Offset" = i64, description = "Bytes that are here."),
+    ("Upload-Length" = i64, description = "Bytes that were announced."),
+    ("Upload-Complete" = String, description = "`?1` when all of it is here and right.")))]
+pub struct Standing;
+
 /// A device announces a bundle that it was asked for. `Upload-Offset` of the answer says where to begin, or to go on.
 #[utoipa::path(post, path = "/api/v1/bundles/{id}/upload", tag = "bundles",
     security(("device_token" = [])), params(("id" = String, Path)), request_body = Announce, responses(
-    (status = 204, headers(("Upload-Offset" = i64, description = "Bytes that are here."),
-    ("Upload-Length" = i64, description = "Bytes that were announced."),
-    ("Upload-Complete" = String, description = "`?1` when all of it is here and right."))), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
+    Standing, (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
     (status = 404, body = ProblemBody), (status = 409, body = ProblemBody), (status = 413, body = ProblemBody),
     (status = 415, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn announce(
@@ -96,10 +102,8 @@ pub async fn announce(
 
 /// How much of a bundle is here, in `Upload-Offset`.
 #[utoipa::path(head, path = "/api/v1/bundles/{id}/upload", tag = "bundles",
-    security(("device_token" = [])), params(("id" = String, Path)), responses((status = 204, headers(("Upload-Offset" = i64, description = "Bytes that are here."),
-    ("Upload-Length" = i64, description = "Bytes that were announced."),
-    ("Upload-Complete" = String, description = "`?1` when all of it is here and right."))),
-    (status = 401, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
+    security(("device_token" = [])), params(("id" = String, Path)), responses(
+    Standing, (status = 401, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn state(fleet: web::Data<Fleet>, device: DeviceCaller, id: web::Path<String>) -> Answer {
     Ok(standing(&own(&fleet, &device, &id).await?))
 }
@@ -110,10 +114,8 @@ pub async fn state(fleet: web::Data<Fleet>, device: DeviceCaller, id: web::Path<
 #[utoipa::path(patch, path = "/api/v1/bundles/{id}/upload", tag = "bundles",
     security(("device_token" = [])), params(("id" = String, Path),
     ("Upload-Offset" = i64, Header), ("Upload-Checksum" = String, Header)),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses((status = 204, headers(("Upload-Offset" = i64, description = "Bytes that are here."),
-    ("Upload-Length" = i64, description = "Bytes that were announced."),
-    ("Upload-Complete" = String, description = "`?1` when all of it is here and right."))),
-    (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 404, body = ProblemBody),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses(
+    Standing, (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 404, body = ProblemBody),
     (status = 409, body = ProblemBody, headers(("Upload-Offset" = i64, description = "Where to go on."))),
     (status = 413, body = ProblemBody),
     (status = 422, body = ProblemBody, headers(("Upload-Offset" = i64, description = "0: from the start."))),

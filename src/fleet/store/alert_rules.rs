@@ -290,4 +290,12 @@ impl Store {
         list.push_unseparated(") ORDER BY created_at, id");
         Ok(query.build_query_as().fetch_all(&self.reader).await?)
     }
+
+    /// The rules in force of all organizations, one organization after the other.
+    pub(super) async fn all_rules_in_force(&self) -> Result<Vec<AlertRuleRow>, StoreError> {
+        Ok(query_as(select_rule!("WHERE enabled = $1 ORDER BY org, created_at, id"))
+            .bind(true)
+            .fetch_all(&self.reader)
+            .await?)
+    }
 }

@@ -1,6 +1,7 @@
-//! Alerts: as people see them. How they come and go is in `evaluation`.
+//! Alerts: as people see them. How they come and go is in `evaluation`, of which devices in `worth`.
 
 mod evaluation;
+pub(super) mod worth;
 
 pub use evaluation::{Looked, Since};
 
@@ -10,8 +11,6 @@ use super::audit::record;
 use super::sql::{QueryBuilder, Tx, query, query_as};
 use super::{Actor, Store, StoreError, millis};
 
-/// How long it is kept who was heard of: far longer than a new leader looks back, and than a look of a busy server may lag.
-const HEARD_KEPT: Duration = Duration::minutes(15);
 /// How long an alert that is over is kept.
 const KEPT: Duration = Duration::days(400);
 
@@ -229,13 +228,12 @@ impl Store {
         standing(&mut tx, &actor.org, id, "firing").await
     }
 
-    /// Removes what was over long ago: alerts and silences, and who was heard of before whatever a new leader still looks at.
+    /// Removes what was over long ago: alerts and silences.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn tidy_alerts(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
         let old = millis(now - KEPT);
-        query("DELETE FROM heard WHERE at < $1").bind(millis(now - HEARD_KEPT)).execute(&self.writer).await?;
         query("DELETE FROM alerts WHERE resolved_at IS NOT NULL AND resolved_at < $1")
             .bind(old)
             .execute(&self.writer)

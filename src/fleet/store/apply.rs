@@ -12,6 +12,7 @@ use r58_mqtt::payload::{Batch, Heartbeat, Presence, PresenceState};
 use r58_mqtt::{CommandId, DeviceAddress, DeviceId, Name, OrgId};
 use serde::Deserialize as _;
 
+use super::alerts::worth;
 use super::commands::Retained;
 use super::heartbeats::{HeartbeatRow, insert};
 use super::ingest::{self, TelemetryRow, signed};
@@ -22,9 +23,14 @@ use super::sql::Tx;
 use super::status::{self, StatusOutcome};
 use super::{CommandRef, DeviceNo, Store, StoreError, clocks, millis, overdue};
 use crate::fleet::ErrorKind;
+use crate::fleet::alerts::outline::{NO_RULES, Outlooks};
 
 /// How long after its expiry a command that had begun may still report before it counts as expired.
 const GRACE: Duration = Duration::hours(24);
+/// Parts in which many records are stored.
+const PARTS: usize = 4;
+/// So many records are many.
+const MANY: usize = 1024;
 /// Commands that expire in one transaction.
 const EXPIRE_AT_ONCE: i64 = 500;
 
@@ -48,6 +54,9 @@ struct Work<'a> {
     /// How far it is with the batch, for each stream that the batch touches.
     marks: HashMap<(DeviceNo, &'a str), (&'a DeviceAddress, u64)>,
     seen: HashMap<DeviceNo, i64>,
+    /// Those whose alerts somebody has to look at.
+    changed: BTreeSet<DeviceNo>,
+    outlooks: Arc<Outlooks>,
     devices: HashMap<DeviceNo, &'a DeviceAddress>,
     commands: BTreeSet<(&'a DeviceAddress, CommandId)>,
     /// How commands ended.
@@ -78,8 +87,9 @@ impl<'a> Work<'a> {
         &mut self.marks.entry((no, stream)).or_insert((device, held)).1
     }
 
-    fn heartbeat(&mut self, no: DeviceNo, heartbeat: &Heartbeat, body: Arc<str>, received_at: DateTime<Utc>) {
-        let metrics = &heartbeat.metrics;
+    fn heartbeat(&mut self, record: &Record, no: DeviceNo, heartbeat: &Heartbeat, body: Arc<str>) {
+        let (metrics, received_at) = (&heartbeat.metrics, record.received_at);
+        let outlook = self.outlooks.get(record.device.org.as_str());
         self.heartbeats.push(HeartbeatRow {
             device: no,
             ts: heartbeat.ts,
@@ -94,6 +104,7 @@ impl<'a> Work<'a> {
             load_avg: metrics.load_avg.as_ref().and_then(|load| load.first().copied()),
             degradation_level: Some(i64::from(heartbeat.status.degradation_level)),
             interval_s: (heartbeat.interval_s > 0).then_some(i64::from(heartbeat.interval_s)),
+            outline: outlook.unwrap_or(&NO_RULES).outline(heartbeat, millis(received_at)),
             body,
         });
     }
@@ -109,17 +120,18 @@ impl<'a> Work<'a> {
             Report::Presence(presence) => {
                 if ingest::presence(&mut self.tx, no, presence, now).await? {
                     self.devices.insert(no, device);
+                    self.changed.insert(no);
                 }
             }
             Report::Heartbeat { heartbeat, body } => {
-                self.heartbeat(no, heartbeat, body.clone(), record.received_at);
+                self.heartbeat(record, no, heartbeat, body.clone());
                 let mark = self.mark(device, no, HEARTBEATS);
                 if heartbeat.seq == mark.saturating_add(1) {
                     *mark = heartbeat.seq;
                 }
                 self.devices.insert(no, device);
             }
-            Report::Batch(batch) => self.batch(device, no, batch, record.received_at).await?,
+            Report::Batch(batch) => self.batch(record, no, batch).await?,
             Report::Event { event, position } => {
                 if let Some(position) = position {
                     let mark = self.mark(device, no, position.stream.as_str());
@@ -179,14 +191,8 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    async fn batch(
-        &mut self,
-        device: &'a DeviceAddress,
-        no: DeviceNo,
-        batch: &'a Batch,
-        received_at: DateTime<Utc>,
-    ) -> Result<(), StoreError> {
-        let now = millis(received_at);
+    async fn batch(&mut self, record: &'a Record, no: DeviceNo, batch: &'a Batch) -> Result<(), StoreError> {
+        let (device, now) = (&record.device, millis(record.received_at));
         let mark = self.mark(device, no, batch.stream.as_str());
         let held = *mark;
         *mark = batch.contiguous_after(held);
@@ -194,7 +200,7 @@ impl<'a> Work<'a> {
         for item in batch.items.iter().filter(|item| item.seq > held) {
             if heartbeats {
                 match Heartbeat::deserialize(&item.data) {
-                    Ok(heartbeat) => self.heartbeat(no, &heartbeat, item.data.to_string().into(), received_at),
+                    Ok(heartbeat) => self.heartbeat(record, no, &heartbeat, item.data.to_string().into()),
                     Err(_) => tracing::debug!(%device, seq = item.seq, "an item of stream hb is no heartbeat"),
                 }
                 continue;
@@ -235,8 +241,14 @@ impl<'a> Work<'a> {
                 moved.push((no, stream, seq));
             }
         }
+        for (no, pulse) in &pulses {
+            let held = self.held.get(no).map(|held| (held.outline, held.silent));
+            if held != Some((pulse.outline, pulse.silent)) {
+                self.changed.insert(*no);
+            }
+        }
         pulse::write(&mut self.tx, &self.held, &pulses).await?;
-        pulse::note_heard(&mut self.tx, &self.seen).await?;
+        worth::note(&mut self.tx, &self.changed).await?;
         ingest::set_marks(&mut self.tx, &moved).await?;
         self.tx.commit().await?;
         meters.heartbeats.inc_by(self.heartbeats.len() as u64);
@@ -257,38 +269,49 @@ impl<'a> Work<'a> {
 }
 
 impl Store {
-    /// Stores what devices said, in one transaction; what [`FleetStore::apply`] does, with the store's own error.
+    /// Stores what devices said; what [`FleetStore::apply`] does, with the store's own error. What one device said is stored in
+    /// one transaction. Many records go to a server in [`PARTS`] at once, so that it reads and writes on several processors.
     ///
     /// # Errors
-    /// Those of the database; nothing is stored then.
+    /// Those of the database; of what was said in another part something may be stored then. To repeat all of it does no harm.
     pub async fn take(&self, records: &[Record]) -> Result<Applied, StoreError> {
         let begun = Instant::now();
-        let applied = self.apply_all(records).await?;
+        let parts = if self.is_shared() && records.len() >= MANY { PARTS } else { 1 };
+        let mut split: [Vec<(&Record, DeviceNo)>; PARTS] = std::array::from_fn(|_| Vec::new());
+        let mut applied = Applied::default();
+        for record in records {
+            let device = &record.device;
+            match self.device_no(device.org.as_str(), device.device.as_str()).await? {
+                Some(no) => split[no.0.unsigned_abs() as usize % parts].push((record, no)),
+                None => applied.unknown += 1,
+            }
+        }
+        let outlooks = self.outlooks().await?;
+        let under_way =
+            split.iter().filter(|part| !part.is_empty()).map(|part| self.apply_part(part, outlooks.clone()));
+        // All of them to their end, whatever becomes of one.
+        for part in futures_util::future::join_all(under_way).await {
+            let Applied { devices, commands, acked, unknown } = part?;
+            applied.devices.extend(devices);
+            applied.commands.extend(commands);
+            applied.acked.extend(acked);
+            applied.unknown += unknown;
+        }
         self.meters.applied(records, begun.elapsed(), Utc::now());
         Ok(applied)
     }
 
-    async fn apply_all(&self, records: &[Record]) -> Result<Applied, StoreError> {
-        let mut known: Vec<Option<DeviceNo>> = Vec::with_capacity(records.len());
-        let mut numbers = BTreeSet::new();
-        for record in records {
-            let device = &record.device;
-            let no = self.device_no(device.org.as_str(), device.device.as_str()).await?;
-            numbers.extend(no);
-            known.push(no);
-        }
+    async fn apply_part(
+        &self,
+        records: &[(&Record, DeviceNo)],
+        outlooks: Arc<Outlooks>,
+    ) -> Result<Applied, StoreError> {
+        let numbers: BTreeSet<DeviceNo> = records.iter().map(|(_, no)| *no).collect();
         let numbers: Vec<DeviceNo> = numbers.into_iter().collect();
         let mut tx = self.begin().await?;
         let held = pulse::hold(&mut tx, &numbers).await?;
-        let mut others = BTreeSet::new();
-        for (record, no) in records.iter().zip(&mut known) {
-            // Another server may have taken a device out of service since this one learned its number.
-            if no.is_some_and(|no| !held.contains_key(&no)) {
-                self.forget_number(record.device.device.as_str());
-                *no = None;
-            }
-            others.extend(no.filter(|_| names_a_stream(&record.report)));
-        }
+        let others: BTreeSet<DeviceNo> =
+            records.iter().filter(|(record, _)| names_a_stream(&record.report)).map(|(_, no)| *no).collect();
         let streams = ingest::marks(&mut tx, &others.into_iter().collect::<Vec<_>>()).await?;
         let mut work = Work {
             tx,
@@ -297,15 +320,20 @@ impl Store {
             streams,
             marks: HashMap::with_capacity(numbers.len()),
             seen: HashMap::with_capacity(numbers.len()),
+            changed: BTreeSet::new(),
+            outlooks,
             devices: HashMap::with_capacity(numbers.len()),
             commands: BTreeSet::new(),
             ends: Vec::new(),
         };
         let mut unknown = 0;
-        for (record, no) in records.iter().zip(known) {
-            match no {
-                Some(no) => work.record(no, record).await?,
-                None => unknown += 1,
+        for (record, no) in records {
+            if work.held.contains_key(no) {
+                work.record(*no, record).await?;
+            } else {
+                // Another server may have taken a device out of service since this one learned its number.
+                self.forget_number(record.device.device.as_str());
+                unknown += 1;
             }
         }
         work.commit(unknown, &self.meters).await

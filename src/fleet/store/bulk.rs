@@ -143,9 +143,9 @@ pub(super) async fn pulses(connection: &mut PgConnection, pulses: &[(DeviceNo, P
     let maybe = |value: fn(&Pulse) -> Option<i64>| pulses.iter().map(|(_, pulse)| value(pulse)).collect::<Vec<_>>();
     sqlx::query(
         "UPDATE device_pulse p SET last_seen = r.seen, interval_s = r.every, heartbeat_boot = r.boot, heartbeat_seq = r.seq, \
-         heartbeat_ts = r.ts, heartbeat_mark = r.mark, silent = r.silent FROM unnest($1::bigint[], $2::bigint[], \
-         $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::boolean[]) \
-         AS r (n, seen, every, boot, seq, ts, mark, silent) WHERE p.device_no = r.n",
+         heartbeat_ts = r.ts, heartbeat_mark = r.mark, silent = r.silent, outline = r.outline FROM unnest($1::bigint[], \
+         $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::boolean[], $9::bigint[]) \
+         AS r (n, seen, every, boot, seq, ts, mark, silent, outline) WHERE p.device_no = r.n",
     )
     .bind(pulses.iter().map(|(no, _)| no.0).collect::<Vec<i64>>())
     .bind(maybe(|pulse| pulse.last_seen))
@@ -155,6 +155,7 @@ pub(super) async fn pulses(connection: &mut PgConnection, pulses: &[(DeviceNo, P
     .bind(maybe(|pulse| pulse.ts))
     .bind(ints(|pulse| signed(pulse.mark)))
     .bind(pulses.iter().map(|(_, pulse)| pulse.silent).collect::<Vec<bool>>())
+    .bind(ints(|pulse| pulse.outline))
     .execute(connection)
     .await?;
     Ok(())

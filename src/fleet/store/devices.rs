@@ -348,7 +348,7 @@ impl Store {
         let mut tx = self.begin().await?;
         // First, as in ingest: whoever holds this row is alone with the device's commands.
         query(
-            "UPDATE device_pulse SET silent = $2 WHERE device_no = (SELECT no FROM devices WHERE id = $1 AND org = $3)",
+            "UPDATE device_pulse SET in_service = $2 WHERE device_no = (SELECT no FROM devices WHERE id = $1 AND org = $3)",
         )
         .bind(id)
         .bind(false)

@@ -40,6 +40,8 @@ pub struct HeartbeatRow {
     pub degradation_level: Option<i64>,
     /// Seconds until the next one.
     pub interval_s: Option<i64>,
+    /// What alert rules could see of it, in a number.
+    pub outline: i64,
     /// When the server received it.
     pub received_at: DateTime<Utc>,
     /// The whole heartbeat, JSON.

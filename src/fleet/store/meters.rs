@@ -77,7 +77,7 @@ impl Default for StoreMeters {
             ),
             look_seconds: histogram(
                 "r58_fleet_alert_look_duration_seconds",
-                "Time of one look for alerts, at the boxes that were heard of since the last one.",
+                "Time of one look for alerts, at the boxes of which something changed and at some in turn.",
                 &SECONDS,
             ),
             looked: IntCounter::new("r58_fleet_alert_looked_boxes_total", "Boxes that were looked at for alerts.")

@@ -79,6 +79,7 @@ const MIGRATIONS: &[(i64, &str, Text)] = &[
             include_str!("../migrations/0058_pulse.postgres.sql"),
         ),
     ),
+    (59, "outline", Text::Both(include_str!("../migrations/0059_outline.sql"))),
 ];
 
 /// The newest version that this program knows.

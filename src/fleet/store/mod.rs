@@ -102,6 +102,7 @@ pub struct Store {
     numbers: Arc<RwLock<HashMap<String, (String, DeviceNo)>>>,
     leadership: Arc<leader::Leadership>,
     meters: meters::StoreMeters,
+    outlooks: Arc<alerts::worth::LastOutlooks>,
     told: Told,
 }
 
@@ -120,6 +121,7 @@ impl Store {
             numbers: Arc::default(),
             leadership: Arc::default(),
             meters: Default::default(),
+            outlooks: Arc::default(),
             told: Told::default(),
         };
         store.chain_older_changes().await?;

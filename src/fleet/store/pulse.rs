@@ -15,6 +15,7 @@ use super::heartbeats::{CHUNKS, HeartbeatRow, ManyRows};
 use super::ingest::signed;
 use super::sql::{QueryBuilder, Tx, query, query_as};
 use super::{DeviceNo, Store, StoreError, bulk, millis};
+use crate::fleet::alerts::outline;
 
 /// Name of the heartbeats' stream. Its mark is a column here, the others' are rows of their own.
 pub(super) const HEARTBEATS: &str = "hb";
@@ -38,6 +39,8 @@ pub(super) struct Pulse {
     pub mark: u64,
     /// It was found silent, and no heartbeat came since.
     pub silent: bool,
+    /// What alert rules could see of its latest heartbeat.
+    pub outline: i64,
 }
 
 impl Pulse {
@@ -54,6 +57,7 @@ impl Pulse {
             self.latest = (row.boot_seq, row.seq);
             self.ts = Some(millis(row.ts));
             self.interval_s = row.interval_s;
+            self.outline = row.outline;
         }
     }
 }
@@ -69,6 +73,7 @@ struct PulseRow {
     heartbeat_ts: Option<i64>,
     heartbeat_mark: i64,
     silent: bool,
+    outline: i64,
 }
 
 impl From<PulseRow> for (DeviceNo, Pulse) {
@@ -80,69 +85,55 @@ impl From<PulseRow> for (DeviceNo, Pulse) {
             ts: row.heartbeat_ts,
             mark: row.heartbeat_mark.max(0).unsigned_abs(),
             silent: row.silent,
+            outline: row.outline,
         };
         (DeviceNo(row.device_no), pulse)
     }
 }
 
 macro_rules! columns {
-    ($of:literal) => {
-        concat!(
-            $of,
-            "device_no, ",
-            $of,
-            "last_seen, ",
-            $of,
-            "interval_s, ",
-            $of,
-            "heartbeat_boot, ",
-            $of,
-            "heartbeat_seq, ",
-            $of,
-            "heartbeat_ts, ",
-            $of,
-            "heartbeat_mark, ",
-            $of,
-            "silent"
-        )
+    () => {
+        "device_no, last_seen, interval_s, heartbeat_boot, heartbeat_seq, heartbeat_ts, heartbeat_mark, silent, outline"
+    };
+}
+
+/// Whose pulses; that of a device that was taken out of service stays, and is nobody's.
+macro_rules! select {
+    ($which:literal) => {
+        concat!("SELECT ", columns!(), " FROM device_pulse WHERE in_service AND device_no ", $which)
     };
 }
 
 /// The row is there since registration; INSERT is only the portable way to say "update these many rows".
 static WRITE: ManyRows = ManyRows::new(
-    concat!("INSERT INTO device_pulse (", columns!(""), ") VALUES "),
-    "({}, {}, {}, {}, {}, {}, {}, {})",
+    concat!("INSERT INTO device_pulse (", columns!(), ") VALUES "),
+    "({}, {}, {}, {}, {}, {}, {}, {}, {})",
     " ON CONFLICT (device_no) DO UPDATE SET last_seen = excluded.last_seen, interval_s = excluded.interval_s, \
      heartbeat_boot = excluded.heartbeat_boot, heartbeat_seq = excluded.heartbeat_seq, \
-     heartbeat_ts = excluded.heartbeat_ts, heartbeat_mark = excluded.heartbeat_mark, silent = excluded.silent",
+     heartbeat_ts = excluded.heartbeat_ts, heartbeat_mark = excluded.heartbeat_mark, silent = excluded.silent, \
+     outline = excluded.outline",
 );
 
 /// Gives a new device its pulse, in place of one from an earlier service.
 pub(super) async fn begin(tx: &mut Tx, device: i64) -> Result<(), StoreError> {
     let (none, unset): (Option<i64>, i64) = (None, -1);
-    let (_, mut statement) = WRITE.of(1, 8);
+    let (_, mut statement) = WRITE.of(1, 9);
     statement.fill(device).fill(none).fill(none).fill(unset).fill(unset).fill(none).fill(0_i64).fill(false);
+    statement.fill(outline::NONE);
     statement.build().execute(&mut **tx).await?;
     Ok(())
 }
 
 /// Holds these devices (in ascending order, so that two servers never hold each other's) until the transaction ends: what a
-/// batch reads of a device before it writes is its own. One that was taken out of service meanwhile is missing in the answer;
-/// where nobody else writes, that cannot be.
+/// batch reads of a device before it writes is its own. One that was taken out of service meanwhile is missing in the answer.
 pub(super) async fn hold(tx: &mut Tx, devices: &[DeviceNo]) -> Result<HashMap<DeviceNo, Pulse>, StoreError> {
     if let Some(connection) = tx.postgres() {
         let numbers: Vec<i64> = devices.iter().map(|no| no.0).collect();
-        let rows = sqlx::query_as::<_, PulseRow>(concat!(
-            "SELECT ",
-            columns!("p."),
-            " FROM device_pulse p JOIN devices d ON d.no = p.device_no WHERE p.device_no = ANY($1) \
-             AND d.decommissioned_at IS NULL ORDER BY p.device_no FOR NO KEY UPDATE OF p"
-        ));
+        let rows = sqlx::query_as::<_, PulseRow>(select!("= ANY($1) ORDER BY device_no FOR NO KEY UPDATE"));
         return Ok(rows.bind(numbers).fetch_all(connection).await?.into_iter().map(Into::into).collect());
     }
     let mut held = HashMap::with_capacity(devices.len());
-    let head = concat!("SELECT ", columns!(""), " FROM device_pulse WHERE device_no IN (");
-    for query in lists(head, devices) {
+    for query in lists(select!("IN ("), devices) {
         let rows: Vec<PulseRow> = query.build_query_as().fetch_all(&mut **tx).await?;
         held.extend(rows.into_iter().map(<(DeviceNo, Pulse)>::from));
     }
@@ -190,25 +181,16 @@ pub(super) async fn write(
     }
     let mut rest = changed.as_slice();
     while !rest.is_empty() {
-        let (size, mut statement) = WRITE.of(rest.len(), 8);
+        let (size, mut statement) = WRITE.of(rest.len(), 9);
         let (chunk, next) = rest.split_at(size);
         for (no, pulse) in chunk {
             statement.fill(no.0).fill(pulse.last_seen).fill(pulse.interval_s);
             statement.fill(pulse.latest.0).fill(pulse.latest.1).fill(pulse.ts);
-            statement.fill(signed(pulse.mark)).fill(pulse.silent);
+            statement.fill(signed(pulse.mark)).fill(pulse.silent).fill(pulse.outline);
         }
         statement.build().execute(&mut **tx).await?;
         rest = next;
     }
-    Ok(())
-}
-
-/// Notes who was heard of, for whoever looks at what they said.
-pub(super) async fn note_heard(tx: &mut Tx, seen: &HashMap<DeviceNo, i64>) -> Result<(), StoreError> {
-    let Some(at) = seen.values().max() else { return Ok(()) };
-    let devices: Vec<i64> = seen.keys().map(|no| no.0).collect();
-    let devices = serde_json::to_string(&devices).map_err(|_| StoreError::Bug("numbers".into()))?;
-    query("INSERT INTO heard (at, devices) VALUES ($1, $2)").bind(*at).bind(devices).execute(&mut **tx).await?;
     Ok(())
 }
 

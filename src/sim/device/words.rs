@@ -34,7 +34,7 @@ impl Device {
             clock_set: self.report.clock_set,
             version: VERSION,
             uptime: now - life.started,
-            boot_seq: self.boot_base + self.report.lives,
+            boot_seq: self.boot_seq,
             boot_id: &life.boot_id,
             interval: every,
             state: &state,
@@ -70,7 +70,7 @@ impl Device {
         }
         let ver = life.played.desired_ver();
         let state = self.machine.state(self.number);
-        let boot_seq = self.boot_base + self.report.lives;
+        let boot_seq = self.boot_seq;
         let seen = reported(&state, boot_seq, ver, life.played.document(), &self.shared.tree, &self.shared.services);
         if life.said.as_ref() != Some(&seen) {
             life.link.set_conditions(Instant::now(), ver);
@@ -82,7 +82,7 @@ impl Device {
 
     pub(super) fn record_event(&mut self, life: &mut Life, kind: &str, text: &str) {
         let Ok(kind) = Name::new(kind) else { return };
-        let (ts, boot_seq) = (life.link.wall(), self.boot_base + self.report.lives);
+        let (ts, boot_seq) = (life.link.wall(), self.boot_seq);
         let (up, text) = (Up::Event(kind.clone()), text.to_owned());
         life.link.record(Instant::now(), &up, Duration::ZERO, ts, None, |seq| {
             let data = json!({"version": VERSION, "simulated": true});

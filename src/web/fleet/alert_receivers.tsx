@@ -89,11 +89,11 @@ function NewReceiver() {
     <form class="new-one" onSubmit={(event) => void make(event)} aria-label="New receiver">
       <label class="field">
         Name
-        <input name="name" required maxLength={200} />
+        <input name="name" required maxLength={200} autocomplete="off" />
       </label>
       <label class="field">
         Webhook or mail addresses
-        <input name="to" required maxLength={2000} placeholder="https://… or crew@example.org" />
+        <input name="to" required maxLength={2000} autocomplete="off" placeholder="https://… or crew@example.org" />
       </label>
       <label class="field">
         Secret of a webhook

@@ -5,9 +5,9 @@ import { computed, signal } from "@preact/signals";
 import { wordsFor } from "../common/problem.js";
 import { api } from "./session.js";
 
-export type Severity = "info" | "warning" | "critical";
+export type Severity = "info" | "warning" | "error" | "critical";
 
-export const SEVERITIES: Severity[] = ["critical", "warning", "info"];
+export const SEVERITIES: Severity[] = ["critical", "error", "warning", "info"];
 
 export interface Alert {
   id: string;
@@ -38,6 +38,7 @@ export interface AlertSummary {
   open: number;
   firing: number;
   critical: number;
+  error: number;
   warning: number;
   info: number;
 }

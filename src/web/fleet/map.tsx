@@ -25,7 +25,7 @@ const LOOKS: Record<string, { words: string; paint(context: CanvasRenderingConte
     },
   },
   t: {
-    words: "needs a look",
+    words: "strained by load, heat or disk",
     paint(context, x, y, size) {
       context.fillStyle = "#ffb930";
       context.beginPath();
@@ -160,7 +160,7 @@ function Group({ group, by, pushed, size }: { group: StateGroup; by: "place" | "
   }, [group, pushed, width, size, at]);
 
   const counts = counted([group], pushed);
-  const words = `${counts.o} online, ${counts.t} need a look, ${counts.f} offline, ${counts.u} never seen`;
+  const words = `${counts.o} online, ${counts.t} strained, ${counts.f} offline, ${counts.u} never seen`;
   const name = group.name || (by === "place" ? "Without a place" : "Without a tag");
   const pointed = (event: MouseEvent): number | null => {
     const index = Math.floor(event.offsetY / grid.pitch) * grid.columns + Math.floor(event.offsetX / grid.pitch);

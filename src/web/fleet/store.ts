@@ -55,6 +55,7 @@ export const commands = signal<Command[]>([]);
 export const pictures = new Pictures(async (name, have, abort) => {
   try {
     const response = await apiRaw(`/devices/${name.split("/").map(encodeURIComponent).join("/thumbnails/")}`, { signal: abort, cache: "no-cache" });
+    if (response.status === 204) throw new NoPicture();
     const version = response.headers.get("etag") ?? String(performance.now());
     return version === have ? null : { version, blob: await response.blob() };
   } catch (error) {

@@ -48,6 +48,23 @@ fn steps(reading: &Reading, rule: &Rule, held: &[Held]) -> Vec<(String, Step)> {
 }
 
 #[test]
+fn inputs_that_start_with_their_box_are_not_lost_until_a_minute_has_passed() {
+    let lost = rule(Kind::InputLost, None, 0);
+    let up = |seconds: u64| {
+        let mut up = reading(|heartbeat| {
+            heartbeat.uptime_seconds = seconds;
+            heartbeat.inputs = vec![input("cam1", "camera", "starting")];
+        });
+        up.memory.live.insert("cam1".into());
+        up
+    };
+    assert_eq!(steps(&up(1), &lost, &[]), []);
+    assert_eq!(steps(&up(60), &lost, &[]), [("cam1".into(), Step::Raise { since: NOW })]);
+    let open = Held { subject: "cam1".into(), ..open(&lost, "cam1") };
+    assert_eq!(steps(&up(1), &lost, &[open]), [], "nor is one over that was lost before");
+}
+
+#[test]
 fn a_box_is_offline_from_when_it_went_and_one_that_never_came_is_not() {
     let rule = rule(Kind::Offline, None, 60);
     let gone = |presence: &str, ago: i64| Reading {

@@ -1,13 +1,12 @@
 //! How alerts come and go: which devices to look at, what they said last, and what becomes of their alerts.
 //!
-//! A look costs what changed: devices that were heard of since the last one (batch by batch, as they are noted; a few hundred at
-//! a time, in turn, so that a large fleet waits for its alerts and not for its database), devices that went away (along an
-//! index of their own), alerts whose time has come (along theirs), and a few of all devices in turn, for what was
-//! committed too late to be seen and for rules that changed. Everything is written so that doing it twice changes nothing:
-//! two servers that both believe to lead make one alert, by the unique index of open ones.
+//! A look costs what changed: devices of which rules could see something new (see `worth`; a few hundred at a time, so that a
+//! large fleet waits for its alerts and not for its database), devices that went away (along an index of their own), alerts whose
+//! time has come (along theirs), some of those that have an alert, for what only time changes, and a few of all devices in turn,
+//! for rules that changed. Everything is written so that doing it twice changes nothing: two servers that both believe to
+//! lead make one alert, by the unique index of open ones.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 
 use chrono::{DateTime, Utc};
 use r58_mqtt::payload::Heartbeat;
@@ -20,44 +19,35 @@ use crate::fleet::alerts::rule::Rule;
 use crate::fleet::store::sql::{QueryBuilder, Tx, query, query_as};
 use crate::fleet::store::{Store, StoreError, millis};
 
+use super::worth::Waiting;
+
 /// Devices looked at in one transaction.
 const AT_ONCE: usize = 200;
 
-/// Batches looked at in one look.
-const BATCHES: usize = 64;
-
-/// Devices that were heard of, batch by batch, the first first.
-const HEARD: &str = "SELECT devices, at FROM heard WHERE at > $1 AND at <= $2 ORDER BY at LIMIT $3";
 /// Devices that went away.
 const GONE: &str = "SELECT device_no, presence_at FROM device_state WHERE presence = 'offline' AND presence_at > $1 \
                     AND presence_at <= $2 ORDER BY presence_at LIMIT $3";
 
-/// Up to where the devices' reports were looked at, and where the round over all stands.
+/// Devices with an alert that is not over.
+const TROUBLED: &str = "SELECT DISTINCT device_no FROM alerts WHERE resolved_at IS NULL AND device_no > $1 \
+                        ORDER BY device_no LIMIT $2";
+
+/// Up to where devices were looked at.
 #[derive(Debug, Clone)]
 pub struct Since {
-    /// Heard of up to then, milliseconds since 1970.
-    heard: i64,
-    /// Those of them that were not looked at yet; one that is heard of again waits once.
-    waiting: BTreeSet<i64>,
-    /// The last of them that was looked at: they take turns.
-    turn: i64,
+    waiting: Waiting,
     /// Gone up to then, milliseconds since 1970.
     gone: i64,
-    /// The last device of the round.
+    /// The last device of the round over those that have an alert.
+    troubled: i64,
+    /// The last device of the round over all.
     round: i64,
 }
 
 impl Since {
-    /// Reports from then on, and a round from the first device.
+    /// Devices that went away from then on, and rounds from the first device.
     pub fn from(at: DateTime<Utc>) -> Self {
-        Self { heard: millis(at), waiting: BTreeSet::new(), turn: i64::MIN, gone: millis(at), round: i64::MIN }
-    }
-
-    /// The next of those that wait.
-    fn next(&self) -> Vec<i64> {
-        let after = self.waiting.range((Bound::Excluded(self.turn), Bound::Unbounded));
-        let before = self.waiting.range(..=self.turn);
-        after.chain(before).take(AT_ONCE).copied().collect()
+        Self { waiting: Waiting::default(), gone: millis(at), troubled: i64::MIN, round: i64::MIN }
     }
 }
 
@@ -124,9 +114,8 @@ fn numbers(query: &mut QueryBuilder, numbers: &[i64]) {
 impl Store {
     /// Devices to look at now, each once, and `since` moved on.
     async fn to_look_at(&self, since: &mut Since, upto: i64, now: i64) -> Result<(BTreeSet<i64>, bool), StoreError> {
-        let (most, batches) = (AT_ONCE as i64, BATCHES as i64);
-        let heard: Vec<(String, i64)> =
-            query_as(HEARD).bind(since.heard).bind(upto).bind(batches).fetch_all(&self.reader).await?;
+        let most = AT_ONCE as i64;
+        self.fill(&mut since.waiting).await?;
         let gone: Vec<(i64, i64)> =
             query_as(GONE).bind(since.gone).bind(upto).bind(most).fetch_all(&self.reader).await?;
         let due: Vec<(i64,)> =
@@ -135,36 +124,30 @@ impl Store {
                 .bind(most)
                 .fetch_all(&self.reader)
                 .await?;
+        let troubled: Vec<(i64,)> =
+            query_as(TROUBLED).bind(since.troubled).bind(most / 4).fetch_all(&self.reader).await?;
         let round: Vec<(i64,)> = query_as("SELECT no FROM devices WHERE no > $1 ORDER BY no LIMIT $2")
             .bind(since.round)
             .bind(most / 4)
             .fetch_all(&self.reader)
             .await?;
-        let mut more = due.len() >= AT_ONCE;
-        let of_heard = (heard.len() >= BATCHES, heard.last().map(|(_, at)| *at), &mut since.heard);
-        let of_gone = (gone.len() >= AT_ONCE, gone.last().map(|(_, at)| *at), &mut since.gone);
-        for (full, last, mark) in [of_heard, of_gone] {
-            more |= full;
-            *mark = match last {
-                // Others may have the very same time as the last one, unless all have it.
-                Some(last) if full => (last - 1).max(*mark + 1),
-                _ => upto.max(*mark),
-            };
-        }
+        let many_gone = gone.len() >= AT_ONCE;
+        since.gone = match gone.last() {
+            // Others may have the very same time as the last one, unless all have it.
+            Some((_, last)) if many_gone => (last - 1).max(since.gone + 1),
+            _ => upto.max(since.gone),
+        };
+        since.troubled = troubled.last().map_or(i64::MIN, |(no,)| *no);
         since.round = round.last().map_or(0, |(no,)| *no);
-        for (devices, _) in heard {
-            since.waiting.extend(serde_json::from_str::<Vec<i64>>(&devices).unwrap_or_default());
-        }
-        let next = since.next();
-        more |= next.len() < since.waiting.len();
         let mut all: BTreeSet<i64> = gone.into_iter().map(|(no, _)| no).collect();
-        all.extend(due.iter().chain(&round).map(|(no,)| *no));
-        since.turn = next.last().copied().unwrap_or(since.turn);
-        all.extend(next);
-        Ok((all, more))
+        // Until they were looked at they wait, whatever goes wrong meanwhile.
+        since.waiting.devices.extend(&all);
+        all.extend(due.iter().chain(&troubled).chain(&round).map(|(no,)| *no));
+        all.extend(since.waiting.devices.iter().take(AT_ONCE));
+        Ok((all, many_gone || due.len() >= AT_ONCE))
     }
 
-    /// Looks once: at what was reported until `upto`, and at what is due `now`.
+    /// Looks once: at what was reported, at what went away until `upto`, and at what is due `now`.
     ///
     /// # Errors
     /// Those of the database; [`StoreError::Busy`] when another server leads by now.
@@ -177,15 +160,14 @@ impl Store {
         let timer = self.meters.look_seconds.start_timer();
         let (devices, more) = self.to_look_at(since, millis(upto), millis(now)).await?;
         let mut looked = Looked { more, ..Looked::default() };
-        // Until they were looked at they wait, whatever goes wrong meanwhile.
-        since.waiting.extend(&devices);
         let devices: Vec<i64> = devices.into_iter().collect();
         for some in devices.chunks(AT_ONCE) {
             looked.changed.extend(self.look_at(some, millis(now)).await?);
             for no in some {
-                since.waiting.remove(no);
+                since.waiting.devices.remove(no);
             }
         }
+        looked.more |= self.looked_at(&mut since.waiting).await?;
         timer.observe_duration();
         self.meters.looked.inc_by(devices.len() as u64);
         Ok(looked)
@@ -361,16 +343,21 @@ mod tests {
     use super::*;
     use crate::fleet::store::sql::Pool;
 
-    /// Without it a look costs what all devices cost, however few of them said something.
+    /// Without them a look costs what all devices cost, however few of them have something new.
     #[tokio::test]
-    async fn a_look_goes_by_when_devices_were_heard_of_and_reads_no_others() {
+    async fn a_look_goes_along_indexes_and_reads_no_other_devices() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(None, None, dir.path()).await.unwrap();
         let Pool::Sqlite(pool) = &store.reader else { panic!("a file") };
-        for (statement, range) in [(HEARD, "at>"), (GONE, "presence=? AND presence_at>")] {
+        let plan = async |statement: &str, values: usize| {
             let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
-            let plan = sqlx::query_as::<_, (i64, i64, i64, String)>(plan).bind(1).bind(2).bind(3);
-            let plan = plan.fetch_all(pool).await.unwrap();
+            let plan =
+                (0..values).fold(sqlx::query_as::<_, (i64, i64, i64, String)>(plan), |plan, n| plan.bind(n as i64));
+            plan.fetch_all(pool).await.unwrap()
+        };
+        for (statement, values, range) in [(GONE, 3, "presence=? AND presence_at>"), (TROUBLED, 2, "alerts_of_device")]
+        {
+            let plan = plan(statement, values).await;
             assert!(plan.len() == 1 && plan[0].3.contains(range), "{statement}: {plan:?}");
         }
         store.close().await;

@@ -89,6 +89,38 @@ async fn an_input_that_was_live_is_lost_and_a_decommissioned_box_has_no_alerts()
 }
 
 #[tokio::test]
+async fn a_box_waits_for_a_look_when_rules_could_see_something_new_until_somebody_has_looked() {
+    for world in World::both().await {
+        let device = world.enrol("default", "box1").await;
+        let noted = async || -> Vec<(String,)> {
+            query_as("SELECT devices FROM to_look_at ORDER BY id").fetch_all(&world.store.reader).await.unwrap()
+        };
+        let it = vec![(format!("[{}]", world.card("box1").await.no),)];
+        world.store.apply(&[presence(&device, true, 1, 1), inputs(&device, 1, "live")]).await.unwrap();
+        assert_eq!(noted().await, it);
+        look(&world.store, Duration::zero()).await;
+        assert!(noted().await.is_empty());
+        // As before, but for what no rule divides.
+        let mut warmer = inputs(&device, 2, "live");
+        let Report::Heartbeat { heartbeat, .. } = &mut warmer.report else { panic!("a heartbeat") };
+        heartbeat.metrics.cpu_percent = Some(99.0);
+        world.store.apply(&[warmer, inputs(&device, 3, "live")]).await.unwrap();
+        assert!(noted().await.is_empty());
+        world.store.apply(&[inputs(&device, 4, "no_signal")]).await.unwrap();
+        assert_eq!(noted().await, it);
+        // An old one changes nothing; what was noted waits for whoever comes to look.
+        world.store.apply(&[inputs(&device, 3, "live")]).await.unwrap();
+        assert_eq!(noted().await, it);
+        look(&world.store, Duration::zero()).await;
+        assert_eq!((noted().await.len(), look(&world.store, Duration::seconds(31)).await.len()), (0, 1));
+        // One that was silent and speaks again.
+        assert!(!world.store.mark_silent(Utc::now() + Duration::hours(1)).await.unwrap().is_empty());
+        world.store.apply(&[inputs(&device, 5, "no_signal")]).await.unwrap();
+        assert_eq!(noted().await, it);
+    }
+}
+
+#[tokio::test]
 async fn a_rule_that_is_switched_off_ends_its_alerts() {
     for world in World::both().await {
         let device = world.enrol("default", "box1").await;

@@ -316,8 +316,8 @@ async fn upgraded(first: i64, url: &str, state_dir: &Path) -> Store {
     let after = raw.tables().await;
     // The mark of heartbeats became a column of the device.
     held.entry("stream_acks".into()).and_modify(|rows| rows.retain(|row| !row.ends_with("|hb")));
-    // What the chains took in is looked at elsewhere; of the counters one became a column of them.
-    for table in ["audit_log", "audit_log_unchained", "audit_heads", "counters"] {
+    // What the chains took in is looked at elsewhere; of the counters one became a column of them. Every device is looked at once more.
+    for table in ["audit_log", "audit_log_unchained", "audit_heads", "counters", "heard"] {
         before.remove(table);
     }
     for (table, columns) in &before {

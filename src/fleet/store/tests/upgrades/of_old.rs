@@ -17,7 +17,7 @@ pub const KEY: &str = "r58k_of-before";
 pub const BUNDLE: &str = "01HZZZZZZZZZZZZZZZZZZZZZZZ";
 
 /// Version and what is written then. `{password}` and its like stand for hashes of what is above.
-pub const OF_OLD: [(i64, &str); 14] = [
+pub const OF_OLD: [(i64, &str); 15] = [
     (1, FLOOR),
     (4, SUMS),
     (10, "INSERT INTO api_keys (id, org, user_id, name, hash, scopes, created_at, expires_at, last_used_at) VALUES \
@@ -42,6 +42,7 @@ pub const OF_OLD: [(i64, &str); 14] = [
     (48, "INSERT INTO boot_clocks (device_no, boot_seq, began) VALUES (1, 1, 1799999000000);"),
     (49, "INSERT INTO heartbeats_overdue (device_no, ts, boot_seq, seq, cpu_percent, merged_at) VALUES \
           (1, 1799000000000, 1, 0, 5.0, 1800000000000);"),
+    (58, "INSERT INTO heard (at, devices) VALUES (31, '[1]');"),
 ];
 
 const FLOOR: &str = "
