@@ -281,15 +281,17 @@ async fn path(pc: &RTCPeerConnection) -> Path {
     let Some(pair) = pc.dtls_transport().ice_transport().get_selected_candidate_pair().await else {
         return Path::Srflx;
     };
-    route((pair.local.typ, &pair.local.address), (pair.remote.typ, &pair.remote.address))
+    let offered = pc.remote_description().await.map(|description| description.sdp).unwrap_or_default();
+    route((pair.local.typ, &pair.local.address), (pair.remote.typ, &pair.remote.address), &offered)
 }
 
-/// A peer-reflexive address is the other end's own one where nothing translates: inside a private network. An offer whose
-/// addresses are hidden behind mDNS names always ends up here.
-fn route(local: (RTCIceCandidateType, &str), remote: (RTCIceCandidateType, &str)) -> Path {
+/// A peer-reflexive address is the other end's own one where it named that itself and only its check was faster than its list,
+/// and where nothing translates: inside a private network. An offer whose addresses are hidden behind mDNS names always ends up
+/// there.
+fn route(local: (RTCIceCandidateType, &str), remote: (RTCIceCandidateType, &str), offered: &str) -> Path {
     let own = |(typ, address): (RTCIceCandidateType, &str)| match typ {
         RTCIceCandidateType::Host => true,
-        RTCIceCandidateType::Prflx => address.parse().is_ok_and(is_private),
+        RTCIceCandidateType::Prflx => names_as_host(offered, address) || address.parse().is_ok_and(is_private),
         _ => false,
     };
     if local.0 == RTCIceCandidateType::Relay || remote.0 == RTCIceCandidateType::Relay {
@@ -299,6 +301,15 @@ fn route(local: (RTCIceCandidateType, &str), remote: (RTCIceCandidateType, &str)
     } else {
         Path::Srflx
     }
+}
+
+/// Whether a description has a host candidate of this address (RFC 8839, section 5.1: the fifth field is the address, the
+/// eighth the type).
+fn names_as_host(description: &str, address: &str) -> bool {
+    description.lines().filter_map(|line| line.strip_prefix("a=candidate:")).any(|candidate| {
+        let mut fields = candidate.split_whitespace().skip(4);
+        fields.next() == Some(address) && fields.nth(2) == Some("host")
+    })
 }
 
 fn is_private(address: IpAddr) -> bool {
@@ -316,15 +327,18 @@ mod tests {
     fn the_route_is_told_from_both_ends_of_the_pair() {
         use RTCIceCandidateType::{Host, Prflx, Relay, Srflx};
         let lan = "192.168.1.2";
+        let named = "v=0\r\na=candidate:1 1 udp 2130706431 203.0.113.9 50000 typ host generation 0\r\n\
+                     a=candidate:2 1 udp 1694498815 203.0.113.5 50001 typ srflx raddr 0.0.0.0 rport 9\r\n";
         for (local, remote, address, expected) in [
             (Host, Host, lan, Path::Host),
             (Host, Prflx, lan, Path::Host),
+            (Host, Prflx, "203.0.113.9", Path::Host),
             (Host, Prflx, "203.0.113.5", Path::Srflx),
             (Srflx, Srflx, "203.0.113.5", Path::Srflx),
             (Host, Relay, "203.0.113.5", Path::Relay),
-            (Relay, Prflx, "203.0.113.5", Path::Relay),
+            (Relay, Prflx, "203.0.113.9", Path::Relay),
         ] {
-            assert_eq!(route((local, lan), (remote, address)), expected);
+            assert_eq!(route((local, lan), (remote, address), named), expected);
         }
     }
 }
