@@ -43,11 +43,18 @@ impl From<StoreError> for SeamError {
     }
 }
 
+/// What a batch does with the pulses of its devices before it writes them.
+#[derive(Debug, Clone, Copy)]
+enum Hold {
+    Look,
+    Hold,
+}
+
 /// What a batch does, gathered before it is written.
 struct Work<'a> {
     tx: Tx,
     heartbeats: Vec<HeartbeatRow>,
-    /// What was known of each device before the batch.
+    /// What was known of each device before the batch; the transaction holds them, or only looked at them.
     held: HashMap<DeviceNo, Pulse>,
     /// How far each other stream was stored before the batch.
     streams: HashMap<DeviceNo, HashMap<String, u64>>,
@@ -221,7 +228,8 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    async fn commit(mut self, unknown: u64, meters: &StoreMeters) -> Result<Applied, StoreError> {
+    /// `None`, and nothing is stored, when somebody else wrote of a device that was only looked at.
+    async fn commit(mut self, unknown: u64, meters: &StoreMeters) -> Result<Option<Applied>, StoreError> {
         clocks::set_right(&mut self.tx, &mut self.heartbeats).await?;
         overdue::note(&mut self.tx, &self.heartbeats).await?;
         insert(&mut self.tx, &self.heartbeats, &self.held).await?;
@@ -247,7 +255,10 @@ impl<'a> Work<'a> {
                 self.changed.insert(*no);
             }
         }
-        pulse::write(&mut self.tx, &self.held, &pulses).await?;
+        if !pulse::write(&mut self.tx, &self.held, &pulses).await? {
+            self.tx.rollback().await?;
+            return Ok(None);
+        }
         worth::note(&mut self.tx, &self.changed).await?;
         ingest::set_marks(&mut self.tx, &moved).await?;
         self.tx.commit().await?;
@@ -259,12 +270,12 @@ impl<'a> Work<'a> {
                 acked.entry(device.clone()).or_default().insert(stream, seq);
             }
         }
-        Ok(Applied {
+        Ok(Some(Applied {
             devices: self.devices.into_values().cloned().collect(),
             commands: self.commands.into_iter().map(|(device, id)| (device.clone(), id)).collect(),
             acked,
             unknown,
-        })
+        }))
     }
 }
 
@@ -306,10 +317,30 @@ impl Store {
         records: &[(&Record, DeviceNo)],
         outlooks: Arc<Outlooks>,
     ) -> Result<Applied, StoreError> {
+        let heartbeats = records.iter().all(|(record, _)| matches!(record.report, Report::Heartbeat { .. }));
+        if heartbeats
+            && self.is_shared()
+            && let Some(applied) = self.apply_as(Hold::Look, records, outlooks.clone()).await?
+        {
+            return Ok(applied);
+        }
+        let applied = self.apply_as(Hold::Hold, records, outlooks).await?;
+        applied.ok_or_else(|| StoreError::Bug("a pulse that is held was written by somebody else".into()))
+    }
+
+    async fn apply_as(
+        &self,
+        hold: Hold,
+        records: &[(&Record, DeviceNo)],
+        outlooks: Arc<Outlooks>,
+    ) -> Result<Option<Applied>, StoreError> {
         let numbers: BTreeSet<DeviceNo> = records.iter().map(|(_, no)| *no).collect();
         let numbers: Vec<DeviceNo> = numbers.into_iter().collect();
         let mut tx = self.begin().await?;
-        let held = pulse::hold(&mut tx, &numbers).await?;
+        let held = match (hold, tx.postgres()) {
+            (Hold::Look, Some(connection)) => pulse::look(connection, &numbers).await?,
+            _ => pulse::hold(&mut tx, &numbers).await?,
+        };
         let others: BTreeSet<DeviceNo> =
             records.iter().filter(|(record, _)| names_a_stream(&record.report)).map(|(_, no)| *no).collect();
         let streams = ingest::marks(&mut tx, &others.into_iter().collect::<Vec<_>>()).await?;

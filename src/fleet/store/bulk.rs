@@ -134,18 +134,19 @@ async fn inserted(
     Ok(())
 }
 
-/// Writes devices' pulses, which the transaction holds.
-pub(super) async fn pulses(connection: &mut PgConnection, pulses: &[(DeviceNo, Pulse)]) -> Result<(), StoreError> {
+/// Writes devices' pulses; `false` when the row of one that the transaction does not hold is not the one that it saw.
+pub(super) async fn pulses(connection: &mut PgConnection, pulses: &[(DeviceNo, Pulse)]) -> Result<bool, StoreError> {
     if pulses.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let ints = |value: fn(&Pulse) -> i64| pulses.iter().map(|(_, pulse)| value(pulse)).collect::<Vec<i64>>();
     let maybe = |value: fn(&Pulse) -> Option<i64>| pulses.iter().map(|(_, pulse)| value(pulse)).collect::<Vec<_>>();
-    sqlx::query(
+    let written = sqlx::query(
         "UPDATE device_pulse p SET last_seen = r.seen, interval_s = r.every, heartbeat_boot = r.boot, heartbeat_seq = r.seq, \
          heartbeat_ts = r.ts, heartbeat_mark = r.mark, silent = r.silent, outline = r.outline FROM unnest($1::bigint[], \
-         $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::boolean[], $9::bigint[]) \
-         AS r (n, seen, every, boot, seq, ts, mark, silent, outline) WHERE p.device_no = r.n",
+         $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::boolean[], $9::bigint[], \
+         $10::bigint[]) AS r (n, seen, every, boot, seq, ts, mark, silent, outline, seen_in) \
+         WHERE p.device_no = r.n AND (r.seen_in IS NULL OR p.xmin::text::bigint = r.seen_in)",
     )
     .bind(pulses.iter().map(|(no, _)| no.0).collect::<Vec<i64>>())
     .bind(maybe(|pulse| pulse.last_seen))
@@ -156,9 +157,10 @@ pub(super) async fn pulses(connection: &mut PgConnection, pulses: &[(DeviceNo, P
     .bind(ints(|pulse| signed(pulse.mark)))
     .bind(pulses.iter().map(|(_, pulse)| pulse.silent).collect::<Vec<bool>>())
     .bind(ints(|pulse| pulse.outline))
+    .bind(maybe(|pulse| pulse.seen_in))
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(written.rows_affected() == pulses.len() as u64)
 }
 
 /// Moves marks of streams.

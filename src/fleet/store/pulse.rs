@@ -3,12 +3,14 @@
 //! no index is touched.
 //!
 //! Whoever holds this row is alone with the device until its transaction ends: two batches of the same device, and a batch and
-//! the end of the device's service, take turns.
+//! the end of the device's service, take turns. To hold a row is to write it, on PostgreSQL. A batch of nothing but heartbeats
+//! only looks there: it writes a pulse where that is still the row it saw, and begins again, holding, where somebody was faster.
 
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use r58_mqtt::DeviceAddress;
+use sqlx::PgConnection;
 
 use super::apply::address;
 use super::heartbeats::{CHUNKS, HeartbeatRow, ManyRows};
@@ -41,6 +43,8 @@ pub(super) struct Pulse {
     pub silent: bool,
     /// What alert rules could see of its latest heartbeat.
     pub outline: i64,
+    /// Of a row that was looked at and is not held: which one it was.
+    pub seen_in: Option<i64>,
 }
 
 impl Pulse {
@@ -74,6 +78,8 @@ struct PulseRow {
     heartbeat_mark: i64,
     silent: bool,
     outline: i64,
+    #[sqlx(default)]
+    seen_in: Option<i64>,
 }
 
 impl From<PulseRow> for (DeviceNo, Pulse) {
@@ -86,6 +92,7 @@ impl From<PulseRow> for (DeviceNo, Pulse) {
             mark: row.heartbeat_mark.max(0).unsigned_abs(),
             silent: row.silent,
             outline: row.outline,
+            seen_in: row.seen_in,
         };
         (DeviceNo(row.device_no), pulse)
     }
@@ -124,6 +131,19 @@ pub(super) async fn begin(tx: &mut Tx, device: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Looks at these devices without holding them. [`write`] tells whether any of them is another's by then.
+pub(super) async fn look(connection: &mut PgConnection, devices: &[DeviceNo]) -> Result<HashMap<DeviceNo, Pulse>, StoreError> {
+    // The transaction that wrote a row names it: whoever writes it again puts another row in its place.
+    const LOOK: &str = concat!(
+        "SELECT ",
+        columns!(),
+        ", xmin::text::bigint AS seen_in FROM device_pulse WHERE in_service AND device_no = ANY($1)"
+    );
+    let numbers: Vec<i64> = devices.iter().map(|no| no.0).collect();
+    let rows: Vec<PulseRow> = sqlx::query_as(LOOK).bind(numbers).fetch_all(connection).await?;
+    Ok(rows.into_iter().map(Into::into).collect())
+}
+
 /// Holds these devices (in ascending order, so that two servers never hold each other's) until the transaction ends: what a
 /// batch reads of a device before it writes is its own. One that was taken out of service meanwhile is missing in the answer.
 pub(super) async fn hold(tx: &mut Tx, devices: &[DeviceNo]) -> Result<HashMap<DeviceNo, Pulse>, StoreError> {
@@ -156,14 +176,16 @@ pub(super) fn lists(head: &str, mut devices: &[DeviceNo]) -> impl Iterator<Item 
     })
 }
 
-/// Writes pulses that changed; devices that are no longer silent are online again.
+/// Writes pulses that changed; devices that are no longer silent are online again. `false` when one that was only looked at was
+/// written by somebody else since: the transaction must not be committed then.
 pub(super) async fn write(
     tx: &mut Tx,
     held: &HashMap<DeviceNo, Pulse>,
     pulses: &BTreeMap<DeviceNo, Pulse>,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
+    let to_write = |no: &DeviceNo, pulse: &Pulse| pulse.seen_in.is_some() || held.get(no) != Some(pulse);
     let changed: Vec<(DeviceNo, Pulse)> =
-        pulses.iter().filter(|(no, pulse)| held.get(no) != Some(pulse)).map(|(no, pulse)| (*no, *pulse)).collect();
+        pulses.iter().filter(|(no, pulse)| to_write(no, pulse)).map(|(no, pulse)| (*no, *pulse)).collect();
     for (no, pulse) in &changed {
         if !pulse.silent && held.get(no).is_some_and(|held| held.silent) {
             query(
@@ -191,7 +213,7 @@ pub(super) async fn write(
         statement.build().execute(&mut **tx).await?;
         rest = next;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Up to where a device's heartbeats are stored without a gap.

@@ -121,7 +121,6 @@ impl Tx {
     }
 
     /// Undoes it.
-    #[cfg(test)]
     pub async fn rollback(self) -> Result<(), sqlx::Error> {
         match self.conn {
             Conn::Sqlite(tx) => tx.rollback().await,
