@@ -21,9 +21,12 @@ const NOBODY: u32 = 65_534;
 const SMALL: &str = "small";
 /// A loaded machine takes some seconds to make a cluster.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Little memory and no care for a power cut: of the tests' servers there are many, and none outlives its test.
+const FOR_TESTS: &str = "-c fsync=off -c full_page_writes=off -c shared_buffers=32MB -c max_wal_size=256MB \
+                         -c autovacuum_naptime=10s";
 /// Stays beside the server, ends it once the owner's end of the pipe is closed (however the owner ended) and removes its files.
 const GUARD: &str = r#"
-bin=$1; dir=$2; port=$3
+bin=$1; dir=$2; port=$3; settings=$4
 if [ -e "$dir/server.key" ]; then
     auth="--auth-local=trust --auth-host=scram-sha-256 --pwfile=$dir/password"
     listen="-c listen_addresses=127.0.0.1 -c ssl=on -c ssl_cert_file=$dir/server.pem -c ssl_key_file=$dir/server.key"
@@ -34,8 +37,7 @@ fi
 while read -r word; do
     case "$word" in
     start)
-        "$bin/postgres" -D "$dir/data" -k "$dir" -p "$port" $listen -c fsync=off -c full_page_writes=off \
-            -c max_connections=200 -c shared_buffers=32MB -c max_wal_size=256MB -c autovacuum_naptime=10s \
+        "$bin/postgres" -D "$dir/data" -k "$dir" -p "$port" $listen -c max_connections=200 $settings \
             >>"$dir/server.log" 2>&1 </dev/null &
         server=$! ;;
     kill) kill -QUIT "$server"; wait "$server" ;;
@@ -58,6 +60,11 @@ impl Postgres {
         Self::start_with(5432, |_| {}).await
     }
 
+    /// One with the settings that it is shipped with, for measurements.
+    pub async fn start_as_shipped() -> Self {
+        Self::start_by(by_shell(), true, "", 5432, |_| {}).await
+    }
+
     /// One that is also reached by TLS and password, on a port of 127.0.0.1.
     pub async fn start_with_tls(port: u16, (cert, key): (&Path, &Path), password: &str) -> Self {
         Self::start_with(port, |dir| {
@@ -76,7 +83,7 @@ impl Postgres {
         let nobody = format!("--reuid={NOBODY} --regid={NOBODY} --clear-groups");
         let script = format!("{mount} && exec setpriv {nobody} sh -c \"$GUARD\" guard \"$@\"");
         command.args(["--mount", "sh", "-c", &script, "guard"]).env("GUARD", GUARD);
-        Self::start_by(command, false, 5432, |dir| std::fs::create_dir(dir.join(SMALL)).expect("a directory")).await
+        Self::start_by(command, false, FOR_TESTS, 5432, |dir| std::fs::create_dir(dir.join(SMALL)).expect("a directory")).await
     }
 
     /// Where its second disk is, for a test that is root.
@@ -103,16 +110,20 @@ impl Postgres {
     }
 
     async fn start_with(port: u16, lay_out: impl FnOnce(&Path)) -> Self {
-        let mut command = Command::new("sh");
-        command.args(["-c", GUARD, "guard"]);
-        Self::start_by(command, true, port, lay_out).await
+        Self::start_by(by_shell(), true, FOR_TESTS, port, lay_out).await
     }
 
-    /// `command` takes programs, directory and port, and runs the guard; as nobody, if it does not see to that itself.
-    async fn start_by(mut command: Command, as_nobody: bool, port: u16, lay_out: impl FnOnce(&Path)) -> Self {
+    /// `command` takes programs, directory, port and settings, and runs the guard; as nobody, if it does not see to that itself.
+    async fn start_by(
+        mut command: Command,
+        as_nobody: bool,
+        settings: &str,
+        port: u16,
+        lay_out: impl FnOnce(&Path),
+    ) -> Self {
         let dir = tempfile::Builder::new().prefix("r58-pg").tempdir().expect("a directory");
         lay_out(dir.path());
-        command.arg(programs()).arg(dir.path()).arg(port.to_string());
+        command.arg(programs()).arg(dir.path()).arg(port.to_string()).arg(settings);
         command.current_dir(dir.path());
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         if nix::unistd::geteuid().is_root() {
@@ -209,6 +220,12 @@ impl Drop for Postgres {
         drop(self.guard.stdin.take());
         let _ = self.guard.wait();
     }
+}
+
+fn by_shell() -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", GUARD, "guard"]);
+    command
 }
 
 /// Where the server's programs lie: Debian keeps them out of the path, by version.

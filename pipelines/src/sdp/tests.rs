@@ -211,6 +211,25 @@ fn the_answer_gains_rtcp_mux_only_and_the_offered_parameters_and_loses_rtcp_cand
 }
 
 #[test]
+fn the_first_candidate_is_the_one_that_most_clients_can_use() {
+    let offer = publish(&whole()).unwrap();
+    let addresses = ["::1", "2001:db8::2", "127.0.0.1", "198.51.100.7", "192.0.2.1"];
+    let kinds = ["host", "host", "host", "srflx", "host"];
+    let listed: String =
+        addresses.iter().zip(kinds).map(|(ip, kind)| format!("a=candidate:1 1 udp 1 {ip} 5 typ {kind}\r\n")).collect();
+    let raw = answer_to(&offer).replace("m=video", &format!("{listed}m=video")) + &listed;
+    let answer = finish_answer(&raw, &offer, Purpose::Publish).unwrap();
+    let order = |section: &str| {
+        let listed = section.lines().filter_map(|line| line.strip_prefix("a=candidate:1 1 udp 1 "));
+        listed.map(|line| line.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (sound, picture) = answer.split_once("m=video").unwrap();
+    for section in [sound, picture] {
+        assert_eq!(order(section), ["192.0.2.1", "2001:db8::2", "127.0.0.1", "::1", "198.51.100.7"]);
+    }
+}
+
+#[test]
 fn an_answer_that_rejects_or_turns_a_section_is_not_given_out() {
     let offer = publish(&whole()).unwrap();
     let good = answer_to(&offer);

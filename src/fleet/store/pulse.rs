@@ -132,7 +132,10 @@ pub(super) async fn begin(tx: &mut Tx, device: i64) -> Result<(), StoreError> {
 }
 
 /// Looks at these devices without holding them. [`write`] tells whether any of them is another's by then.
-pub(super) async fn look(connection: &mut PgConnection, devices: &[DeviceNo]) -> Result<HashMap<DeviceNo, Pulse>, StoreError> {
+pub(super) async fn look(
+    connection: &mut PgConnection,
+    devices: &[DeviceNo],
+) -> Result<HashMap<DeviceNo, Pulse>, StoreError> {
     // The transaction that wrote a row names it: whoever writes it again puts another row in its place.
     const LOOK: &str = concat!(
         "SELECT ",

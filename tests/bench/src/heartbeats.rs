@@ -44,7 +44,7 @@ const SAMPLE: usize = 16;
 /// When nothing is stored.
 pub async fn rows() -> Result<Vec<Row>> {
     let mut rows = in_a_file(&Fleet::start(BOXES).await?).await?;
-    let postgres = Postgres::start().await;
+    let postgres = Postgres::start_as_shipped().await;
     let url = postgres.database().await;
     rows.extend(in_postgres(&Fleet::on(Some(&url), BOXES).await?, &url).await?);
     Ok(rows)

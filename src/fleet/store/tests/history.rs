@@ -111,3 +111,41 @@ async fn old_heartbeats_go_their_sums_stay_and_a_silent_box_keeps_its_last_word(
         assert_eq!(stored().await, 20);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_batches_at_the_same_time_the_latest_heartbeat_counts_and_no_acknowledgement_is_taken_back() {
+    const AT_ONCE: u64 = 6;
+    for world in World::both().await {
+        let devices = ["a", "b", "c"].map(|id| address("default", id));
+        for device in &devices {
+            world.enrol("default", device.device.as_str()).await;
+        }
+        for round in 0..20 {
+            let seqs = round * AT_ONCE + 1..=(round + 1) * AT_ONCE;
+            let batches: Vec<Vec<Record>> =
+                seqs.clone().map(|seq| devices.iter().map(|device| beat(device, seq)).collect()).collect();
+            let takes = batches.iter().map(|batch| world.store.take(batch));
+            let applied = futures_util::future::try_join_all(takes).await.unwrap();
+            for device in &devices {
+                let no = world.store.device_no("default", device.device.as_str()).await.unwrap().unwrap();
+                let (latest, mark): (i64, i64) =
+                    query_as("SELECT heartbeat_seq, heartbeat_mark FROM device_pulse WHERE device_no = $1")
+                        .bind(no.0)
+                        .fetch_one(&world.store.reader)
+                        .await
+                        .unwrap();
+                assert_eq!(latest.unsigned_abs(), *seqs.end());
+                let told = applied.iter().filter_map(|applied| acked(applied, device, "hb")).max().unwrap();
+                assert_eq!(mark.unsigned_abs(), told);
+                // What came out of turn is told again with the rest, as a box does.
+                let all: Vec<u64> = seqs.clone().collect();
+                world.store.take(&[batch(device, *seqs.start(), &all)]).await.unwrap();
+            }
+        }
+        for device in &devices {
+            let no = world.store.device_no("default", device.device.as_str()).await.unwrap().unwrap();
+            let (_, stored) = world.store.heartbeats(no, DateTime::UNIX_EPOCH, 0, 1).await.unwrap();
+            assert_eq!(stored.unsigned_abs(), 20 * AT_ONCE);
+        }
+    }
+}
