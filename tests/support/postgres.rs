@@ -83,7 +83,10 @@ impl Postgres {
         let nobody = format!("--reuid={NOBODY} --regid={NOBODY} --clear-groups");
         let script = format!("{mount} && exec setpriv {nobody} sh -c \"$GUARD\" guard \"$@\"");
         command.args(["--mount", "sh", "-c", &script, "guard"]).env("GUARD", GUARD);
-        Self::start_by(command, false, FOR_TESTS, 5432, |dir| std::fs::create_dir(dir.join(SMALL)).expect("a directory")).await
+        Self::start_by(command, false, FOR_TESTS, 5432, |dir| {
+            std::fs::create_dir(dir.join(SMALL)).expect("a directory")
+        })
+        .await
     }
 
     /// Where its second disk is, for a test that is root.

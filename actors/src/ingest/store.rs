@@ -117,7 +117,8 @@ pub struct Applied {
     /// Commands whose row changed, was adopted, or has to be withdrawn now.
     pub commands: Vec<(DeviceAddress, CommandId)>,
     /// Per device the acknowledged seq of every stream that this batch **touched**, also where it did not
-    /// advance: the device may have missed the last acknowledgement.
+    /// advance: the device may have missed the last acknowledgement. A live heartbeat that came in turn may be left to the
+    /// acknowledgement of the next one.
     pub acked: BTreeMap<DeviceAddress, BTreeMap<Name, u64>>,
     /// Records of devices that are not registered.
     pub unknown: u64,

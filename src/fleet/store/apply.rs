@@ -31,6 +31,9 @@ const GRACE: Duration = Duration::hours(24);
 const PARTS: usize = 4;
 /// So many records are many.
 const MANY: usize = 1024;
+/// Of a device's live heartbeats that come in turn every second one is acknowledged, with the one before it: a device waits two of
+/// them before it sends one again. Half of what a server says to its fleet is saved that way.
+const ACKNOWLEDGED_EVERY: u64 = 2;
 /// Commands that expire in one transaction.
 const EXPIRE_AT_ONCE: i64 = 500;
 
@@ -60,6 +63,8 @@ struct Work<'a> {
     streams: HashMap<DeviceNo, HashMap<String, u64>>,
     /// How far it is with the batch, for each stream that the batch touches.
     marks: HashMap<(DeviceNo, &'a str), (&'a DeviceAddress, u64)>,
+    /// Devices that are told how far their heartbeats are stored.
+    told: BTreeSet<DeviceNo>,
     seen: HashMap<DeviceNo, i64>,
     /// Those whose alerts somebody has to look at.
     changed: BTreeSet<DeviceNo>,
@@ -133,8 +138,12 @@ impl<'a> Work<'a> {
             Report::Heartbeat { heartbeat, body } => {
                 self.heartbeat(record, no, heartbeat, body.clone());
                 let mark = self.mark(device, no, HEARTBEATS);
-                if heartbeat.seq == mark.saturating_add(1) {
+                let in_turn = heartbeat.seq == mark.saturating_add(1);
+                if in_turn {
                     *mark = heartbeat.seq;
+                }
+                if !in_turn || heartbeat.seq.is_multiple_of(ACKNOWLEDGED_EVERY) {
+                    self.told.insert(no);
                 }
                 self.devices.insert(no, device);
             }
@@ -186,6 +195,7 @@ impl<'a> Work<'a> {
             }
             Report::Sync(sync) => {
                 status::number_above(&mut self.tx, device, sync.seq_floor).await?;
+                self.told.insert(no);
                 for (stream, highest) in &sync.streams {
                     let mark = self.mark(device, no, stream.as_str());
                     if *highest < *mark {
@@ -224,6 +234,7 @@ impl<'a> Work<'a> {
         }
         if heartbeats {
             self.devices.insert(no, device);
+            self.told.insert(no);
         }
         Ok(())
     }
@@ -265,8 +276,10 @@ impl<'a> Work<'a> {
         meters.heartbeats.inc_by(self.heartbeats.len() as u64);
         self.ends.iter().for_each(|end| meters.ended(end));
         let mut acked: BTreeMap<DeviceAddress, BTreeMap<Name, u64>> = BTreeMap::new();
-        for ((_, stream), (device, seq)) in self.marks {
-            if let Ok(stream) = Name::new(stream) {
+        for ((no, stream), (device, seq)) in self.marks {
+            if (stream != HEARTBEATS || self.told.contains(&no))
+                && let Ok(stream) = Name::new(stream)
+            {
                 acked.entry(device.clone()).or_default().insert(stream, seq);
             }
         }
@@ -350,6 +363,7 @@ impl Store {
             held,
             streams,
             marks: HashMap::with_capacity(numbers.len()),
+            told: BTreeSet::new(),
             seen: HashMap::with_capacity(numbers.len()),
             changed: BTreeSet::new(),
             outlooks,

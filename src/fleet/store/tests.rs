@@ -306,6 +306,26 @@ async fn what_a_newer_box_says_and_this_server_does_not_know_is_kept() {
 }
 
 #[tokio::test]
+async fn live_heartbeats_in_turn_are_acknowledged_two_at_a_time_and_whatever_else_at_once() {
+    for world in World::both().await {
+        let device = world.enrol("default", "a").await;
+        for (record, told) in [
+            (beat(&device, 1), None),
+            (beat(&device, 2), Some(2)),
+            (beat(&device, 3), None),
+            (beat(&device, 3), Some(3)),
+            (beat(&device, 5), Some(3)),
+            (batch(&device, 4, &[4, 5]), Some(5)),
+            (batch(&device, 4, &[4, 5]), Some(5)),
+            (record(&device, Report::Sync(SyncUp::default())), None),
+        ] {
+            let applied = world.store.apply(std::slice::from_ref(&record)).await.unwrap();
+            assert_eq!(acked(&applied, &device, "hb"), told, "{record:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn acknowledgements_stop_at_a_gap_until_the_device_says_that_nothing_will_fill_it() {
     for world in World::both().await {
         let device = world.enrol("default", "a").await;

@@ -135,8 +135,8 @@ async fn of_batches_at_the_same_time_the_latest_heartbeat_counts_and_no_acknowle
                         .await
                         .unwrap();
                 assert_eq!(latest.unsigned_abs(), *seqs.end());
-                let told = applied.iter().filter_map(|applied| acked(applied, device, "hb")).max().unwrap();
-                assert_eq!(mark.unsigned_abs(), told);
+                let told = applied.iter().filter_map(|applied| acked(applied, device, "hb")).max();
+                assert!(told <= Some(mark.unsigned_abs()), "{told:?} was acknowledged, {mark} is stored");
                 // What came out of turn is told again with the rest, as a box does.
                 let all: Vec<u64> = seqs.clone().collect();
                 world.store.take(&[batch(device, *seqs.start(), &all)]).await.unwrap();
