@@ -18,7 +18,7 @@ use super::store::{FleetStore, SyncState};
 /// Answers that may wait.
 pub(super) const QUEUE: usize = 16 * 1024;
 const STORE_DEADLINE: Duration = Duration::from_secs(10);
-/// Acknowledgements are cumulative: those of this long go out as one for each device. Devices wait two heartbeats.
+/// Acknowledgements are cumulative: those of this long go out as one for each device.
 const ACK_EVERY: Duration = Duration::from_millis(500);
 
 /// One thing to say.

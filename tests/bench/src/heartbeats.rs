@@ -28,7 +28,7 @@ use crate::nodered::NodeRed;
 use crate::postgres::Postgres;
 use crate::table::{Row, Target, Unit, median};
 
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 const LASTS: Duration = Duration::from_secs(4);
 /// Heartbeats under way at most: what Ingest holds in memory.
 const WINDOW: u64 = 8192;
