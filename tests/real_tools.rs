@@ -81,6 +81,7 @@ async fn ffmpegs_muxer_gets_in_as_dtls_client_with_a_key_that_others_know() {
     let asked = Instant::now();
     let mut client =
         python::client("pyav_whip.py", &[&endpoint, TOKEN, "8", "whip_flags=dtls_active", &files[0], &files[1]]);
+    client.line(PATIENCE, "its connection", |line| (line == "connected").then_some(())).await;
     until_seat_is(&r58, "live").await;
     println!("FFmpeg's muxer: live after {:?}, its own start included", asked.elapsed());
     stays_live(&r58).await;

@@ -38,5 +38,6 @@ def pace(begun, due):
     return now
 
 
-av.logging.set_level(av.logging.DEBUG)
+av.logging.restore_default_callback()
+av.logging.set_libav_level(av.logging.DEBUG)
 main(sys.argv[1], sys.argv[2], float(sys.argv[3]), dict(word.split("=", 1) for word in sys.argv[4:]))
