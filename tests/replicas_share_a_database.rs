@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use r58_actors::fleet_link::identity::{self, Registration, Secret};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::support::hook::Hook;
@@ -153,7 +153,11 @@ async fn picture_everywhere(api: &Api, addresses: &[String], one: &Box1) {
         let answer = until(PATIENCE, "the picture at each server", || async {
             one.wire.say(&one.topic("thumb/cam1"), jpeg.clone(), false).await;
             let asked = api.http.get(format!("{address}{path}")).bearer_auth(api.token()).send().await;
-            asked.and_then(reqwest::Response::error_for_status).map_err(|error| error.to_string())
+            // Before it has come the answer is an empty one.
+            match asked {
+                Ok(answer) if answer.status() == StatusCode::OK => Ok(answer),
+                other => Err(other.map(|answer| answer.status())),
+            }
         })
         .await;
         tags.insert(answer.headers()["etag"].to_str().expect("a tag").to_owned());
