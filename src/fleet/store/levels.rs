@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use sqlx::{ColumnIndex, Decode, FromRow, Type};
 
-use super::downsample::{HOUR, METRICS, MINUTE, Point, Summaries, Summary, floor, sum_up};
+use super::downsample::{DAY, HOUR, METRICS, MINUTE, Point, Summaries, Summary, floor, sum_up};
 use super::heartbeats::{HeartbeatRow, ManyRows};
 use super::retention::RetentionPlan;
 use super::sql::{Conn, QueryBuilder, Tx, query, query_as};
@@ -25,6 +25,8 @@ const GRACE: i64 = 15 * MINUTE;
 const LATE: i64 = 5 * MINUTE;
 /// Devices whose hour is summed up in one transaction.
 const DEVICES: i64 = 200;
+/// A mark this far behind, in milliseconds, passes over hours in which nobody said anything.
+const BEHIND: i64 = 2 * HOUR;
 /// Late hours summed up in one transaction.
 const LATE_AT_ONCE: i64 = 100;
 /// Name of the only mark.
@@ -136,6 +138,33 @@ async fn sum_hour(tx: &mut Tx, (first, last): (i64, i64), hour: i64) -> Result<(
     write(tx, &INTO_HOURS, &sum_up(minutes, HOUR)).await
 }
 
+/// The first hour from this one on in which a device said something, `to` or a day later if there is none: a server that begins,
+/// or was away for long, does not go through empty hours device by device.
+async fn next_hour(tx: &mut Tx, hour: i64, to: i64) -> Result<i64, StoreError> {
+    let to = to.min(hour.saturating_add(DAY));
+    // A look at the index for each device; of a server's partitions two are opened at most.
+    let (said,): (Option<i64>,) = query_as(
+        "SELECT MIN((SELECT MIN(h.ts) FROM heartbeats h WHERE h.device_no = d.no AND h.ts >= $1 AND h.ts < $2)) FROM devices d",
+    )
+    .bind(hour)
+    .bind(to)
+    .fetch_one(&mut **tx)
+    .await?;
+    Ok(said.map_or(to, |said| floor(said, HOUR)))
+}
+
+/// Sums up an hour of the next devices; where to go on.
+async fn sum_part(tx: &mut Tx, hour: i64, device: i64) -> Result<(i64, i64), StoreError> {
+    let next: Vec<(i64,)> = query_as("SELECT no FROM devices WHERE no > $1 ORDER BY no LIMIT $2")
+        .bind(device)
+        .bind(DEVICES)
+        .fetch_all(&mut **tx)
+        .await?;
+    let (Some((first,)), Some((last,))) = (next.first(), next.last()) else { return Ok((hour + HOUR, i64::MIN)) };
+    sum_hour(tx, (*first, *last), hour).await?;
+    Ok((hour, *last))
+}
+
 /// Notes the hours of heartbeats that came late. The row is written even when it is there: whoever sums the hour up deletes
 /// it first, so one of the two waits for the other, and the heartbeat is either seen or noted anew.
 pub(super) async fn note_late(tx: &mut Tx, rows: &[HeartbeatRow]) -> Result<(), StoreError> {
@@ -185,18 +214,9 @@ impl Store {
         if hour.saturating_add(HOUR + GRACE) > now && mark.is_none_or(|(upto, _)| upto <= now) {
             return Ok(false);
         }
-        let next: Vec<(i64,)> = query_as("SELECT no FROM devices WHERE no > $1 ORDER BY no LIMIT $2")
-            .bind(device)
-            .bind(DEVICES)
-            .fetch_all(&mut *tx)
-            .await?;
-        let mark = match (next.first(), next.last()) {
-            (Some((first,)), Some((last,))) => {
-                sum_hour(&mut tx, (*first, *last), hour).await?;
-                (hour, *last)
-            }
-            _ => (hour + HOUR, i64::MIN),
-        };
+        let behind = device == i64::MIN && hour.saturating_add(BEHIND + GRACE) < now;
+        let next = if behind { next_hour(&mut tx, hour, floor(now - GRACE, HOUR)).await? } else { hour };
+        let mark = if next > hour { (next, i64::MIN) } else { sum_part(&mut tx, hour, device).await? };
         query(
             "INSERT INTO summed_up (name, upto, device_no) VALUES ($1, $2, $3) \
              ON CONFLICT (name) DO UPDATE SET upto = excluded.upto, device_no = excluded.device_no",

@@ -49,7 +49,13 @@ impl Store {
     }
 
     /// What a level holds of a device, in order; the level without a name is that of raw heartbeats.
-    async fn points(&self, device: DeviceNo, level: &str, from: i64, to: i64) -> Result<Vec<Point>, StoreError> {
+    pub(super) async fn points(
+        &self,
+        device: DeviceNo,
+        level: &str,
+        from: i64,
+        to: i64,
+    ) -> Result<Vec<Point>, StoreError> {
         if from >= to {
             return Ok(Vec::new());
         }

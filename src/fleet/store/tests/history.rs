@@ -1,6 +1,7 @@
 //! Heartbeats over time: summed up, read back as lines, and removed.
 
 use super::super::downsample::{DAY, HOUR, MINUTE};
+use super::super::levels::HOURS;
 use super::super::retention::RetentionPlan;
 use super::*;
 
@@ -48,6 +49,37 @@ async fn a_line_says_the_same_whether_it_is_read_from_hours_minutes_or_what_came
         query("DELETE FROM summed_up").execute(&world.store.writer).await.unwrap();
         sum_up(&world, end, &plan).await;
         assert_eq!((line(MINUTE).await, line(HOUR).await, line(DAY).await), as_it_came);
+    }
+}
+
+#[tokio::test]
+async fn hours_in_which_nobody_said_anything_are_passed_over() {
+    for world in World::both().await {
+        let device = world.enrol("default", "a").await;
+        let no = world.store.device_no("default", "a").await.unwrap().unwrap();
+        let plan = RetentionPlan { raw_days: 14, ..RetentionPlan::default() };
+        let parts = async |now| {
+            let mut parts = 0;
+            while world.store.sum_up_once(at(now), &plan).await.unwrap() {
+                parts += 1;
+            }
+            parts
+        };
+        // Nobody yet: a day at a time to the hour that is not over.
+        assert_eq!(parts(START).await, 14);
+        let first = world.store.summed_upto().await.unwrap().unwrap();
+        assert!((START - 2 * HOUR..=START).contains(&first), "{first}");
+        // A word now and then, and a server that was away for days between them.
+        world.store.apply(&beats(&device, START, 0..1)).await.unwrap();
+        world.store.apply(&beats(&device, START + 5 * DAY, 1..91)).await.unwrap();
+        let now = START + 5 * DAY + 30 * HOUR;
+        let parts = parts(now).await;
+        assert!((10..20).contains(&parts), "{parts} parts");
+        let upto = world.store.summed_upto().await.unwrap().unwrap();
+        assert!((now - 2 * HOUR..=now).contains(&upto), "{upto}");
+        let hours = world.store.points(no, HOURS, 0, i64::MAX).await.unwrap();
+        let counts: Vec<i64> = hours.iter().map(|point| point.metrics[0].unwrap().count).collect();
+        assert_eq!(counts, [1, 89, 1], "as in every hour");
     }
 }
 
