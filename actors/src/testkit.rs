@@ -261,7 +261,7 @@ impl Rows {
                 }
             }
             Report::Heartbeat { heartbeat, .. } => {
-                self.heartbeat(device, heartbeat.clone());
+                self.heartbeat(device, (**heartbeat).clone());
                 let acked = self.acked.entry((device.clone(), hb.clone())).or_default();
                 if *acked == 0 || heartbeat.seq == *acked + 1 {
                     *acked = heartbeat.seq;

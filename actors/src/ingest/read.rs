@@ -69,7 +69,7 @@ pub(super) fn read(message: &Incoming, received_at: DateTime<Utc>) -> Result<Opt
     let report = match up {
         Up::Presence => Report::Presence(Presence::parse(body)?),
         Up::Heartbeat => {
-            let heartbeat = Heartbeat::parse(body)?;
+            let heartbeat = Box::new(Heartbeat::parse(body)?);
             Report::Heartbeat { heartbeat, body: text(body)? }
         }
         // For those who watch, at every server; never for the store.

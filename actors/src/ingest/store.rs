@@ -71,7 +71,7 @@ pub enum Report {
     /// device whose presence is offline **by silence** is online again with it.
     Heartbeat {
         /// What it says.
-        heartbeat: Heartbeat,
+        heartbeat: Box<Heartbeat>,
         /// Its own text, with whatever this version does not know.
         body: Arc<str>,
     },

@@ -95,7 +95,7 @@ pub async fn heartbeat(
     let device = own(&caller, &id)?;
     let now = Utc::now();
     let (heartbeat, text) = understood(body.into_inner(), now)?;
-    let report = Report::Heartbeat { heartbeat, body: text };
+    let report = Report::Heartbeat { heartbeat: Box::new(heartbeat), body: text };
     apply(&fleet, Record { device, received_at: now, report }).await?;
     let row = fleet.store.device(&caller.org, &caller.id).await.map_err(store_problem)?.ok_or_else(no_such_device)?;
     fleet.store.seen_over_http(DeviceNo(row.no), now).await.map_err(store_problem)?;

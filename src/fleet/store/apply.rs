@@ -303,9 +303,9 @@ impl Store {
         let parts = if self.is_shared() && records.len() >= MANY { PARTS } else { 1 };
         let mut split: [Vec<(&Record, DeviceNo)>; PARTS] = std::array::from_fn(|_| Vec::new());
         let mut applied = Applied::default();
-        for record in records {
-            let device = &record.device;
-            match self.device_no(device.org.as_str(), device.device.as_str()).await? {
+        let numbers = self.device_numbers(records.iter().map(|record| &record.device)).await?;
+        for (record, no) in records.iter().zip(numbers) {
+            match no {
                 Some(no) => split[no.0.unsigned_abs() as usize % parts].push((record, no)),
                 None => applied.unknown += 1,
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use chrono::{DateTime, Utc};
 
 use super::pulse::Pulse;
-use super::sql::{PLACE, QueryBuilder, Tx, query_as};
+use super::sql::{Bind, PLACE, QueryBuilder, Tx, query_as};
 use super::{DeviceNo, Store, StoreError, bulk, millis};
 
 /// Rows in one statement. A few fixed sizes keep the statements prepared; 512 rows of 32 values are below SQLite's
@@ -94,6 +94,22 @@ impl ManyRows {
         });
         (CHUNKS[at], QueryBuilder::with_places(text, CHUNKS[at] * values))
     }
+}
+
+/// A statement for each chunk of values: `head`, then their list and a parenthesis.
+pub(super) fn lists<V: Bind + Clone>(head: &str, mut values: &[V]) -> impl Iterator<Item = QueryBuilder> {
+    std::iter::from_fn(move || {
+        let size = CHUNKS.into_iter().find(|size| *size <= values.len())?;
+        let (chunk, rest) = values.split_at(size);
+        values = rest;
+        let mut query = QueryBuilder::new(head);
+        let mut list = query.separated(", ");
+        for value in chunk {
+            list.push_bind(value);
+        }
+        list.push_unseparated(")");
+        Some(query)
+    })
 }
 
 static INSERT: ManyRows = ManyRows::new(

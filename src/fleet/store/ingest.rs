@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use r58_mqtt::payload::{Presence, PresenceState, Reported};
 
-use super::heartbeats::CHUNKS;
-use super::pulse::lists;
+use super::heartbeats::{CHUNKS, lists};
 use super::sql::{QueryBuilder, Tx, query};
 use super::{DeviceNo, StoreError, bulk, millis};
 
@@ -96,7 +95,8 @@ pub(super) async fn marks(
     devices: &[DeviceNo],
 ) -> Result<HashMap<DeviceNo, HashMap<String, u64>>, StoreError> {
     let mut found: HashMap<DeviceNo, HashMap<String, u64>> = HashMap::with_capacity(devices.len());
-    for query in lists("SELECT device_no, stream, seq FROM stream_acks WHERE device_no IN (", devices) {
+    let numbers: Vec<i64> = devices.iter().map(|no| no.0).collect();
+    for query in lists("SELECT device_no, stream, seq FROM stream_acks WHERE device_no IN (", &numbers) {
         let rows: Vec<(i64, String, i64)> = query.build_query_as().fetch_all(&mut **tx).await?;
         for (no, stream, seq) in rows {
             found.entry(DeviceNo(no)).or_default().insert(stream, seq.max(0).unsigned_abs());

@@ -33,6 +33,7 @@ mod levels;
 mod meters;
 mod migrations;
 pub mod news;
+mod numbers;
 mod once;
 mod opening;
 mod organizations;
@@ -81,9 +82,8 @@ pub use states::StateRow;
 pub use tokens::DeviceSecrets;
 pub use users::{NewUser, UserChange, UserRow};
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
@@ -98,8 +98,7 @@ pub struct DeviceNo(pub i64);
 pub struct Store {
     reader: Pool,
     writer: Pool,
-    /// Device to its organization and short key. Keys never change; a decommissioned device is taken out.
-    numbers: Arc<RwLock<HashMap<String, (String, DeviceNo)>>>,
+    numbers: Arc<numbers::Numbers>,
     leadership: Arc<leader::Leadership>,
     meters: meters::StoreMeters,
     outlooks: Arc<alerts::worth::LastOutlooks>,
@@ -190,37 +189,6 @@ impl Store {
         audit::record(&mut tx, actor, what, id, None, millis(now)).await?;
         tx.commit().await?;
         Ok(true)
-    }
-
-    /// The short key of a device that is in service, from memory where possible.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn device_no(&self, org: &str, device: &str) -> Result<Option<DeviceNo>, StoreError> {
-        let known = self
-            .numbers
-            .read()
-            .unwrap_or_else(|poison| poison.into_inner())
-            .get(device)
-            .filter(|(owner, _)| owner == org)
-            .map(|(_, no)| *no);
-        if known.is_some() {
-            return Ok(known);
-        }
-        let row: Option<(i64,)> =
-            query_as("SELECT no FROM devices WHERE id = $1 AND org = $2 AND decommissioned_at IS NULL")
-                .bind(device)
-                .bind(org)
-                .fetch_optional(&self.reader)
-                .await?;
-        let Some((no,)) = row else { return Ok(None) };
-        let mut numbers = self.numbers.write().unwrap_or_else(|poison| poison.into_inner());
-        numbers.insert(device.to_owned(), (org.to_owned(), DeviceNo(no)));
-        Ok(Some(DeviceNo(no)))
-    }
-
-    fn forget_number(&self, device: &str) {
-        self.numbers.write().unwrap_or_else(|poison| poison.into_inner()).remove(device);
     }
 }
 

@@ -123,7 +123,7 @@ fn record(device: &DeviceAddress, report: Report) -> Record {
 
 fn said(heartbeat: Heartbeat) -> Report {
     let body = serde_json::to_string(&heartbeat).unwrap().into();
-    Report::Heartbeat { heartbeat, body }
+    Report::Heartbeat { heartbeat: Box::new(heartbeat), body }
 }
 
 fn heartbeat(boot_seq: u64, seq: u64, cpu: f64) -> Heartbeat {
@@ -295,7 +295,7 @@ async fn what_a_newer_box_says_and_this_server_does_not_know_is_kept() {
         let heartbeat = Heartbeat::parse(beat.as_bytes()).unwrap();
         let reported = Reported::parse(state.as_bytes()).unwrap();
         let said = [
-            record(&device, Report::Heartbeat { heartbeat, body: beat.as_str().into() }),
+            record(&device, Report::Heartbeat { heartbeat: Box::new(heartbeat), body: beat.as_str().into() }),
             record(&device, Report::Reported { reported, body: state.as_str().into() }),
         ];
         world.store.apply(&said).await.unwrap();

@@ -100,8 +100,8 @@ async fn store_alone(store: &Store, first: &mut u64) -> Result<f64> {
             let mut body = Vec::new();
             heartbeat(&mut body, *first + (n / BOXES) as u64)?;
             let device = DeviceAddress { org: org.clone(), device: DeviceId::new(format!("box{}", n % BOXES))? };
-            let report =
-                Report::Heartbeat { heartbeat: Heartbeat::parse(&body)?, body: String::from_utf8(body)?.into() };
+            let heartbeat = Box::new(Heartbeat::parse(&body)?);
+            let report = Report::Heartbeat { heartbeat, body: String::from_utf8(body)?.into() };
             batch.push(Record { device, received_at: Utc::now(), report });
         }
         let begin = Instant::now();
