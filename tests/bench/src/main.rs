@@ -56,6 +56,10 @@ use futures_util::FutureExt;
 
 use crate::table::Row;
 
+/// That of `r58`, whose broker runs in this process too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A room that takes longer is broken.
 const ROOM_LIMIT: Duration = Duration::from_secs(600);
 const ROOMS: [&str; 11] =
