@@ -1,9 +1,10 @@
 //! Heartbeats summed up by minute and by hour.
 //!
 //! An hour is summed up once it has been over for [`GRACE`], device by device, a few hundred in a transaction that also says how
-//! far it came: a server that is killed in the middle goes on there, and doing a part twice gives the same rows. Whatever
-//! arrives later than [`LATE`] after it was measured (an outbox after an outage) notes its hour, and that hour is summed up
-//! again from the raw rows. Both times leave room between them for a transaction under way and for servers' clocks.
+//! far it came: a server that is killed in the middle goes on there, and doing a part twice gives the same rows. A server that
+//! begins, or was away, passes over the hours in which nobody said anything. Whatever arrives later than [`LATE`] after it was
+//! measured (an outbox after an outage) notes its hour, and that hour is summed up again from the raw rows. Both times leave room
+//! between them for a transaction under way and for servers' clocks.
 //!
 //! Hours whose raw rows are about to go are not summed up again, which would forget what is gone; what comes late for them is
 //! added to what there is (see `overdue`).
@@ -138,8 +139,7 @@ async fn sum_hour(tx: &mut Tx, (first, last): (i64, i64), hour: i64) -> Result<(
     write(tx, &INTO_HOURS, &sum_up(minutes, HOUR)).await
 }
 
-/// The first hour from this one on in which a device said something, `to` or a day later if there is none: a server that begins,
-/// or was away for long, does not go through empty hours device by device.
+/// The first hour from this one on in which a device said something; if there is none, `to`, or a day later if that is sooner.
 async fn next_hour(tx: &mut Tx, hour: i64, to: i64) -> Result<i64, StoreError> {
     let to = to.min(hour.saturating_add(DAY));
     // A look at the index for each device; of a server's partitions two are opened at most.
