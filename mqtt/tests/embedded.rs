@@ -81,12 +81,19 @@ async fn a_restart_publishes_only_the_wills_of_those_who_stay_away() {
         settings.will = Some(WillSource::fixed(Will { topic, payload, qos: Qos::AtLeastOnce, retain: true, delay }));
         settings
     };
-    let stays = Client::start(with_will("stays")).await;
-    Client::start(with_will("said-goodbye")).await.leave().await;
-    let vanishes = Client::start(with_will("vanishes")).await;
-    vanishes.vanish().await;
     let Kind::Embedded(Some(running)) = &broker.kind else { unreachable!() };
-    until(|| running.connections() == 1);
+    // A client is told that it is connected before the broker reads what it says, and counts it.
+    let connected = |count| until(|| running.connections() == count);
+    let stays = Client::start(with_will("stays")).await;
+    connected(1);
+    let goodbye = Client::start(with_will("said-goodbye")).await;
+    connected(2);
+    goodbye.leave().await;
+    connected(1);
+    let vanishes = Client::start(with_will("vanishes")).await;
+    connected(2);
+    vanishes.vanish().await;
+    connected(1);
     broker.restart().await;
     let mut fleet = Client::with(broker.fleet("fleet"), &["r58/1/+/+/up/presence"]).await;
     assert_eq!(fleet.payloads(1).await, ["vanishes is gone"]);
