@@ -69,20 +69,29 @@ enum Going {
 /// was cut, to be kept for a while.
 async fn round(r58: &R58, going: impl Fn(usize) -> Going) -> Vec<UdpSocket> {
     let http = Client::builder().pool_max_idle_per_host(0).build().expect("a client");
+    let seen = async || {
+        let seats = r58.json("/api/seats").await;
+        let live = |seat: &&Value| seat["state"] == "live";
+        (seats["items"].as_array().into_iter().flatten().filter(live).count(), seats)
+    };
+    // A guest that vanished keeps its seat for three seconds. Offers meanwhile would use up what one address may ask, and a goodbye
+    // would be told to come back later.
+    until(PATIENCE, "seats", || async {
+        let (live, seats) = seen().await;
+        if live == 0 { Ok(()) } else { Err(seats) }
+    })
+    .await;
     let one = |n: usize| {
         let (http, base) = (http.clone(), r58.device.clone());
         async move {
             let (seat, token) = (format!("guest{}", n + 1), format!("{TOKEN}-{}", n + 1));
-            // A guest that vanished keeps its seat for three seconds.
             until(PATIENCE, "a seat", || Voice::join(&http, &base, &seat, &token)).await
         }
     };
     let voices = join_all((0..SEATS).map(one)).await;
     until(PATIENCE, "all seats live", || async {
-        let seats = r58.json("/api/seats").await;
-        let live = |seat: &&Value| seat["state"] == "live";
-        let count = seats["items"].as_array().into_iter().flatten().filter(live).count();
-        if count == SEATS { Ok(()) } else { Err(seats) }
+        let (live, seats) = seen().await;
+        if live == SEATS { Ok(()) } else { Err(seats) }
     })
     .await;
     let mut cut = Vec::new();
