@@ -10,8 +10,9 @@ use std::sync::OnceLock;
 
 use sqlx::{Connection as _, PgConnection};
 
-use super::heartbeats::{HeartbeatRow, ManyRows};
+use super::heartbeats::HeartbeatRow;
 use super::ingest::signed;
+use super::many::ManyRows;
 use super::pulse::Pulse;
 use super::{DeviceNo, StoreError, millis};
 

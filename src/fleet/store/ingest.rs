@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use r58_mqtt::payload::{Presence, PresenceState, Reported};
 
-use super::heartbeats::{CHUNKS, lists};
+use super::many::{CHUNKS, lists};
 use super::sql::{QueryBuilder, Tx, query};
 use super::{DeviceNo, StoreError, bulk, millis};
 

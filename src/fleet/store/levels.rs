@@ -15,7 +15,8 @@ use chrono::{DateTime, Utc};
 use sqlx::{ColumnIndex, Decode, FromRow, Type};
 
 use super::downsample::{DAY, HOUR, METRICS, MINUTE, Point, Summaries, Summary, floor, sum_up};
-use super::heartbeats::{HeartbeatRow, ManyRows};
+use super::heartbeats::HeartbeatRow;
+use super::many::ManyRows;
 use super::retention::RetentionPlan;
 use super::sql::{Conn, QueryBuilder, Tx, query, query_as};
 use super::{Store, StoreError, millis, overdue};

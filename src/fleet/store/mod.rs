@@ -30,6 +30,7 @@ mod ingest;
 mod keys;
 pub mod leader;
 mod levels;
+mod many;
 mod meters;
 mod migrations;
 pub mod news;

@@ -6,7 +6,7 @@ use std::sync::{PoisonError, RwLock};
 
 use r58_mqtt::DeviceAddress;
 
-use super::heartbeats::lists;
+use super::many::lists;
 use super::{DeviceNo, Store, StoreError};
 
 /// Device to its organization and short key.

@@ -12,8 +12,9 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::downsample::{DAY, HOUR, MINUTE, Point, add, floor, sum_up};
-use super::heartbeats::{HeartbeatRow, ManyRows};
+use super::heartbeats::HeartbeatRow;
 use super::levels::{COLUMNS, HOURS, INTO_HOURS, INTO_MINUTES, MINUTES, RAW, write};
+use super::many::ManyRows;
 use super::retention::RetentionPlan;
 use super::sql::{Conn, QueryBuilder, Tx, query, query_as};
 use super::{StoreError, millis};

@@ -13,8 +13,9 @@ use r58_mqtt::DeviceAddress;
 use sqlx::PgConnection;
 
 use super::apply::address;
-use super::heartbeats::{HeartbeatRow, ManyRows};
+use super::heartbeats::HeartbeatRow;
 use super::ingest::signed;
+use super::many::ManyRows;
 use super::sql::{Tx, query, query_as};
 use super::{DeviceNo, Store, StoreError, bulk, millis};
 use crate::fleet::alerts::outline;
